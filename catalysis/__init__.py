@@ -1,0 +1,1 @@
+"""Inverse design of catalytic active sites by persistent path homology."""

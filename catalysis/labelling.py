@@ -1,0 +1,338 @@
+"""Adsorption energies from an interatomic potential: place, relax, subtract.
+
+The adsorbate is relaxed on a slab that is held fixed. Its binding atom may be held in the plane midway between two
+bridge metals, so that a bridge site stays one: without that, *OH slides to the top or hollow site on several metals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+
+from catalysis.adsorbates import get_adsorbate
+from catalysis.elements import COVALENT_RADIUS, fcc_lattice_constant
+from catalysis.sites import Site, find_sites
+from catalysis.surfaces import bare_slab
+from interpretkit.errors import InputError
+
+CALCULATORS = ("chgnet", "emt")
+"""Names that `make_calculator` knows."""
+
+LEVELS_OF_THEORY = {
+    "chgnet": "CHGNet 0.4.2, model r2scan (pretrained universal potential)",
+    "emt": "ASE effective medium theory (Al, Ni, Cu, Pd, Ag, Pt, Au, C, N, O, H; for trials only)",
+}
+"""What the energies of each calculator mean."""
+
+_STIFFNESS = {
+    "normal": 12.0,
+    "sideways": 4.0,
+    "bond": 40.0,
+    "bend": 3.0,
+}  # eV/Å², the first guess of the Hessian
+_MAX_STEP = 0.15  # Å
+_HOLLOW_RATIO = (
+    1.13  # a third metal nearer than this multiple of the contacts' distance makes it a hollow site
+)
+
+
+class EnergyCalculator(Protocol):
+    """What is needed of a potential; every ASE calculator has it."""
+
+    def get_potential_energy(self, atoms: Atoms) -> float:
+        """Return the energy in eV."""
+        ...
+
+    def get_forces(self, atoms: Atoms) -> np.ndarray:
+        """Return the forces (n, 3) in eV/Å."""
+        ...
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """A relaxed adsorbate.
+
+    Attributes
+    ----------
+    energy_ev
+        Total energy of slab and adsorbate.
+    positions
+        Of the adsorbate, (m, 3) in Å.
+    converged
+        Whether every force on a free coordinate fell below the limit.
+    steps
+        Evaluations of energy and forces.
+    max_force
+        The largest remaining force on a free coordinate in eV/Å.
+    """
+
+    energy_ev: float
+    positions: np.ndarray
+    converged: bool
+    steps: int
+    max_force: float
+
+
+def make_calculator(name: str, device: str = "cpu") -> Calculator:
+    """Return an ASE calculator: `"chgnet"` (extra `mlip`) or `"emt"`.
+
+    Raises
+    ------
+    InputError
+        For another name, or if the package is not installed.
+    """
+    if name == "emt":
+        from ase.calculators.emt import EMT
+
+        return EMT()
+    if name != "chgnet":
+        raise InputError(f"calculator: {name!r}; expected one of {', '.join(CALCULATORS)}")
+    try:
+        from chgnet.model import CHGNet
+        from chgnet.model.dynamics import CHGNetCalculator
+    except ImportError:
+        raise InputError(
+            "calculator: chgnet is not installed; expected the extra mlip (see `interpretkit doctor`)"
+        )
+
+    class EnergyAndForces(CHGNetCalculator):
+        """CHGNet without stresses and magnetic moments, which take a third of its time."""
+
+        def calculate(self, atoms=None, properties=None, system_changes=None, task="ef"):  # type: ignore[no-untyped-def]
+            del task
+            super().calculate(atoms, properties, system_changes, task="ef")
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        return EnergyAndForces(
+            CHGNet.load(model_name="r2scan", use_device=device, verbose=False),
+            use_device=device,
+            on_isolated_atoms="ignore",
+        )
+
+
+def relax_adsorbate(
+    slab: Atoms,
+    site: Site,
+    calculator: EnergyCalculator,
+    *,
+    hold_bridge: bool = True,
+    max_force: float = 0.05,
+    max_steps: int = 40,
+) -> Relaxation:
+    """Relax the adsorbate of a site on a slab that is held fixed.
+
+    BFGS over the adsorbate's coordinates alone, in the site's frame, started from a diagonal Hessian with the usual
+    stiffness of bonds and bends; some ten evaluations of the potential in place of forty.
+
+    Parameters
+    ----------
+    slab
+        The clean slab.
+    site
+        A site of that slab, as `find_sites` gives it (positions in the slab's coordinates).
+    calculator
+        Of energies and forces.
+    hold_bridge
+        Keep the binding atom of a bridge site equally far from both contacts.
+    max_force
+        Convergence limit in eV/Å.
+    max_steps
+        The largest number of evaluations.
+
+    Returns
+    -------
+    Relaxation
+        The last point evaluated.
+    """
+    symbols, start = site.adsorbate_symbols, site.adsorbate_positions
+    basis, stiffness = _coordinates(site, hold_bridge and site.contacts == 2)
+    atoms = slab + Atoms(symbols, positions=start)
+    first = len(slab)
+    hessian = np.diag(stiffness)
+    x = np.zeros(len(stiffness))
+    energy, gradient = 0.0, np.zeros_like(x)
+    previous: tuple[np.ndarray, np.ndarray] | None = None
+    steps = 0
+    while True:
+        atoms.positions[first:] = start + np.tensordot(x, basis, axes=1)
+        energy = float(calculator.get_potential_energy(atoms))
+        gradient = -np.tensordot(basis, calculator.get_forces(atoms)[first:], axes=2)
+        steps += 1
+        if not (np.isfinite(energy) and np.all(np.isfinite(gradient))):
+            return Relaxation(float("nan"), atoms.positions[first:].copy(), False, steps, float("inf"))
+        if previous is not None:
+            hessian = _bfgs_update(hessian, x - previous[0], gradient - previous[1])
+        largest = float(np.abs(gradient).max())
+        if largest <= max_force or steps >= max_steps:
+            return Relaxation(energy, atoms.positions[first:].copy(), largest <= max_force, steps, largest)
+        values, vectors = np.linalg.eigh(hessian)
+        step = -vectors @ ((vectors.T @ gradient) / np.maximum(np.abs(values), 0.5))
+        step *= min(1.0, _MAX_STEP / np.abs(step).max())
+        previous = (x, gradient)
+        x = x + step
+
+
+def ends_as(slab: Atoms, site: Site, positions: np.ndarray) -> str:
+    """Return where a relaxed adsorbate stands: its site's kind, `"top"`, `"hollow"`, `"desorbed"` or `"broken"`.
+
+    Parameters
+    ----------
+    slab, site
+        As for `relax_adsorbate`.
+    positions
+        Of the relaxed adsorbate, (m, 3) in Å.
+    """
+    from ase.geometry import get_distances
+
+    _, gaps = get_distances(positions[:1], slab.positions, cell=slab.cell, pbc=slab.pbc)
+    ordered = np.sort(gaps[0])
+    radius = COVALENT_RADIUS[site.adsorbate_symbols[0]]
+    limit = 1.5 * (max(COVALENT_RADIUS[symbol] for symbol in site.symbols[: site.contacts]) + radius)
+    reference = np.linalg.norm(site.adsorbate_positions[1:] - site.adsorbate_positions[0], axis=1)
+    inner = np.linalg.norm(positions[1:] - positions[0], axis=1)
+    if len(inner) and np.any(np.abs(inner - reference) > 0.35):
+        return "broken"
+    if ordered[0] > limit:
+        return "desorbed"
+    reach = float(ordered[: site.contacts].mean())
+    if len(ordered) > site.contacts and ordered[site.contacts] < _HOLLOW_RATIO * reach:
+        return "hollow"
+    if site.contacts > 1 and ordered[site.contacts - 1] > 1.25 * ordered[0]:
+        return "top"
+    return site.kind
+
+
+@dataclass(frozen=True)
+class Label:
+    """An adsorption energy and how it came about.
+
+    Attributes
+    ----------
+    site
+        The site with its relaxed adsorbate and `energy_ev`.
+    ends_as
+        See `ends_as`.
+    converged, steps, max_force
+        See `Relaxation`.
+    """
+
+    site: Site
+    ends_as: str
+    converged: bool
+    steps: int
+    max_force: float
+
+
+def label_site(
+    slab: Atoms,
+    site: Site,
+    calculator: EnergyCalculator,
+    *,
+    slab_energy_ev: float,
+    reference_ev: float = 0.0,
+    hold_bridge: bool = True,
+    max_force: float = 0.05,
+    max_steps: int = 40,
+) -> Label:
+    """Relax an adsorbate from the better of its two orientations and return its adsorption energy.
+
+    Parameters
+    ----------
+    slab, site, calculator, hold_bridge, max_force, max_steps
+        As for `relax_adsorbate`.
+    slab_energy_ev
+        Of the clean slab.
+    reference_ev
+        Subtracted, see `bridge_reference`.
+
+    Returns
+    -------
+    Label
+        With energy E(slab + adsorbate) − E(slab) − reference in eV.
+    """
+    starts = [site]
+    mirrored = _mirrored(site)
+    if mirrored is not None:
+        starts.append(mirrored)
+        energies = [
+            float(
+                calculator.get_potential_energy(
+                    slab + Atoms(s.adsorbate_symbols, positions=s.adsorbate_positions)
+                )
+            )
+            for s in starts
+        ]
+        starts = [starts[int(np.argmin(energies))]]
+    best = starts[0]
+    relaxed = relax_adsorbate(
+        slab, best, calculator, hold_bridge=hold_bridge, max_force=max_force, max_steps=max_steps
+    )
+    energy = relaxed.energy_ev - slab_energy_ev - reference_ev
+    return Label(
+        replace(best, adsorbate_positions=relaxed.positions, energy_ev=energy),
+        ends_as(slab, best, relaxed.positions),
+        relaxed.converged,
+        relaxed.steps,
+        relaxed.max_force,
+    )
+
+
+def bridge_reference(calculator: EnergyCalculator, adsorbate: str = "OH") -> float:
+    """Return E(slab + adsorbate) − E(slab) in eV on the (111) bridge of platinum: the zero of the energies."""
+    slab = bare_slab("111", fcc_lattice_constant("Pt"), symbol="Pt")
+    site = find_sites(slab, adsorbate=get_adsorbate(adsorbate).name)[0]
+    slab_energy = float(calculator.get_potential_energy(slab))
+    label = label_site(slab, site, calculator, slab_energy_ev=slab_energy)
+    assert label.site.energy_ev is not None
+    return label.site.energy_ev
+
+
+def _mirrored(site: Site) -> Site | None:
+    """Return the site with its adsorbate turned to the other side, or None if that changes nothing."""
+    _, sideways, _ = site.frame
+    offsets = site.adsorbate_positions - site.adsorbate_positions[0]
+    turned = offsets - 2 * np.outer(offsets @ sideways, sideways)
+    if np.allclose(turned, offsets, atol=1e-3):
+        return None
+    return replace(site, adsorbate_positions=site.adsorbate_positions[0] + turned)
+
+
+def _coordinates(site: Site, hold: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return free displacements (k, m, 3) and their stiffness (k,) in eV/Å².
+
+    First the whole adsorbate moves with its binding atom, then every other atom moves by itself, along its bond and
+    across it.
+    """
+    along, sideways, normal = site.frame
+    count = len(site.adsorbate_symbols)
+    moves: list[tuple[np.ndarray, float]] = []
+    for direction, name in ((normal, "normal"), (sideways, "sideways"), (along, "sideways")):
+        if not (hold and direction is along):
+            moves.append((np.tile(direction, (count, 1)), _STIFFNESS[name]))
+    for atom in range(1, count):
+        gaps = site.adsorbate_positions[atom] - site.adsorbate_positions
+        nearest = int(np.argsort(np.linalg.norm(gaps, axis=1))[1])
+        bond = gaps[nearest] / np.linalg.norm(gaps[nearest])
+        _, _, axes = np.linalg.svd(bond[None])
+        for axis, name in ((bond, "bond"), (axes[1], "bend"), (axes[2], "bend")):
+            move = np.zeros((count, 3))
+            move[atom] = axis
+            moves.append((move, _STIFFNESS[name]))
+    return np.array([move for move, _ in moves]), np.array([stiffness for _, stiffness in moves])
+
+
+def _bfgs_update(hessian: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Return the BFGS update of a Hessian, damped (Powell) so that it stays positive definite."""
+    product = hessian @ step
+    curvature, expected = float(step @ change), float(step @ product)
+    if curvature < 0.2 * expected:
+        mix = 0.8 * expected / (expected - curvature)
+        change = mix * change + (1 - mix) * product
+        curvature = float(step @ change)
+    return hessian + np.outer(change, change) / curvature - np.outer(product, product) / expected

@@ -1,0 +1,229 @@
+"""Facets and decorations: slabs of any Miller index, occupied by any composition of metals."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import product
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk, make_supercell
+from ase.build import surface as ase_surface
+
+from catalysis.elements import fcc_lattice_constant, require_metal
+from interpretkit.errors import InputError
+
+FACETS = ("111", "100", "110", "211", "532")
+"""The facets of the platinum-group study; every other Miller index works as well."""
+
+Composition = dict[str, float]
+
+
+def parse_composition(text: str | Mapping[str, float], where: str = "composition") -> Composition:
+    """Return a composition as fractions that sum to one, elements in the order given.
+
+    Parameters
+    ----------
+    text
+        `"IrPdPtRhRu"` (equal shares), `"Ir20Pd20Pt60"` (proportions), or a mapping from symbol to proportion.
+    where
+        The name of the option, for the error message.
+
+    Raises
+    ------
+    InputError
+        If an element is unknown or repeated, or a proportion is negative, not finite, or all are zero.
+    """
+    if isinstance(text, Mapping):
+        parts = [(str(symbol), float(share)) for symbol, share in text.items()]
+    else:
+        compact = re.sub(r"[\s,_-]+", "", text)
+        found = re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)", compact)
+        if not found or "".join(symbol + share for symbol, share in found) != compact:
+            raise InputError(f"{where}: {text!r} is not a composition; expected IrPdPtRhRu or Ir20Pd20Pt60")
+        try:
+            parts = [(symbol, float(share) if share else 1.0) for symbol, share in found]
+        except ValueError:
+            raise InputError(f"{where}: {text!r} holds a number that cannot be read") from None
+    symbols = [require_metal(symbol, where) for symbol, _ in parts]
+    shares = np.array([share for _, share in parts], dtype=float)
+    if len(set(symbols)) != len(symbols):
+        raise InputError(f"{where}: {text!r} names an element twice")
+    if not np.all(np.isfinite(shares)) or np.any(shares < 0) or shares.sum() <= 0:
+        raise InputError(
+            f"{where}: {text!r} needs proportions that are finite, not negative and not all zero"
+        )
+    return {symbol: float(share) for symbol, share in zip(symbols, shares / shares.sum(), strict=True)}
+
+
+def parse_facet(text: str | tuple[int, int, int], where: str = "facet") -> tuple[int, int, int]:
+    """Return Miller indices from `"111"`, `"fcc111"`, `"(2,1,1)"`, `"1 -1 0"` or a tuple of three integers.
+
+    Raises
+    ------
+    InputError
+        If the text does not hold three integers, or all are zero.
+    """
+    if isinstance(text, str):
+        body = re.sub(r"^fcc", "", text.strip(), flags=re.IGNORECASE).strip("()[] ")
+        found = re.findall(r"-?\d", body) if re.fullmatch(r"(-?\d){3}", body) else re.split(r"[\s,;]+", body)
+        try:
+            indices = tuple(int(part) for part in found)
+        except ValueError:
+            indices = ()
+    else:
+        indices = tuple(int(part) for part in text)
+    if len(indices) != 3 or not any(indices):
+        raise InputError(f"{where}: {text!r} is not a Miller index; expected 111, fcc211 or (5,3,2)")
+    reduced = np.array(indices) // np.gcd.reduce(indices)
+    return int(reduced[0]), int(reduced[1]), int(reduced[2])
+
+
+def facet_name(indices: tuple[int, int, int]) -> str:
+    """Return the short name of a facet: `"211"`, or `"10,1,1"` where an index has two digits or a sign."""
+    if all(0 <= index <= 9 for index in indices):
+        return "".join(map(str, indices))
+    return ",".join(map(str, indices))
+
+
+def vegard_lattice_constant(composition: Mapping[str, float]) -> float:
+    """Return the composition's mean of the elements' fcc lattice constants, in Å (Vegard's law)."""
+    return float(sum(share * fcc_lattice_constant(symbol) for symbol, share in composition.items()))
+
+
+def decorate(slab: Atoms, composition: Mapping[str, float], seed: int | np.random.Generator) -> Atoms:
+    """Return a copy of `slab` whose atoms are drawn independently from a composition."""
+    generator = np.random.default_rng(seed)
+    symbols = generator.choice(list(composition), size=len(slab), p=list(composition.values()))
+    decorated = slab.copy()
+    decorated.set_chemical_symbols([str(symbol) for symbol in symbols])
+    return decorated
+
+
+def bare_slab(
+    facet: str | tuple[int, int, int],
+    lattice_constant: float,
+    *,
+    min_repeat_angstrom: float = 8.0,
+    min_thickness_angstrom: float | None = None,
+    vacuum_angstrom: float = 8.0,
+    symbol: str = "Pt",
+) -> Atoms:
+    """Build an ideal fcc slab of any Miller index with as few atoms as the given lengths allow.
+
+    Parameters
+    ----------
+    facet
+        Miller indices with respect to the cubic cell.
+    lattice_constant
+        Of the cubic cell, in Å.
+    min_repeat_angstrom
+        The smallest distance between periodic images in the plane.
+    min_thickness_angstrom
+        The smallest distance between the heights of the lowest and the highest atom; by default √3 lattice
+        constants, four layers of a (111) slab, enough for every metal within two bonds of a surface site.
+    vacuum_angstrom
+        Empty space above and below.
+    symbol
+        The element of every atom.
+
+    Returns
+    -------
+    Atoms
+        Periodic in the plane, vacuum along z, the surface facing +z, atoms sorted from top to bottom.
+    """
+    indices = parse_facet(facet)
+    for name, value in (("lattice_constant", lattice_constant), ("min_repeat", min_repeat_angstrom)):
+        if not (np.isfinite(value) and 0.5 < value < 100):
+            raise InputError(f"{name}: {value} Å is out of range; expected a length between 0.5 and 100 Å")
+    crystal = bulk(symbol, "fcc", a=lattice_constant)
+    # A plane of the cubic lattice has these indices in the primitive basis; there every layer holds one atom.
+    primitive = np.rint(2 / lattice_constant * crystal.cell.array @ np.array(indices)).astype(int)
+    primitive //= np.gcd.reduce(primitive)
+    reciprocal = np.linalg.inv(crystal.cell.array) @ primitive
+    spacing = 1 / np.linalg.norm(reciprocal)
+    thickness = np.sqrt(3) * lattice_constant if min_thickness_angstrom is None else min_thickness_angstrom
+    layers = int(np.ceil(thickness / spacing - 1e-6)) + 1
+    cell = ase_surface(
+        crystal, tuple(int(i) for i in primitive), layers, vacuum=vacuum_angstrom, periodic=False
+    )
+    slab = make_supercell(cell, _in_plane_supercell(cell.cell.array[:2], min_repeat_angstrom))
+    slab.wrap(pbc=(True, True, False))
+    order = np.lexsort((*slab.get_scaled_positions()[:, :2].T.round(4), -slab.positions[:, 2].round(4)))
+    slab = slab[order]
+    slab.pbc = (True, True, False)
+    slab.info["facet"] = facet_name(indices)
+    return slab
+
+
+def build_slab(
+    facet: str | tuple[int, int, int],
+    composition: str | Mapping[str, float],
+    *,
+    seed: int = 0,
+    lattice_constant: float | None = None,
+    **lengths: float,
+) -> Atoms:
+    """Build an ideal slab occupied at random by a composition.
+
+    Parameters
+    ----------
+    facet, composition
+        As `parse_facet` and `parse_composition` read them.
+    seed
+        Of the random occupation.
+    lattice_constant
+        In Å; Vegard's law by default.
+    **lengths
+        `min_repeat_angstrom`, `min_thickness_angstrom` and `vacuum_angstrom` of `bare_slab`.
+
+    Returns
+    -------
+    Atoms
+        See `bare_slab`; `info` holds the facet and the seed.
+    """
+    shares = parse_composition(composition)
+    constant = vegard_lattice_constant(shares) if lattice_constant is None else lattice_constant
+    slab = decorate(bare_slab(facet, constant, **lengths), shares, seed)
+    slab.info["seed"] = seed
+    return slab
+
+
+def _in_plane_supercell(vectors: np.ndarray, min_repeat: float) -> np.ndarray:
+    """Return the 3×3 supercell with the smallest area whose shortest in-plane lattice vector is long enough."""
+    largest = int(np.ceil(2 * min_repeat**2 / np.linalg.norm(np.cross(vectors[0], vectors[1])))) + 4
+    steps = np.array([step for step in product(range(-2, 3), repeat=2) if any(step)])
+    for area in range(1, largest + 1):
+        best: tuple[float, np.ndarray] | None = None
+        for rows in (row for row in range(1, area + 1) if area % row == 0):
+            for shear in range(area // rows):
+                matrix = _reduced(np.array([[rows, shear], [0, area // rows]]), vectors)
+                lattice = matrix @ vectors
+                shortest = np.linalg.norm(steps @ lattice, axis=1).min()
+                if shortest >= min_repeat - 1e-6:
+                    # Among equal areas prefer the compact cell: the smaller sum of its edges.
+                    edges = float(np.linalg.norm(lattice, axis=1).sum())
+                    if best is None or edges < best[0] - 1e-6:
+                        best = (edges, matrix)
+        if best is not None:
+            supercell = np.eye(3, dtype=int)
+            supercell[:2, :2] = best[1]
+            return supercell
+    raise InputError(f"min_repeat: no supercell found for {min_repeat} Å")
+
+
+def _reduced(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Return the same planar lattice in a Lagrange-Gauss reduced basis with positive orientation."""
+    first, second = matrix
+    while True:
+        u, v = first @ vectors, second @ vectors
+        if u @ u > v @ v:
+            first, second, u, v = second, first, v, u
+        overlap = (u @ v) / (u @ u)
+        if abs(overlap) <= 0.5 + 1e-6:  # the margin keeps hexagonal cells from flipping for ever
+            break
+        shift = int(np.rint(overlap))
+        second = second - shift * first
+    reduced = np.array([first, second])
+    return reduced if np.linalg.det(reduced) > 0 else np.array([first, -second])

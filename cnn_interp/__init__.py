@@ -1,0 +1,1 @@
+"""Visual interpretability of convolutional networks."""
