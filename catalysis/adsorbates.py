@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
 from catalysis.elements import COVALENT_RADIUS
 from interpretkit.errors import InputError
+
+BOND_REACH = 1.3
+"""Two atoms of an adsorbate are bonded up to this multiple of the sum of their covalent radii."""
 
 _BOND_STRETCH = {1: 1.07, 2: 1.16, 3: 1.15, 4: 1.20}
 
@@ -24,8 +29,8 @@ class Adsorbate:
     symbols
         The elements, binding atom first, shape (m,).
     offsets
-        Positions relative to the binding atom in Å, shape (m, 2): sideways (perpendicular to the axis of a bridge)
-        and along the outward normal of the site.
+        Positions relative to the binding atom in Å, shape (m, 2): sideways (perpendicular to the axis of a
+        bridge) and along the outward normal of the site.
     """
 
     name: str
@@ -78,25 +83,41 @@ def get_adsorbate(name: str, where: str = "adsorbate") -> Adsorbate:
     return ADSORBATES[clean]
 
 
-def recognise_adsorbate(symbols: list[str], positions: np.ndarray, where: str) -> Adsorbate:
-    """Return the adsorbate made of the given atoms, binding atom first.
+def bonded_pairs(symbols: Sequence[str], positions: np.ndarray) -> Counter[tuple[str, ...]]:
+    """Return how often each pair of elements is bonded within a molecule.
 
     Parameters
     ----------
     symbols, positions
-        Elements (m,) and positions (m, 3) in Å, the binding atom (the one nearest a metal) first.
+        Elements (m,) and positions (m, 3) in Å.
+    """
+    pairs: Counter[tuple[str, ...]] = Counter()
+    for i, j in combinations(range(len(symbols)), 2):
+        reach = BOND_REACH * (COVALENT_RADIUS[symbols[i]] + COVALENT_RADIUS[symbols[j]])
+        if np.linalg.norm(positions[i] - positions[j]) <= reach:
+            pairs[tuple(sorted((symbols[i], symbols[j])))] += 1
+    return pairs
+
+
+def recognise_adsorbate(symbols: list[str], positions: np.ndarray, where: str) -> Adsorbate:
+    """Return the adsorbate made of the given atoms: the same elements, bonds and binding atom.
+
+    Parameters
+    ----------
+    symbols, positions
+        Elements (m,) and positions (m, 3) in Å, the binding atom first.
     where
         The file and frame, for the error message.
 
     Raises
     ------
     InputError
-        If no known adsorbate has these atoms with that binding atom.
+        If there is none.
     """
-    del positions  # Isomers on the list differ in their binding atom or are told apart below.
-    fitting = [a for a in ADSORBATES.values() if Counter(a.symbols) == Counter(symbols)]
-    fitting = [a for a in fitting if a.symbols[0] == symbols[0]] or fitting
-    if not fitting:
-        formula = "".join(symbols)
-        raise InputError(f"{where}: unknown adsorbate {formula!r}; expected one of {', '.join(ADSORBATES)}")
-    return fitting[0]
+    bonds = bonded_pairs(symbols, positions)
+    for adsorbate in ADSORBATES.values():
+        same_atoms = Counter(adsorbate.symbols) == Counter(symbols) and adsorbate.symbols[0] == symbols[0]
+        if same_atoms and bonded_pairs(adsorbate.symbols, adsorbate.place(*np.eye(3))) == bonds:
+            return adsorbate
+    formula = "".join(symbols)
+    raise InputError(f"{where}: unknown adsorbate {formula!r}; expected one of {', '.join(ADSORBATES)}")

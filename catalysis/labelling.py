@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from ase import Atoms
@@ -40,18 +39,6 @@ _MAX_STEP = 0.15  # Å
 _HOLLOW_RATIO = (
     1.13  # a third metal nearer than this multiple of the contacts' distance makes it a hollow site
 )
-
-
-class EnergyCalculator(Protocol):
-    """What is needed of a potential; every ASE calculator has it."""
-
-    def get_potential_energy(self, atoms: Atoms) -> float:
-        """Return the energy in eV."""
-        ...
-
-    def get_forces(self, atoms: Atoms) -> np.ndarray:
-        """Return the forces (n, 3) in eV/Å."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -94,12 +81,12 @@ def make_calculator(name: str, device: str = "cpu") -> Calculator:
     if name != "chgnet":
         raise InputError(f"calculator: {name!r}; expected one of {', '.join(CALCULATORS)}")
     try:
-        from chgnet.model import CHGNet
         from chgnet.model.dynamics import CHGNetCalculator
+        from chgnet.model.model import CHGNet
     except ImportError:
         raise InputError(
             "calculator: chgnet is not installed; expected the extra mlip (see `interpretkit doctor`)"
-        )
+        ) from None
 
     class EnergyAndForces(CHGNetCalculator):
         """CHGNet without stresses and magnetic moments, which take a third of its time."""
@@ -116,10 +103,16 @@ def make_calculator(name: str, device: str = "cpu") -> Calculator:
         )
 
 
+def potential_energy(calculator: Calculator, atoms: Atoms) -> float:
+    """Return the energy of a structure in eV."""
+    energy = calculator.get_potential_energy(atoms)
+    return float(energy)  # type: ignore[arg-type]
+
+
 def relax_adsorbate(
     slab: Atoms,
     site: Site,
-    calculator: EnergyCalculator,
+    calculator: Calculator,
     *,
     hold_bridge: bool = True,
     max_force: float = 0.05,
@@ -161,8 +154,8 @@ def relax_adsorbate(
     steps = 0
     while True:
         atoms.positions[first:] = start + np.tensordot(x, basis, axes=1)
-        energy = float(calculator.get_potential_energy(atoms))
-        gradient = -np.tensordot(basis, calculator.get_forces(atoms)[first:], axes=2)
+        energy = potential_energy(calculator, atoms)
+        gradient = -np.tensordot(basis, np.asarray(calculator.get_forces(atoms))[first:], axes=2)
         steps += 1
         if not (np.isfinite(energy) and np.all(np.isfinite(gradient))):
             return Relaxation(float("nan"), atoms.positions[first:].copy(), False, steps, float("inf"))
@@ -232,7 +225,7 @@ class Label:
 def label_site(
     slab: Atoms,
     site: Site,
-    calculator: EnergyCalculator,
+    calculator: Calculator,
     *,
     slab_energy_ev: float,
     reference_ev: float = 0.0,
@@ -261,11 +254,7 @@ def label_site(
     if mirrored is not None:
         starts.append(mirrored)
         energies = [
-            float(
-                calculator.get_potential_energy(
-                    slab + Atoms(s.adsorbate_symbols, positions=s.adsorbate_positions)
-                )
-            )
+            potential_energy(calculator, slab + Atoms(s.adsorbate_symbols, positions=s.adsorbate_positions))
             for s in starts
         ]
         starts = [starts[int(np.argmin(energies))]]
@@ -283,11 +272,11 @@ def label_site(
     )
 
 
-def bridge_reference(calculator: EnergyCalculator, adsorbate: str = "OH") -> float:
+def bridge_reference(calculator: Calculator, adsorbate: str = "OH") -> float:
     """Return E(slab + adsorbate) − E(slab) in eV on the (111) bridge of platinum: the zero of the energies."""
     slab = bare_slab("111", fcc_lattice_constant("Pt"), symbol="Pt")
     site = find_sites(slab, adsorbate=get_adsorbate(adsorbate).name)[0]
-    slab_energy = float(calculator.get_potential_energy(slab))
+    slab_energy = potential_energy(calculator, slab)
     label = label_site(slab, site, calculator, slab_energy_ev=slab_energy)
     assert label.site.energy_ev is not None
     return label.site.energy_ev

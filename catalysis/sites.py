@@ -17,7 +17,7 @@ from ase.io import read as ase_read
 from ase.io import write as ase_write
 from ase.neighborlist import neighbor_list
 
-from catalysis.adsorbates import get_adsorbate, recognise_adsorbate
+from catalysis.adsorbates import BOND_REACH, get_adsorbate, recognise_adsorbate
 from catalysis.elements import BOND_FACTOR, COVALENT_RADIUS, METALS, bond_cutoff
 from catalysis.surfaces import facet_name, parse_facet
 from interpretkit.errors import InputError
@@ -51,7 +51,9 @@ CONTACT, COMMON, SHELL, SECOND = 0, 1, 2, 3
 _CLASS_NAMES = frozenset(BRIDGE_CLASSES.values())
 _BINDING_LIMIT = 1.40  # A metal binds an atom up to this multiple of the sum of their covalent radii …
 _BINDING_SPREAD = 1.22  # … and up to this multiple of the shortest such distance.
-_CLEARANCE = 1.12
+# No other metal may be nearer to the ball than this multiple of the contacts' distance; a top site must stand
+# clear of the metals around, or it is one of the step's hollows.
+_CLEARANCE = {1: 1.25, 2: 1.12, 3: 1.12, 4: 1.12}
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,7 @@ def find_sites(slab: Atoms, *, kinds: Iterable[str] = ("bridge",), adsorbate: st
             continue
         anchor = centre + frame[2] * np.sqrt(length**2 - reach**2)
         others = np.linalg.norm(positions[count:] - anchor, axis=1)
-        if frame[2, 2] < 0.2 or (len(others) and others.min() < _CLEARANCE * length):
+        if frame[2, 2] < 0.2 or (len(others) and others.min() < _CLEARANCE[count] * length):
             continue
         kind = KINDS[count]
         if kind == "hollow" and count == 3:
@@ -285,10 +287,13 @@ def site_from_structure(
         raise InputError(f"{where}: no adsorbate; expected one of the known adsorbates on the slab")
     metals = _Metals(atoms[is_metal], where=where)
     molecule_positions, molecule_symbols = _whole_molecule(atoms[~is_metal], where)
-    distances = np.array([metals.distances_from(position).min() for position in molecule_positions])
-    order = np.argsort(distances, kind="stable")
-    binding = int(order[0])
-    order = [binding, *[i for i in range(len(order)) if i != binding]]
+    # The hydrogen of *OH can be as near to a metal as its oxygen; measured in bond lengths it is not.
+    stretches = [
+        metals.stretches(position, symbol).min()
+        for position, symbol in zip(molecule_positions, molecule_symbols, strict=True)
+    ]
+    binding = int(np.argmin(stretches))
+    order = [binding, *[i for i in range(len(stretches)) if i != binding]]
     molecule_positions = molecule_positions[order]
     molecule_symbols = [molecule_symbols[i] for i in order]
     molecule = recognise_adsorbate(molecule_symbols, molecule_positions, where)
@@ -447,15 +452,15 @@ class _Metals:
             [index for index, _ in images],
         )
 
-    def distances_from(self, point: np.ndarray) -> np.ndarray:
-        """Return the distance (Å) of each metal's nearest image from a point, shape (n,)."""
-        return np.linalg.norm(self._nearest(point)[0], axis=1)
+    def stretches(self, point: np.ndarray, symbol: str) -> np.ndarray:
+        """Return each metal's distance from an atom at `point`, in sums of covalent radii, shape (n,)."""
+        radii = np.array([COVALENT_RADIUS[s] for s in self.symbols]) + COVALENT_RADIUS[symbol]
+        return np.linalg.norm(self._nearest(point)[0], axis=1) / radii
 
     def _nearest(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         offsets = self.positions - point
         shifts = _nearby_shifts(self.pbc)
         images = offsets[:, None] + (shifts @ self.cell)[None]
-        # Reduce first, so that points outside the cell are served by their equivalent inside.
         best = np.linalg.norm(images, axis=-1).argmin(1)
         return images[np.arange(len(images)), best], shifts[best]
 
@@ -479,11 +484,11 @@ class _Metals:
 
     def contact_sets(self, exposed: Sequence[int], kinds: set[str]) -> list[list[_Image]]:
         """Return candidates for sites among the exposed metals: single ones, bonded pairs, triangles, squares."""
-        home = (0, 0, 0)
+        home: tuple[int, int, int] = (0, 0, 0)
         allowed = set(exposed)
         sets: list[list[_Image]] = []
         if "top" in kinds:
-            sets += [[(i, home)] for i in exposed]
+            sets.extend([(i, home)] for i in exposed)
         seen: set[tuple[_Image, ...]] = set()
 
         def add(images: Sequence[_Image]) -> None:
@@ -601,7 +606,7 @@ def _whole_molecule(atoms: Atoms, where: str) -> tuple[np.ndarray, list[str]]:
         for j in set(range(len(symbols))) - joined:
             images = positions[j] + shifts @ cell
             gaps = np.linalg.norm(images - positions[i], axis=1)
-            if gaps.min() <= 1.3 * (COVALENT_RADIUS[symbols[i]] + COVALENT_RADIUS[symbols[j]]):
+            if gaps.min() <= BOND_REACH * (COVALENT_RADIUS[symbols[i]] + COVALENT_RADIUS[symbols[j]]):
                 positions[j] = images[gaps.argmin()]
                 joined.add(j)
                 front.append(j)

@@ -163,7 +163,9 @@ def build_slab(
     *,
     seed: int = 0,
     lattice_constant: float | None = None,
-    **lengths: float,
+    min_repeat_angstrom: float = 8.0,
+    min_thickness_angstrom: float | None = None,
+    vacuum_angstrom: float = 8.0,
 ) -> Atoms:
     """Build an ideal slab occupied at random by a composition.
 
@@ -175,8 +177,8 @@ def build_slab(
         Of the random occupation.
     lattice_constant
         In Å; Vegard's law by default.
-    **lengths
-        `min_repeat_angstrom`, `min_thickness_angstrom` and `vacuum_angstrom` of `bare_slab`.
+    min_repeat_angstrom, min_thickness_angstrom, vacuum_angstrom
+        As for `bare_slab`.
 
     Returns
     -------
@@ -185,7 +187,14 @@ def build_slab(
     """
     shares = parse_composition(composition)
     constant = vegard_lattice_constant(shares) if lattice_constant is None else lattice_constant
-    slab = decorate(bare_slab(facet, constant, **lengths), shares, seed)
+    slab = bare_slab(
+        facet,
+        constant,
+        min_repeat_angstrom=min_repeat_angstrom,
+        min_thickness_angstrom=min_thickness_angstrom,
+        vacuum_angstrom=vacuum_angstrom,
+    )
+    slab = decorate(slab, shares, seed)
     slab.info["seed"] = seed
     return slab
 

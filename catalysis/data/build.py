@@ -14,10 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import atomic_numbers
 
 from catalysis.data import BUNDLED, ELEMENTS
-from catalysis.labelling import LEVELS_OF_THEORY, bridge_reference, label_site, make_calculator
+from catalysis.labelling import (
+    LEVELS_OF_THEORY,
+    bridge_reference,
+    label_site,
+    make_calculator,
+    potential_energy,
+)
 from catalysis.sites import BRIDGE_CLASSES, Site, find_sites
 from catalysis.surfaces import bare_slab, decorate, vegard_lattice_constant
 from interpretkit.files import write_json
@@ -87,7 +93,7 @@ def label(work: Path, seed: int, shards: int, shard: int, device: str) -> None:
             constant = vegard_lattice_constant(item.composition)
             slab = decorate(bare_slab(item.facet, constant), item.composition, item.seed)
             slab.info["slab_id"] = item.slab_id
-            slab_energy = float(calculator.get_potential_energy(slab))
+            slab_energy = potential_energy(calculator, slab)
             per_class = 1 if len(item.composition) == 1 else SITES_PER_CLASS_AND_SLAB[item.facet]
             rows: list[dict[str, Any]] = []
             for site in chosen_sites(find_sites(slab), per_class, item.seed):
@@ -218,5 +224,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    assert chemical_symbols  # the numbers in the file are atomic numbers
     main()
