@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,8 +16,8 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from catalysis.adsorbates import get_adsorbate
-from catalysis.elements import COVALENT_RADIUS, fcc_lattice_constant
-from catalysis.sites import Site, find_sites
+from catalysis.elements import COVALENT_RADIUS, METALS, fcc_lattice_constant
+from catalysis.sites import Site, find_sites, site_from_structure
 from catalysis.surfaces import bare_slab
 from interpretkit.errors import InputError
 
@@ -325,3 +326,43 @@ def _bfgs_update(hessian: np.ndarray, step: np.ndarray, change: np.ndarray) -> n
         change = mix * change + (1 - mix) * product
         curvature = float(step @ change)
     return hessian + np.outer(change, change) / curvature - np.outer(product, product) / expected
+
+
+def sites_of_slab(
+    atoms: Atoms, label: str, *, kinds: Sequence[str], adsorbate: str, where: str
+) -> tuple[Atoms, list[Site]]:
+    """Return the clean slab of a structure and the sites on it that are to be labelled.
+
+    Parameters
+    ----------
+    atoms
+        A slab: with an adsorbate, its site is the one; without, every site of `kinds` is found.
+    label
+        Serves as `slab_id` where `info` holds none.
+    kinds, adsorbate
+        For clean slabs, as for `find_sites`.
+    where
+        File and frame, for error messages.
+
+    Raises
+    ------
+    InputError
+        If the structure has no cell, or is no slab.
+    """
+    if np.linalg.matrix_rank(atoms.cell.array) < 3:
+        raise InputError(f"{where}: no cell; expected a slab in a periodic cell with vacuum")
+    metal = np.array([symbol in METALS for symbol in atoms.get_chemical_symbols()])
+    slab = atoms[metal]
+    assert isinstance(slab, Atoms)
+    slab.info = {"slab_id": label, **atoms.info}
+    slab.calc = None
+    if metal.all():
+        sites = find_sites(slab, kinds=kinds, adsorbate=adsorbate)
+        if not sites:
+            raise InputError(
+                f"{where}: no {' or '.join(kinds)} site found; expected a slab with vacuum along z"
+            )
+        return slab, sites
+    site = site_from_structure(atoms, where=where)
+    name = str(slab.info["slab_id"])
+    return slab, [replace(site, slab_id=name, site_id=site.site_id or name)]

@@ -6,7 +6,7 @@ hollow site), every metal within two bonds of them, and the adsorbate.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -17,7 +17,7 @@ from ase.io import read as ase_read
 from ase.io import write as ase_write
 from ase.neighborlist import neighbor_list
 
-from catalysis.adsorbates import BOND_REACH, get_adsorbate, recognise_adsorbate
+from catalysis.adsorbates import BOND_REACH, Adsorbate, get_adsorbate, recognise_adsorbate
 from catalysis.elements import BOND_FACTOR, COVALENT_RADIUS, METALS, bond_cutoff
 from catalysis.surfaces import facet_name, parse_facet
 from interpretkit.errors import InputError
@@ -48,6 +48,7 @@ BRIDGE_CLASSES: dict[tuple[str, tuple[int, ...]], str] = {
 CONTACT, COMMON, SHELL, SECOND = 0, 1, 2, 3
 """Zones: a contact, bonded to all contacts (to at least two of three or four), to one, or two bonds away."""
 
+_NOT_STRUCTURES = frozenset({".json", ".csv", ".txt", ".md", ".html", ".png", ".npz"})
 _CLASS_NAMES = frozenset(BRIDGE_CLASSES.values())
 _BINDING_LIMIT = 1.40  # A metal binds an atom up to this multiple of the sum of their covalent radii …
 _BINDING_SPREAD = 1.22  # … and up to this multiple of the shortest such distance.
@@ -214,19 +215,17 @@ def find_sites(slab: Atoms, *, kinds: Iterable[str] = ("bridge",), adsorbate: st
         positions, symbols = environment.positions, environment.symbols
         count = len(contacts)
         frame = _local_frame(positions, count, environment.bonds)
-        length = float(np.mean([molecule.bond_length(symbol, count) for symbol in symbols[:count]]))
-        centre = positions[:count].mean(0)
-        reach = np.linalg.norm(positions[:count] - centre, axis=1).mean()
-        if length <= reach:
+        placed = place_adsorbate(symbols, positions, count, frame, molecule)
+        if placed is None:
             continue
-        anchor = centre + frame[2] * np.sqrt(length**2 - reach**2)
-        others = np.linalg.norm(positions[count:] - anchor, axis=1)
+        length = float(np.linalg.norm(positions[:count] - placed[0], axis=1).mean())
+        others = np.linalg.norm(positions[count:] - placed[0], axis=1)
         if frame[2, 2] < 0.2 or (len(others) and others.min() < _CLEARANCE[count] * length):
             continue
         kind = KINDS[count]
         if kind == "hollow" and count == 3:
             # fcc and hcp hollows share their coordination numbers; a metal straight below makes it hcp.
-            below = positions[count:] - centre
+            below = positions[count:] - positions[:count].mean(0)
             lateral = np.linalg.norm(below - np.outer(below @ frame[2], frame[2]), axis=1)
             kind = "hcp" if np.any((lateral < 0.5) & (below @ frame[2] > -3.2)) else "fcc"
         site = _ordered_site(
@@ -234,7 +233,7 @@ def find_sites(slab: Atoms, *, kinds: Iterable[str] = ("bridge",), adsorbate: st
             count,
             molecule.name,
             molecule.symbols,
-            molecule.place(anchor, frame[2], frame[1]),
+            placed,
         )
         name = site_class_name(facet, kind, [int(coordination[index]) for index, _ in contacts])
         number = "-".join(str(index) for index, _ in contacts)
@@ -243,6 +242,35 @@ def find_sites(slab: Atoms, *, kinds: Iterable[str] = ("bridge",), adsorbate: st
             replace(site, facet=facet, site_class=name, slab_id=slab_id, site_id=f"{slab_id}_{name}_{number}")
         )
     return sites
+
+
+def place_adsorbate(
+    symbols: Sequence[str], positions: np.ndarray, contacts: int, frame: np.ndarray, adsorbate: Adsorbate
+) -> np.ndarray | None:
+    """Place an adsorbate on its contacts, pushed outwards along the normal to its usual bond length.
+
+    Parameters
+    ----------
+    symbols, positions
+        The metals, contacts first; positions (n, 3) in Å.
+    contacts
+        How many bind.
+    frame
+        See `Site.frame`.
+    adsorbate
+        What to place.
+
+    Returns
+    -------
+    ndarray or None
+        Positions (m, 3) in Å; None if the contacts are too far apart to bind it.
+    """
+    length = float(np.mean([adsorbate.bond_length(symbol, contacts) for symbol in symbols[:contacts]]))
+    centre = positions[:contacts].mean(0)
+    reach = float(np.linalg.norm(positions[:contacts] - centre, axis=1).mean())
+    if length <= reach:
+        return None
+    return adsorbate.place(centre + frame[2] * np.sqrt(length**2 - reach**2), frame[2], frame[1])
 
 
 def site_from_structure(
@@ -347,28 +375,53 @@ def read_sites(
     InputError
         If the path is missing, empty or unreadable, or a frame is no site; the message names file and frame.
     """
+    sites: list[Site] = []
+    for where, label, atoms in read_structures(path):
+        site = site_from_structure(atoms, facet=facet, kind=kind, energy_key=energy_key, where=where)
+        if require_energies and site.energy_ev is None:
+            raise InputError(f"{where}: no energy; expected info[{energy_key!r}] in eV (--energy-key)")
+        sites.append(replace(site, site_id=site.site_id or label, slab_id=site.slab_id or label))
+    return sites
+
+
+def read_structures(path: str | Path) -> Iterator[tuple[str, str, Atoms]]:
+    """Yield every structure of a file that ASE reads, or of a folder of such files.
+
+    Parameters
+    ----------
+    path
+        As for `read_sites`.
+
+    Yields
+    ------
+    tuple
+        Where it is from (for messages), a short label (file's name, or folder's for POSCAR and CONTCAR, and the
+        frame's number where there are several), and the structure.
+
+    Raises
+    ------
+    InputError
+        If the path is missing, empty or unreadable.
+    """
     source = Path(path)
     if not source.exists():
         raise InputError(f"{source}: no such file or folder; expected structures that ASE reads")
     files = [source]
     if source.is_dir():
-        skipped = {".json", ".csv", ".txt", ".md", ".html", ".png", ".npz"}
         files = sorted(p for p in source.rglob("*") if p.is_file() and not p.name.startswith("."))
-        files = [p for p in files if p.suffix not in skipped]
+        files = [p for p in files if p.suffix not in _NOT_STRUCTURES]
         if not files:
             raise InputError(f"{source}: an empty folder; expected structures that ASE reads")
-    sites: list[Site] = []
     for file in files:
-        frames = _read_frames(file, energy_key)
+        frames = _read_frames(file)
+        name = file.parent.name if file.stem.upper() in {"POSCAR", "CONTCAR"} else file.stem
         for number, atoms in enumerate(frames):
-            where = f"{file}, frame {number}" if len(frames) > 1 else str(file)
-            site = site_from_structure(atoms, facet=facet, kind=kind, energy_key=energy_key, where=where)
-            if require_energies and site.energy_ev is None:
-                raise InputError(f"{where}: no energy; expected info[{energy_key!r}] in eV (--energy-key)")
-            name = file.parent.name if file.stem.upper() in {"POSCAR", "CONTCAR"} else file.stem
-            label = f"{name}:{number}" if len(frames) > 1 else name
-            sites.append(replace(site, site_id=site.site_id or label, slab_id=site.slab_id or label))
-    return sites
+            several = len(frames) > 1
+            yield (
+                f"{file}, frame {number}" if several else str(file),
+                f"{name}:{number}" if several else name,
+                atoms,
+            )
 
 
 def write_sites(path: str | Path, sites: Sequence[Site]) -> None:
@@ -636,8 +689,8 @@ def _read_facet(atoms: Atoms, facet: str | None) -> str:
     return facet_name(parse_facet(text)) if text else ""
 
 
-def _read_frames(file: Path, energy_key: str) -> list[Atoms]:
-    """Read every frame of a file; energies of an ASE db's key-value pairs come into `info`."""
+def _read_frames(file: Path) -> list[Atoms]:
+    """Read every frame of a file; an ASE db's key-value pairs come into `info`."""
     if file.stat().st_size == 0:
         raise InputError(f"{file}: an empty file; expected structures that ASE reads")
     try:

@@ -1,0 +1,20 @@
+.PHONY: install test lint design clean
+VENV ?= .venv
+
+install:
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install -c constraints.txt -e ".[test,mlip]"
+
+test:
+	$(VENV)/bin/python -m pytest
+
+lint:
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+design:
+	$(VENV)/bin/interpretkit catalyst design
+
+clean:
+	rm -rf .cache .pytest_cache .ruff_cache build dist

@@ -1,0 +1,115 @@
+"""Pictures of sites: what stands where, seen from above and from the side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from catalysis.elements import COVALENT_RADIUS, METALS, arrow_order
+from catalysis.sites import Site
+from interpretkit.visualization.style import INK, MUTED, colour_of, new_figure, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_ADSORBATE_COLOURS = {
+    "H": "#ffffff", "O": "#e0352b", "C": "#4d4d4d", "N": "#3050f8", "S": "#f2d648",
+}  # fmt: skip
+_DRAWN_RADIUS = 1.02  # of a metal, in covalent radii: spheres that nearly touch
+_PALE = np.array([1.0, 1.0, 1.0])
+
+
+def element_colours(symbols: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each metal, in the order of the periodic table's groups, the same for the same set."""
+    metals = sorted({symbol for symbol in symbols if symbol in METALS}, key=arrow_order)
+    return {symbol: colour_of(index) for index, symbol in enumerate(metals)}
+
+
+def site_gallery(
+    sites: Sequence[Site], titles: Sequence[str] | None = None, *, columns: int = 4, title: str = ""
+) -> Figure:
+    """Draw sites as a sheet of pairs: seen from above, and along the surface beneath.
+
+    Parameters
+    ----------
+    sites
+        Any number of sites, at least one.
+    titles
+        A line or two over each.
+    columns
+        Sites in a row.
+    title
+        Of the sheet.
+
+    Returns
+    -------
+    Figure
+        Metals carry their symbols; deeper metals are paler; the contacts have a dark rim.
+    """
+    colours = element_colours([symbol for site in sites for symbol in site.symbols])
+    columns = min(columns, len(sites))
+    rows = -(-len(sites) // columns)
+    with style():
+        figure = new_figure(2.9 * columns, 4.5 * rows + 0.3)
+        axes = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1.5, 1.0] * rows)
+        for axis in axes.ravel():
+            axis.set_axis_off()
+        for number, site in enumerate(sites):
+            row, column = divmod(number, columns)
+            above, beside = axes[2 * row, column], axes[2 * row + 1, column]
+            draw_site(above, site, colours=colours, view="above")
+            draw_site(beside, site, colours=colours, view="beside")
+            if titles is not None:
+                above.set_title(titles[number], fontsize=9.5, loc="center")
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="semibold")
+        return figure
+
+
+def draw_site(axes: Axes, site: Site, *, colours: dict[str, str] | None = None, view: str = "above") -> None:
+    """Draw one site into `axes`, `view` being `"above"` (the surface's normal) or `"beside"`."""
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Circle
+
+    colours = colours or element_colours(site.symbols)
+    _, sideways, normal = site.frame
+    along = np.cross(sideways, normal)
+    horizontal, vertical, towards = (
+        (along, sideways, normal) if view == "above" else (along, normal, -sideways)
+    )
+    centre = site.positions[: site.contacts].mean(0)
+    positions = np.vstack([site.positions, site.adsorbate_positions]) - centre
+    symbols = [*site.symbols, *site.adsorbate_symbols]
+    depth = positions @ towards
+    span = max(float(np.ptp(depth)), 1e-6)
+    for index in np.argsort(depth):
+        symbol = symbols[index]
+        is_metal = index < len(site)
+        paleness = 0.62 * (depth.max() - depth[index]) / span if is_metal else 0.0
+        base = np.array(to_rgb(colours[symbol] if is_metal else _ADSORBATE_COLOURS.get(symbol, "#bbbbbb")))
+        radius = (_DRAWN_RADIUS if is_metal else 1.0) * COVALENT_RADIUS[symbol]
+        x, y = float(positions[index] @ horizontal), float(positions[index] @ vertical)
+        is_contact = index < site.contacts
+        axes.add_patch(
+            Circle(
+                (x, y),
+                radius,
+                facecolor=tuple((1 - paleness) * base + paleness * _PALE),
+                edgecolor=INK if is_contact or not is_metal else MUTED,
+                linewidth=1.6 if is_contact else 0.6,
+                zorder=2,
+            )
+        )
+        if radius > 0.5:
+            dark = (base @ [0.3, 0.59, 0.11]) * (1 - paleness) + paleness < 0.6
+            axes.text(
+                x, y, symbol, ha="center", va="center", zorder=2, fontsize=6.5, color="white" if dark else INK
+            )
+    reach = np.abs(positions @ np.array([horizontal, vertical]).T).max(0) + 1.5
+    axes.set_xlim(-reach[0], reach[0])
+    bottom = float((positions @ vertical).min() - 1.5)
+    axes.set_ylim(bottom, max(float((positions @ vertical).max()) + 1.2, 2.0))
+    axes.set_aspect("equal")
