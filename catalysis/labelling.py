@@ -10,6 +10,8 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -17,9 +19,11 @@ from ase.calculators.calculator import Calculator
 
 from catalysis.adsorbates import get_adsorbate
 from catalysis.elements import COVALENT_RADIUS, METALS, fcc_lattice_constant
-from catalysis.sites import Site, find_sites, site_from_structure
+from catalysis.sites import ENERGY_KEY, Site, find_sites, site_from_structure
 from catalysis.surfaces import bare_slab
 from interpretkit.errors import InputError
+from interpretkit.progress import track
+from interpretkit.results import ResumableTable
 
 CALCULATORS = ("chgnet", "emt")
 """Names that `make_calculator` knows."""
@@ -366,3 +370,88 @@ def sites_of_slab(
     site = site_from_structure(atoms, where=where)
     name = str(slab.info["slab_id"])
     return slab, [replace(site, slab_id=name, site_id=site.site_id or name)]
+
+
+def label_structures(
+    frames: Sequence[tuple[str, str, Atoms]],
+    calculator: Calculator,
+    *,
+    kinds: Sequence[str] = ("bridge",),
+    adsorbate: str = "OH",
+    reference_ev: float = 0.0,
+    hold_bridge: bool = True,
+    journal: Path,
+    quiet: bool = False,
+) -> tuple[list[Atoms], list[dict[str, Any]]]:
+    """Label the sites of many structures, keeping each label on disk at once.
+
+    Parameters
+    ----------
+    frames
+        As `catalysis.sites.read_structures` yields them.
+    calculator, reference_ev, hold_bridge
+        As for `label_site`.
+    kinds, adsorbate
+        For clean slabs, as for `find_sites`.
+    journal
+        File of finished labels; what stands there is not computed again.
+    quiet
+        No progress bar.
+
+    Returns
+    -------
+    frames, rows
+        Per site, the slab with its relaxed adsorbate and the energy in `info`; and a row of what happened:
+        `site_id`, `site_class`, `energy_ev`, `ends_as`, `converged`, `usable`, `steps`, `max_force`.
+    """
+    work: list[tuple[str, Atoms, Site]] = []
+    for number, (where, name, atoms) in enumerate(frames):
+        slab, sites = sites_of_slab(atoms, name, kinds=kinds, adsorbate=adsorbate, where=where)
+        work += [(f"{number}-{k}", slab, site) for k, site in enumerate(sites)]
+    labelled: list[Atoms] = []
+    rows: list[dict[str, Any]] = []
+    slab_energy: tuple[Atoms, float] | None = None
+    with ResumableTable(journal, key="key") as table:
+        for key, slab, site in track(work, "sites", quiet=quiet):
+            if key not in table:
+                if slab_energy is None or slab_energy[0] is not slab:
+                    slab_energy = slab, potential_energy(calculator, slab)
+                result = label_site(
+                    slab,
+                    site,
+                    calculator,
+                    slab_energy_ev=slab_energy[1],
+                    reference_ev=reference_ev,
+                    hold_bridge=hold_bridge,
+                )
+                table.append(
+                    {
+                        "key": key,
+                        "site_id": site.site_id,
+                        "slab_id": site.slab_id,
+                        "site_class": site.site_class,
+                        "energy_ev": result.site.energy_ev,
+                        "ends_as": result.ends_as,
+                        "converged": result.converged,
+                        "usable": result.converged and (result.ends_as == site.kind),
+                        "steps": result.steps,
+                        "max_force": result.max_force,
+                        "positions": result.site.adsorbate_positions.tolist(),
+                    }
+                )
+        by_key = {row["key"]: row for row in table.rows}
+    for key, slab, site in work:
+        row = dict(by_key[key])
+        frame = slab + Atoms(site.adsorbate_symbols, positions=np.array(row.pop("positions")))
+        frame.info = {
+            "site_id": row["site_id"],
+            "slab_id": row["slab_id"],
+            "facet": site.facet,
+            "site_class": row["site_class"],
+            "contacts": site.contacts,
+            ENERGY_KEY: row["energy_ev"],
+        }
+        labelled.append(frame)
+        row.pop("key")
+        rows.append(row)
+    return labelled, rows

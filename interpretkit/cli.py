@@ -1,0 +1,166 @@
+"""The one command, ``interpretkit``: it finds the front ends by their entry points, loads what is called."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+from typer.main import get_command
+
+from interpretkit import __version__
+from interpretkit.command import Group, application, command, reporting
+
+ENTRY_POINTS = "interpretkit.commands"
+
+
+class FrontEnd(TyperCommand):
+    """Stands for a front end in the list of commands until it is called.
+
+    Parameters
+    ----------
+    entry_point : importlib.metadata.EntryPoint
+        Names the front end's typer application.
+    """
+
+    def __init__(self, entry_point: metadata.EntryPoint) -> None:
+        super().__init__(name=entry_point.name)
+        self.entry_point = entry_point
+
+    def describe(self) -> str:
+        """Return the first line of the docstring of the front end's module, read without importing it."""
+        spec = find_module(self.entry_point.module)
+        if spec is None:
+            return ""
+        if not spec.origin or not spec.origin.endswith(".py"):
+            return ""
+        try:
+            docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+        except (OSError, SyntaxError, ValueError):
+            return ""
+        return (docstring or "").partition("\n")[0]
+
+    def load(self) -> Any:
+        """Import the front end and return its command group.
+
+        Raises
+        ------
+        TypeError
+            If the entry point is no typer application.
+        """
+        loaded = self.entry_point.load()
+        if isinstance(loaded, typer.Typer):
+            return get_command(loaded)
+        if hasattr(loaded, "make_context"):
+            return loaded
+        raise TypeError(f"the front end {self.entry_point.value!r} is {loaded!r}, not a typer application")
+
+
+class Root(Group):
+    """The root command group: its own commands, and a placeholder for every front end."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for entry_point in front_ends():
+            self.commands.setdefault(entry_point.name, FrontEnd(entry_point))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names, with each front end's help found out, for this is called when help is shown."""
+        for entry in self.commands.values():
+            if isinstance(entry, FrontEnd) and entry.help is None:
+                entry.help = entry.describe()
+        return super().list_commands(ctx)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command called, importing its front end if it belongs to one."""
+        name, found, rest = super().resolve_command(ctx, args)
+        if isinstance(found, FrontEnd):
+            with reporting(debug="--debug" in rest, doing=f"loading the front end {name!r}"):
+                found = found.load()
+        return name, found, rest
+
+
+def front_ends() -> list[metadata.EntryPoint]:
+    """Return the entry points of all front ends installed, by name."""
+    return sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda entry_point: entry_point.name)
+
+
+def find_module(name: str) -> ModuleSpec | None:
+    """Return where a module is, importing neither it nor the packages it is in; None if there is none."""
+    top, *inner = name.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    for part in inner:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations)
+    return spec
+
+
+app = application(
+    "Representations that people can read: catalytic sites designed to order, networks explained.",
+    cls=Root,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"interpretkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    # Makes the application a group even with a single command, and carries --version.
+    return
+
+
+def _print_doctor(result: Any) -> None:
+    from interpretkit.doctor import print_report
+
+    print_report(result)
+
+
+@command(app, "doctor", example=["interpretkit doctor", "interpretkit doctor --json"], summary=_print_doctor)
+def doctor() -> dict[str, Any]:
+    """Say what is installed, which device will be used, and how to mend what is missing."""
+    from interpretkit.doctor import examine
+
+    return examine()
+
+
+def _terminate(number: int, frame: Any) -> None:
+    # As an exception it lets a run remove what it has half written.
+    sys.exit(128 + number)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        What follows ``interpretkit``; the program's own arguments by default.
+
+    Raises
+    ------
+    SystemExit
+        Always, with the exit code.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    get_command(app).main(None if arguments is None else list(arguments), prog_name="interpretkit")

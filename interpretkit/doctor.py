@@ -1,0 +1,188 @@
+"""What ``interpretkit doctor`` finds out about machine and installation, and how to mend what is missing."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from interpretkit.environment import DISTRIBUTION, installed_version, requirements
+
+# The files of pretrained weights that the commands look for, by the names under which torchvision's own
+# addresses keep them, and the command that brings each.
+WEIGHTS = {
+    "mobilenet_v2": "mobilenet_v2-b0353104.pth",
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet50": "resnet50-11ad3fa6.pth",
+    "vgg16": "vgg16-397923af.pth",
+    "alexnet": "alexnet-owt-7be5be79.pth",
+}
+# What an extra is for, for people who wonder whether they want it.
+_PURPOSES = {
+    "mlip": "energies by a machine-learned potential",
+    "web": "the web page",
+    "offline": "pretrained weights that come as packages",
+    "dask": "screening on a cluster",
+    "test": "the tests",
+    "docs": "building the documentation",
+}
+
+
+def examine() -> dict[str, Any]:
+    """Look at the installation and the machine.
+
+    Returns
+    -------
+    dict
+        ``ok`` (whether everything needed is there), ``python``, ``interpretkit``, ``packages`` (a list of
+        name, wanted, installed, extra, install), ``imports`` (torch and torchvision: whether they load, and
+        the error if not), ``device``, ``weights``, ``front_ends``, and ``advice``: a line for each thing to
+        mend.
+    """
+    packages = _packages()
+    imports = {name: _try_import(name) for name in ("torch", "torchvision")}
+    device = _device() if imports["torch"]["loads"] else None
+    weights = _weights() if imports["torch"]["loads"] else None
+    front_ends = _front_ends()
+    missing = [p for p in packages if p["installed"] is None]
+    advice = [
+        f"{p['name']} is missing: in the checkout, {p['install']}" for p in missing if p["extra"] is None
+    ]
+    for name, finding in imports.items():
+        if installed_version(name) is not None and not finding["loads"]:
+            advice.append(
+                f"{name} is installed but does not load ({finding['error']}): install a torch and a "
+                "torchvision of one release, with one CUDA version or none"
+            )
+    advice += [
+        f"the front end {f['name']!r} names the module {f['module']!r}, which is missing: reinstall it"
+        for f in front_ends
+        if not f["found"]
+    ]
+    ok = not advice
+    for extra in dict.fromkeys(p["extra"] for p in missing if p["extra"] is not None):
+        names = ", ".join(p["name"] for p in missing if p["extra"] == extra)
+        command = next(p["install"] for p in missing if p["extra"] == extra)
+        advice.append(f"for {_PURPOSES.get(extra, extra)} ({names}): in the checkout, {command}")
+    if weights is not None and not any(w["present"] for w in weights["files"]):
+        by_command = any(f["name"] == "weights" for f in front_ends)
+        advice.append(
+            f"no pretrained weights in {weights['folder']}: "
+            + ("interpretkit weights add mobilenet_v2, or " if by_command else "")
+            + "put a file of torchvision's there, under the name that torchvision gives it"
+        )
+    return {
+        "ok": ok,
+        "python": platform.python_version(),
+        "interpretkit": installed_version(DISTRIBUTION),
+        "packages": packages,
+        "imports": imports,
+        "device": device,
+        "weights": weights,
+        "front_ends": front_ends,
+        "advice": advice,
+    }
+
+
+def print_report(findings: Mapping[str, Any]) -> None:
+    """Print what :func:`examine` found on stdout, for a person."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    device = findings["device"]
+    console.print(f"[bold]interpretkit[/bold] {findings['interpretkit']} on Python {findings['python']}")
+    if device is not None:
+        console.print(
+            f"[bold]Device[/bold] {device['kind']}: {escape(device['name'])}, {device['threads']} threads"
+        )
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("", "package", "installed", "wanted", "extra"):
+        table.add_column(heading)
+    for package in findings["packages"]:
+        there = package["installed"] is not None
+        mark = "[green]✓[/green]" if there else "[red]✗[/red]" if package["extra"] is None else "[dim]–[/dim]"
+        installed = package["installed"] or "missing"
+        table.add_row(mark, package["name"], installed, package["wanted"], package["extra"] or "")
+    console.print(table)
+    for name, finding in findings["imports"].items():
+        state = (
+            "[green]loads[/green]" if finding["loads"] else f"[red]fails[/red]: {escape(finding['error'])}"
+        )
+        console.print(f"[bold]import {name}[/bold] {state}")
+    if findings["weights"] is not None:
+        present = [w["model"] for w in findings["weights"]["files"] if w["present"]]
+        console.print(
+            f"[bold]Weights[/bold] in {escape(findings['weights']['folder'])}: {', '.join(present) or 'none'}"
+        )
+    names = ", ".join(f["name"] if f["found"] else f"{f['name']} (broken)" for f in findings["front_ends"])
+    console.print(f"[bold]Front ends[/bold] {names or 'none'}")
+    for line in findings["advice"]:
+        console.print(f"[yellow]→[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
+    if findings["ok"]:
+        console.print("[green]Everything needed is there.[/green]")
+
+
+def _packages() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": requirement.name,
+            "wanted": requirement.specifier,
+            "installed": installed_version(requirement.name),
+            "extra": requirement.extra,
+            "install": requirement.install_command,
+        }
+        for requirement in requirements()
+    ]
+
+
+def _try_import(name: str) -> dict[str, Any]:
+    try:
+        importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError) as error:  # compiled parts fail in each of these ways
+        return {"loads": False, "error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
+    return {"loads": True, "error": None}
+
+
+def _device() -> dict[str, Any]:
+    import torch
+
+    from interpretkit.training.device import describe_device, resolve_device
+
+    device = resolve_device("auto")
+    return {"kind": str(device), "name": describe_device(device), "threads": torch.get_num_threads()}
+
+
+def _weights() -> dict[str, Any]:
+    import torch
+
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    files = [
+        {"model": model, "file": file, "present": (folder / file).is_file()}
+        for model, file in WEIGHTS.items()
+    ]
+    known = set(WEIGHTS.values())
+    # Weights under any other name are the user's own; they are listed so that nobody looks for them in vain.
+    others = sorted(p.name for p in folder.glob("*.pth") if p.name not in known) if folder.is_dir() else []
+    return {
+        "folder": str(folder),
+        "files": files + [{"model": Path(f).stem, "file": f, "present": True} for f in others],
+    }
+
+
+def _front_ends() -> list[dict[str, Any]]:
+    # Found, not imported: a broken front end must not keep anybody from finding out what is wrong.
+    from interpretkit.cli import find_module, front_ends
+
+    return [
+        {
+            "name": entry_point.name,
+            "module": entry_point.module,
+            "found": entry_point.module in sys.modules or find_module(entry_point.module) is not None,
+        }
+        for entry_point in front_ends()
+    ]

@@ -1,0 +1,173 @@
+"""A row of evidence: what was measured on what, beside the number that it is to be compared with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from interpretkit.errors import InputError
+from interpretkit.files import atomic_path, write_json
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One claim and what supports it.
+
+    Attributes
+    ----------
+    system : str
+        What was tested, such as a model or a function.
+    data : str
+        What it was tested on, with the split.
+    name : str
+        What was measured, such as ``mean absolute error``.
+    value : float
+        The number measured.
+    unit : str
+        Its unit; empty for a pure number.
+    interval : (float, float) or None
+        The lower and upper end of its 95 % confidence interval.
+    baseline : float or None
+        The same measure for the simplest method that could serve.
+    reference : float or None
+        The same measure as published, or the bar to reach.
+    source : str
+        Where the reference comes from: an article with its table, or a document of the project.
+    seed : int or None
+        The seed; None where nothing is random.
+    date : str
+        The day of the measurement, as 2025-01-31; today by default.
+    stand_in : bool
+        Whether other data or another system had to stand in for those of the reference, so that the two
+        numbers may be compared only with the reservation that `notes` gives.
+    notes : str
+        What a reader must know to judge the number.
+    """
+
+    system: str
+    data: str
+    name: str
+    value: float
+    unit: str = ""
+    interval: tuple[float, float] | None = None
+    baseline: float | None = None
+    reference: float | None = None
+    source: str = ""
+    seed: int | None = None
+    date: str = ""
+    stand_in: bool = False
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.date:
+            object.__setattr__(self, "date", _today())
+        date.fromisoformat(self.date)
+        if self.reference is not None and not self.source:
+            raise ValueError(f"the reference {self.reference} of {self.name!r} needs a source")
+        if self.stand_in and not self.notes:
+            raise ValueError(f"the row {self.name!r} has a stand-in: notes must say for what")
+
+    @property
+    def ratio(self) -> float | None:
+        """The value over the reference; None without a reference, or with one of zero."""
+        return self.value / self.reference if self.reference else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row, with its ratio, as what JSON has."""
+        return {**asdict(self), "ratio": self.ratio}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Row:
+        """Return the row that :meth:`to_dict` wrote; the ratio is computed anew.
+
+        Raises
+        ------
+        TypeError
+            If a field is missing or unknown.
+        ValueError
+            If a field does not hold what it should.
+        """
+        known = {name: value for name, value in content.items() if name != "ratio"}
+        if known.get("interval") is not None:
+            low, high = known["interval"]
+            known["interval"] = (float(low), float(high))
+        return cls(**known)
+
+
+def write_rows(path: Path | str, rows: Iterable[Row]) -> None:
+    """Write rows as a JSON list, atomically."""
+    write_json(path, [row.to_dict() for row in rows])
+
+
+def read_rows(path: Path | str) -> list[Row]:
+    """Return the rows that :func:`write_rows` wrote.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or holds something else.
+    """
+    path = Path(path)
+    try:
+        return [Row.from_dict(content) for content in json.loads(path.read_text(encoding="utf-8"))]
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; expected rows of evidence (JSON)") from error
+    except (OSError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: cannot be read as rows of evidence ({error})") from error
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return rows as a Markdown table, in the order given; columns that no row fills are left out."""
+    if not rows:
+        return "No rows yet.\n"
+    columns = {
+        "system": [row.system for row in rows],
+        "data": [row.data + (" †" if row.stand_in else "") for row in rows],
+        "measured": [row.name for row in rows],
+        "value": [_number(row.value, row.unit) for row in rows],
+        "95 % interval": [
+            "" if row.interval is None else f"{row.interval[0]:.4g} … {row.interval[1]:.4g}" for row in rows
+        ],
+        "baseline": [_number(row.baseline, row.unit) for row in rows],
+        "reference": [_number(row.reference, row.unit) for row in rows],
+        "ratio": ["" if row.ratio is None else f"{row.ratio:.3g}" for row in rows],
+        "source": [row.source for row in rows],
+        "seed": ["" if row.seed is None else str(row.seed) for row in rows],
+        "date": [row.date for row in rows],
+        "notes": [row.notes for row in rows],
+    }
+    filled = {name: column for name, column in columns.items() if any(column)}
+    right = {"value", "95 % interval", "baseline", "reference", "ratio", "seed"}
+    lines = [
+        "| " + " | ".join(filled) + " |",
+        "|" + "|".join("---:" if name in right else "---" for name in filled) + "|",
+        *("| " + " | ".join(map(_cell, cells)) + " |" for cells in zip(*filled.values(), strict=True)),
+    ]
+    if any(row.stand_in for row in rows):
+        lines += ["", "† Other data or another system stands in for those of the reference; see the notes."]
+    return "\n".join(lines) + "\n"
+
+
+def write_markdown(path: Path | str, rows: Sequence[Row]) -> None:
+    """Write :func:`markdown`'s table, atomically."""
+    with atomic_path(path) as hidden:
+        hidden.write_text(markdown(rows), encoding="utf-8")
+
+
+def _number(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g} {unit}".strip()
+
+
+def _cell(text: str) -> str:
+    """Keep a text within its cell."""
+    return " ".join(text.replace("|", "\\|").split())

@@ -1,0 +1,149 @@
+"""Data-parallel training: one process per device, each with its share of every batch.
+
+Start a script with ``torchrun --nproc-per-node N script.py``. Everything here also works in a single process,
+where it does nothing, so that a script needs no second version.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from interpretkit.errors import InputError
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run.
+
+    Attributes
+    ----------
+    rank : int
+        This process, from 0.
+    size : int
+        How many there are.
+    local_rank : int
+        This process among those on the same machine, from 0.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that prints and saves."""
+        return self.rank == 0
+
+
+def world() -> World:
+    """Return the processes as torchrun describes them in RANK, WORLD_SIZE and LOCAL_RANK.
+
+    Raises
+    ------
+    InputError
+        If one of the three is no number.
+    """
+    values = {}
+    for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
+        text = os.environ.get(name, default)
+        if not text.isdigit():
+            raise InputError(f"environment variable {name}={text!r}: expected a number, as torchrun sets it")
+        values[name] = int(text)
+    return World(values["RANK"], values["WORLD_SIZE"], values["LOCAL_RANK"])
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[tuple[World, torch.device]]:
+    """Join the other processes for the time of the block; a single process joins nothing.
+
+    Parameters
+    ----------
+    device : torch.device
+        The kind of device to train on. On ``cuda`` each process takes the GPU of its local rank.
+
+    Yields
+    ------
+    World, torch.device
+        The processes, and this process's own device.
+    """
+    here = world()
+    if here.size == 1:
+        yield here, device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", here.local_rank)
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=here.rank, world_size=here.size)
+    try:
+        yield here, device
+    finally:
+        dist.destroy_process_group()
+
+
+def is_joined() -> bool:
+    """Return whether this process has joined others."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def parallelize(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the model wrapped so that its gradients are averaged over the processes, if there are several.
+
+    The averaging happens in calls of the wrapped model, not of its methods: a loss must call ``model(...)``.
+    """
+    if not is_joined():
+        return model
+    device = next(model.parameters()).device
+    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def unwrap(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the model inside the wrapper of :func:`parallelize`, or the model itself."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def sampler(dataset: Dataset[Any], *, seed: int = 0, shuffle: bool = True) -> DistributedSampler[Any] | None:
+    """Return a sampler of this process's share of a data set, for a ``DataLoader``; None in a single process.
+
+    The training loop tells it the epoch, so that the order changes from one to the next.
+    """
+    return DistributedSampler(dataset, seed=seed, shuffle=shuffle) if is_joined() else None
+
+
+def average(figures: Mapping[str, float], device: torch.device) -> dict[str, float]:
+    """Return each figure's mean over the processes, which must all call this with the same names."""
+    if not is_joined():
+        return dict(figures)
+    # MPS has no float64; between processes there are only CPUs and CUDA.
+    total = torch.tensor(list(figures.values()), dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return dict(zip(figures, (total / dist.get_world_size()).tolist(), strict=True))
+
+
+def from_main(value: Value, device: torch.device) -> Value:
+    """Return the main process's value in every process, so that all decide alike."""
+    if not is_joined():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=device if device.type == "cuda" else None)
+    return box[0]
+
+
+def gather(value: Value) -> list[Value]:
+    """Return the values of all processes in the order of their ranks."""
+    if not is_joined():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values

@@ -1,0 +1,340 @@
+"""One self-contained HTML page: what was found, in figures and few words, and how to go on."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+import jinja2
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+from PIL import Image
+
+from interpretkit.environment import versions
+from interpretkit.files import Table, atomic_path, sha256, to_jsonable
+
+# A figure, the bytes of a PNG, or the path of one; alone, with a caption, or with a caption and a text for
+# people who cannot see it.
+Picture = Figure | bytes | Path
+Captioned = Picture | tuple[Picture, str] | tuple[Picture, str, str]
+# A value, or a value and a line that says how to understand it.
+Number = str | float | int | None | tuple[str | float | int | None, str]
+
+
+class Report:
+    """A report, built up from the top to the bottom and saved as one HTML file.
+
+    Every text is escaped. Within prose, blank lines separate paragraphs, lines that begin with ``- `` make a
+    list, and backquotes mark code.
+
+    Parameters
+    ----------
+    title : str
+        What was found or done, such as ``"100 sites for OH at +0.1 eV"``.
+    lead : str
+        A paragraph that a reader in a hurry can stop after.
+    kicker : str
+        A few words above the title.
+
+    Examples
+    --------
+    >>> report = Report("100 designed sites", "Most of them fall into the window.")       # doctest: +SKIP
+    >>> report.add_numbers({"in the window": ("62 %", "random sites: 7 %")})              # doctest: +SKIP
+    >>> report.add_section("Energies", "The window is yellow.", figures=[(figure, "…")])  # doctest: +SKIP
+    >>> report.save("report.html")                                                        # doctest: +SKIP
+    """
+
+    def __init__(self, title: str, lead: str = "", *, kicker: str = "interpretkit") -> None:
+        self.title = title
+        self.lead = lead
+        self.kicker = kicker
+        self._numbers: list[dict[str, str]] = []
+        self._sections: list[dict[str, Any]] = []
+        self._steps: list[dict[str, Any]] = []
+        self._provenance: dict[str, Any] = {"command": "", "seed": None, "data": []}
+
+    def add_numbers(self, numbers: Mapping[str, Number]) -> Self:
+        """Add headline numbers, each on a card.
+
+        Parameters
+        ----------
+        numbers : mapping of str to value, or to (value, note)
+            A value is text, with its unit, or a number, which is rounded to three digits. The note says how
+            to understand it, such as the value of the baseline.
+        """
+        for name, number in numbers.items():
+            value, note = number if isinstance(number, tuple) else (number, "")
+            self._numbers.append({"name": name, "value": format_number(value, digits=3), "note": note})
+        return self
+
+    def add_section(
+        self,
+        title: str,
+        text: str = "",
+        *,
+        figures: Sequence[Captioned] = (),
+        table: Table | None = None,
+        table_caption: str = "",
+        formats: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Begin a section; what is added afterwards belongs to it.
+
+        Parameters
+        ----------
+        title : str
+            Its heading.
+        text : str
+            Its prose.
+        figures : sequence
+            See :meth:`add_figures`.
+        table, table_caption, formats
+            See :meth:`add_table`.
+        """
+        self._sections.append({"title": title, "blocks": []})
+        if text:
+            self.add_text(text)
+        if figures:
+            self.add_figures(*figures)
+        if table is not None:
+            self.add_table(table, table_caption, formats=formats)
+        return self
+
+    def add_text(self, text: str) -> Self:
+        """Add prose to the section."""
+        return self._add({"kind": "text", "html": _prose(text)})
+
+    def add_note(self, text: str, kind: Literal["note", "warning"] = "note") -> Self:
+        """Add a remark that must not be missed to the section."""
+        return self._add({"kind": "note", "warning": kind == "warning", "html": _prose(text)})
+
+    def add_figures(self, *figures: Captioned) -> Self:
+        """Add figures to the section, side by side where the page is wide enough.
+
+        Parameters
+        ----------
+        figures
+            Each a matplotlib figure, the bytes of a PNG or the path of one; alone, or in a tuple with its
+            caption, or with its caption and a description for people who cannot see it (by default the
+            caption).
+
+        Raises
+        ------
+        OSError
+            If a path or bytes hold no image.
+        """
+        drawn = []
+        for figure in figures:
+            picture, caption, *alt = figure if isinstance(figure, tuple) else (figure, "")
+            png = _png(picture)
+            with Image.open(io.BytesIO(png)) as image:
+                width, height = image.size
+            drawn.append(
+                {
+                    "png": base64.b64encode(png).decode(),
+                    "caption": _inline(caption),
+                    "alt": alt[0] if alt else caption or self._sections_title(),
+                    "width": width,
+                    "height": height,
+                }
+            )
+        return self._add({"kind": "figures", "figures": drawn})
+
+    def add_table(self, rows: Table, caption: str = "", *, formats: Mapping[str, str] | None = None) -> Self:
+        """Add a table to the section, which a reader can sort by any column.
+
+        Parameters
+        ----------
+        rows : iterable of mappings, or mapping of columns
+            As for :func:`interpretkit.files.write_table`. The names of the columns are the headings.
+        caption : str
+            Above it.
+        formats : mapping of str to str, optional
+            How to write the numbers of a column, such as ``{"energy (eV)": "+.3f"}``; by default with four
+            digits.
+        """
+        formats = formats or {}
+        if isinstance(rows, Mapping):
+            names = [str(name) for name in rows]
+            records = [dict(zip(names, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+        else:
+            records = [dict(row) for row in cast(Iterable[Mapping[str, Any]], rows)]
+            names = list(dict.fromkeys(name for record in records for name in record))
+        plain = [{name: to_jsonable(record.get(name)) for name in names} for record in records]
+        numeric = {
+            name: any(_is_number(record[name]) for record in plain)
+            and all(_is_number(record[name]) or record[name] is None for record in plain)
+            for name in names
+        }
+        return self._add(
+            {
+                "kind": "table",
+                "caption": _inline(caption),
+                "columns": [{"name": name, "numeric": numeric[name]} for name in names],
+                "rows": [
+                    [_cell(record[name], numeric[name], formats.get(name)) for name in names]
+                    for record in plain
+                ],
+            }
+        )
+
+    def add_next_step(self, text: str, command: str) -> Self:
+        """Add something that a reader may want to do now, and the command that does it, to "How to go on"."""
+        self._steps.append({"text": _inline(text), "command": command})
+        return self
+
+    def set_provenance(
+        self, command: str, *, seed: int | None = None, data: Iterable[Path | str | Mapping[str, str]] = ()
+    ) -> Self:
+        """Say in the footer how the report came about; the versions and the date are added by themselves.
+
+        Parameters
+        ----------
+        command : str
+            The command line.
+        seed : int, optional
+            The seed.
+        data : iterable of paths or mappings
+            The files that were read, of which the SHA-256 is shown; or mappings with ``name`` and ``sha256``.
+        """
+        described = [
+            dict(file) if isinstance(file, Mapping) else {"name": Path(file).name, "sha256": sha256(file)}
+            for file in data
+        ]
+        self._provenance = {"command": command, "seed": seed, "data": described}
+        return self
+
+    def html(self) -> str:
+        """Return the page."""
+        now = datetime.now(UTC)
+        provenance = {
+            **self._provenance,
+            "date": f"{now.day} {now:%B %Y, %H:%M} UTC",
+            "versions": versions(),
+        }
+        return _template().render(
+            title=self.title,
+            lead=_prose(self.lead),
+            kicker=self.kicker,
+            numbers=self._numbers,
+            sections=self._sections,
+            steps=self._steps,
+            provenance=provenance,
+        )
+
+    def save(self, path: Path | str) -> None:
+        """Write the page, atomically."""
+        with atomic_path(path) as hidden:
+            hidden.write_text(self.html(), encoding="utf-8")
+
+    def _add(self, block: dict[str, Any]) -> Self:
+        if not self._sections:
+            raise ValueError("begin a section with add_section first")
+        self._sections[-1]["blocks"].append(block)
+        return self
+
+    def _sections_title(self) -> str:
+        return self._sections[-1]["title"] if self._sections else self.title
+
+
+def format_number(value: str | float | int | None, *, digits: int = 4, format: str | None = None) -> str:
+    """Return a value as text for people.
+
+    Parameters
+    ----------
+    value : str, float, int or None
+        Text is returned as it is; None and NaN become a dash.
+    digits : int
+        Significant digits of a number that is no integer.
+    format : str, optional
+        A format specification instead, such as ``+.3f``.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if format is not None:
+        return f"{value:{format}}".replace("-", "−")
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", " ").replace("-", "−")
+    text = f"{value:.{digits}g}"
+    if "e" in text:
+        mantissa, exponent = text.split("e")
+        text = f"{mantissa}·10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+    return text.replace("-", "−")
+
+
+_SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _cell(value: Any, numeric: bool, format: str | None) -> dict[str, Any]:
+    if numeric:
+        return {
+            "text": format_number(value, format=format),
+            "css": "number-cell",
+            "key": "" if value is None else value,
+        }
+    if isinstance(value, (list, dict)):
+        value = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = format_number(value)
+    return {"text": text, "css": "long" if len(text) > 60 else "", "key": None}
+
+
+def _inline(text: str) -> Markup:
+    """Escape a line and mark what stands in backquotes as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _prose(text: str) -> Markup:
+    """Escape prose and mark its paragraphs, lists and code."""
+    parts = []
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        items: list[str] = []
+        lines: list[str] = []
+        for line in (line.strip() for line in paragraph.splitlines()):
+            if line.startswith("- "):
+                items.append(line[2:])
+            elif items:
+                items[-1] += f" {line}"
+            else:
+                lines.append(line)
+        if lines:
+            parts.append(f"<p>{_inline(' '.join(lines))}</p>")
+        if items:
+            parts.append("<ul>" + "".join(f"<li>{_inline(item)}</li>" for item in items) + "</ul>")
+    return Markup("\n".join(parts))
+
+
+def _png(picture: Picture) -> bytes:
+    if isinstance(picture, bytes):
+        return picture
+    if isinstance(picture, Path):
+        return picture.read_bytes()
+    buffer = io.BytesIO()
+    # Without the writer's version in it, the same figure gives the same bytes.
+    picture.savefig(buffer, format="png", dpi=160, bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("interpretkit.visualization"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.jinja")

@@ -1,0 +1,69 @@
+import json
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+from interpretkit.errors import InputError
+from interpretkit.evidence import Row, markdown, read_rows, write_markdown, write_rows
+
+ROW = Row(
+    system="teacher",
+    data="test | slabs",
+    name="mean absolute error",
+    value=0.07,
+    unit="eV",
+    interval=(0.06, 0.08),
+    baseline=0.086,
+    reference=0.056,
+    source="an article, table 2",
+    seed=0,
+    date="2025-01-31",
+    stand_in=True,
+    notes="own split",
+)
+
+
+def test_rows_come_back_from_json(tmp_path: Path):
+    rows = [ROW, Row(system="a", data="b", name="c", value=1)]
+    write_rows(tmp_path / "results.json", rows)
+    assert read_rows(tmp_path / "results.json") == rows
+    assert json.loads((tmp_path / "results.json").read_text())[0]["ratio"] == pytest.approx(1.25)
+
+
+def test_a_row_is_fixed_and_complete():
+    with pytest.raises(FrozenInstanceError):
+        ROW.value = 0.01  # type: ignore[misc]
+    with pytest.raises(ValueError, match="needs a source"):
+        Row(system="a", data="b", name="c", value=1, reference=2)
+    with pytest.raises(ValueError, match="stand-in"):
+        Row(system="a", data="b", name="c", value=1, stand_in=True)
+    with pytest.raises(ValueError, match="isoformat"):
+        Row(system="a", data="b", name="c", value=1, date="yesterday")
+    assert Row(system="a", data="b", name="c", value=1).ratio is None
+
+
+def test_the_table_has_only_columns_that_hold_something(tmp_path: Path):
+    plain = Row(system="a", data="b", name="c", value=0.5, date="2025-01-31")
+    assert markdown([plain]).splitlines() == [
+        "| system | data | measured | value | date |",
+        "|---|---|---|---:|---|",
+        "| a | b | c | 0.5 | 2025-01-31 |",
+    ]
+    write_markdown(tmp_path / "results.md", [ROW, plain])
+    lines = (tmp_path / "results.md").read_text(encoding="utf-8").splitlines()
+    assert (
+        r"| teacher | test \| slabs † | mean absolute error | 0.07 eV | 0.06 … 0.08 | 0.086 eV |" in lines[2]
+    )
+    assert lines[-1].startswith("† ")
+    assert markdown([]) == "No rows yet.\n"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '[{"system": "a"}]', '{"a": 1}'])
+def test_other_files_are_refused(tmp_path: Path, content: str):
+    path = tmp_path / "rows.json"
+    with pytest.raises(InputError, match="no such file"):
+        read_rows(path)
+    path.write_text(content)
+    with pytest.raises(InputError, match="rows of evidence"):
+        read_rows(path)
