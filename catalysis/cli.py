@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interpretkit.command import Device, Out, Quiet, Seed, application, command
+from interpretkit.command import Device, Out, Quiet, application, command
 from interpretkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def label(
         str,
         typer.Option("--adsorbate", metavar="NAME", help="What to place on clean slabs, such as OH or CO."),
     ] = "OH",
+    facet: Facet = "",
     absolute: Annotated[
         bool,
         typer.Option("--absolute", help="Keep E(slab+adsorbate) - E(slab) instead of subtracting Pt(111)."),
@@ -138,9 +139,12 @@ def label(
     if structures == BUNDLED:
         raise InputError("SITES: 'bundled' is labelled already; expected a file or folder of slabs")
     frames = list(read_structures(structures))
+    if facet:
+        for _, _, atoms in frames:
+            atoms.info["facet"] = facet
     arguments = {
         "sites": structures, "calculator": calculator, "kinds": kinds, "adsorbate": adsorbate,
-        "absolute": absolute, "free": free,
+        "facet": facet, "absolute": absolute, "free": free,
     }  # fmt: skip
     with run_folder(out, command="catalyst label", arguments=arguments, data=data_files(structures)) as run:
         potential = make_calculator(calculator, str(resolve_device(device)))
@@ -173,3 +177,120 @@ def label(
         )
     out.with_name(f".{out.name}.labels.jsonl").unlink(missing_ok=True)
     return {**run.summary, "out": out, "next": f"interpretkit catalyst train --data {out / 'sites.extxyz'}"}
+
+
+@command(
+    app,
+    "fingerprint",
+    example=[
+        "interpretkit catalyst fingerprint bundled --out fingerprints",
+        "interpretkit catalyst fingerprint my-slabs/ --facet 111 --summaries entropy,landscape",
+    ],
+)
+def fingerprint(
+    structures: Structures,
+    out: Out = Path("fingerprints"),
+    facet: Facet = "",
+    kind: Kind = "",
+    summaries: Annotated[
+        str,
+        typer.Option(
+            "--summaries", metavar="NAME,...", help="Also: entropy, silhouette, landscape (by gudhi)."
+        ),
+    ] = "",
+    properties: Annotated[
+        bool, typer.Option("--properties", help="Also the elements' properties in every slot.")
+    ] = False,
+    energy_key: EnergyKey = "adsorption_energy_eV",
+) -> dict[str, Any]:
+    """Turn sites into fingerprints: Betti curves by persistent path homology, and elements by slot.
+
+    Writes fingerprints.npz: the coordination channel (Betti curves of the geometry), the published curves
+    (arrows directed by elements), and the ligand channel; bars.csv lists every bar of the first site with the
+    atoms on a cycle that carries it.
+    """
+    import numpy as np
+
+    from catalysis.figures import barcode_sheet
+    from catalysis.fingerprints import bars_with_atoms, fingerprints
+    from interpretkit.results import run_folder
+    from interpretkit.visualization.report import Report
+
+    sites = load_sites(structures, energy_key=energy_key, facet=facet, kind=kind)
+    arguments = {
+        "sites": structures,
+        "facet": facet,
+        "kind": kind,
+        "summaries": summaries,
+        "properties": properties,
+    }
+    files = data_files(structures)
+    with run_folder(out, command="catalyst fingerprint", arguments=arguments, data=files) as run:
+        found = fingerprints(
+            sites,
+            summaries=tuple(name.strip() for name in summaries.split(",") if name.strip()),
+            properties=properties,
+        )
+        run.save_arrays("fingerprints.npz", **found.arrays())
+        classes = sorted(set(found.site_classes))
+        rows = []
+        for name in classes:
+            members = np.flatnonzero(np.array(found.site_classes) == name)
+            mean = found.coordination[members].mean((0, 2))
+            rows.append(
+                {
+                    "class": name,
+                    "sites": len(members),
+                    "metals": float(np.mean([len(sites[k]) for k in members])),
+                    **{f"mean β{d}": float(mean[d]) for d in range(3)},
+                }
+            )
+        report = Report(
+            "Fingerprints of sites",
+            f"{len(sites)} sites of {len(classes)} classes as Betti curves and elements by slot.",
+        )
+        aligned = int(found.ligands.aligned.sum())
+        report.add_numbers(
+            {
+                "sites": len(sites),
+                "classes": len(classes),
+                "matched to a template": (aligned, "the others go by zone and rank of distance"),
+            }
+        )
+        report.add_section(
+            "From structure to fingerprint",
+            "A site is a digraph whose arrows are bonds weighted by their length. As the threshold grows, components "
+            "merge (β0), loops open and close (β1), voids appear (β2).",
+        )
+        for name in classes[:4]:
+            index = found.site_classes.index(name)
+            site = sites[index]
+            bars = bars_with_atoms(site)
+            figure = barcode_sheet(site, bars, found.grid, found.coordination[index])
+            report.add_figures(
+                (figure, f"Site {found.site_ids[index]}: seen from above, barcode, Betti curves.")
+            )
+            if name == classes[0]:
+                run.save_table(
+                    "bars.csv",
+                    [
+                        {
+                            "dimension": bar.dimension,
+                            "birth_angstrom": bar.birth_angstrom,
+                            "death_angstrom": bar.death_angstrom,
+                            "atoms": " ".join(map(str, bar.atoms)),
+                            "elements": " ".join(bar.elements),
+                        }
+                        for bar in bars
+                    ],
+                )
+        report.add_section(
+            "By class", table=rows, table_caption="Betti numbers averaged over the thresholds."
+        )
+        report.add_next_step(
+            "Read the arrays in Python:", f"numpy.load('{out / 'fingerprints.npz'}')['coordination']"
+        )
+        report.set_provenance(f"interpretkit catalyst fingerprint {structures}", data=files)
+        report.save(run.path("report.html"))
+        run.summary.update(n_sites=len(sites), n_classes=len(classes), n_aligned=aligned)
+    return {**run.summary, "out": out}

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from catalysis.fingerprints import Bar
+
 _ADSORBATE_COLOURS = {
     "H": "#ffffff", "O": "#e0352b", "C": "#4d4d4d", "N": "#3050f8", "S": "#f2d648",
 }  # fmt: skip
@@ -65,7 +67,47 @@ def site_gallery(
             if titles is not None:
                 above.set_title(titles[number], fontsize=9.5, loc="center")
         if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="semibold")
+            figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+        return figure
+
+
+def barcode_sheet(site: Site, bars: Sequence[Bar], grid: np.ndarray, curves: np.ndarray) -> Figure:
+    """Draw a site beside its barcode and the Betti curves that count the bars.
+
+    Parameters
+    ----------
+    site
+        The site.
+    bars
+        Of `catalysis.fingerprints.bars_with_atoms`.
+    grid, curves
+        Thresholds (g,) in Å and Betti curves (3, g).
+    """
+    with style():
+        figure = new_figure(11.0, 3.8)
+        left, middle, right = figure.subplots(1, 3, width_ratios=[1.0, 1.25, 1.25])
+        left.set_axis_off()
+        draw_site(left, site)
+        left.set_title(f"{site.site_class}, {site.contact_elements}", loc="center")
+        end = float(grid[-1])
+        ordered = sorted(bars, key=lambda bar: (bar.dimension, bar.birth_angstrom, bar.death_angstrom))
+        for height, bar in enumerate(ordered):
+            death = min(bar.death_angstrom, end)
+            middle.hlines(height, bar.birth_angstrom, death, color=colour_of(bar.dimension), linewidth=1.6)
+        middle.set_xlim(0, end)
+        middle.set_yticks([])
+        middle.set_title("Barcode")
+        middle.set_xlabel("distance threshold (Å)")
+        for dimension in range(3):
+            right.step(
+                grid, curves[dimension], where="post", color=colour_of(dimension), label=f"β{dimension}"
+            )
+        right.set_xlim(0, end)
+        right.set_yscale("symlog", linthresh=1)
+        right.set_title("Betti curves")
+        right.set_xlabel("distance threshold (Å)")
+        right.set_ylabel("number of classes alive")
+        right.legend()
         return figure
 
 
