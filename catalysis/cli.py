@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interpretkit.command import Device, Out, Quiet, application, command
+from interpretkit.command import Device, Out, Quiet, Seed, application, command
 from interpretkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +44,14 @@ Kind = Annotated[
     str,
     typer.Option(
         "--kind", metavar="top|bridge|hollow", help="Kind of all sites; else told by the distances."
+    ),
+]
+
+
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick", help="Train for a few short epochs, to see that everything runs; the VAE will be poor."
     ),
 ]
 
@@ -294,3 +302,278 @@ def fingerprint(
         report.save(run.path("report.html"))
         run.summary.update(n_sites=len(sites), n_classes=len(classes), n_aligned=aligned)
     return {**run.summary, "out": out}
+
+
+@command(
+    app,
+    "train",
+    example=[
+        "interpretkit catalyst train --out model",
+        "interpretkit catalyst train --data my-sites.extxyz --energy-key E_ads --out model",
+    ],
+)
+def train(
+    data: Data = BUNDLED,
+    out: Out = Path("model"),
+    held_out: Annotated[
+        float,
+        typer.Option(
+            "--held-out", metavar="SHARE", help="Share of the sites, in whole slabs, to measure on."
+        ),
+    ] = 0.2,
+    quick: Quick = False,
+    energy_key: EnergyKey = "adsorption_energy_eV",
+    facet: Facet = "",
+    kind: Kind = "",
+    seed: Seed = 0,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> dict[str, Any]:
+    """Train the energy model and the PGH-VAE on sites with energies.
+
+    A share of the slabs is kept out of both to measure them. The folder serves `design --model`.
+    """
+    from catalysis.model import train_model
+    from catalysis.reports import train_report
+    from interpretkit.results import run_folder
+
+    _check_share(held_out, "--held-out")
+    sites = load_sites(data, energy_key=energy_key, facet=facet, kind=kind, require_energies=True)
+    arguments = {
+        "data": data, "held_out": held_out, "quick": quick, "energy_key": energy_key, "facet": facet, "kind": kind,
+    }  # fmt: skip
+    files = data_files(data)
+    with run_folder(out, command="catalyst train", arguments=arguments, seed=seed, data=files) as run:
+        model = train_model(
+            sites, held_out_share=held_out, seed=seed, device=device, quick=quick, quiet=quiet
+        )
+        model.save(run)
+        report = train_report(model, f"interpretkit catalyst train --data {data}", seed, files, out)
+        report.save(run.path("report.html"))
+        run.summary.update(model.numbers)
+    return {**run.summary, "out": out, "next": f"interpretkit catalyst design --model {out}"}
+
+
+@command(
+    app,
+    "evaluate",
+    example=[
+        "interpretkit catalyst evaluate --train a.extxyz --test b.extxyz --json",
+        "interpretkit catalyst evaluate --train my-sites.extxyz --folds 5 --group-by slab_id",
+    ],
+)
+def evaluate(
+    train_sites: Annotated[
+        str, typer.Option("--train", metavar="SITES", help="Sites with energies to learn from.")
+    ],
+    test_sites: Annotated[
+        str, typer.Option("--test", metavar="SITES", help="Sites with energies to measure on; else by folds.")
+    ] = "",
+    folds: Annotated[int, typer.Option("--folds", metavar="K", help="Folds of the cross-validation.")] = 5,
+    group_by: Annotated[
+        str,
+        typer.Option(
+            "--group-by", metavar="NAME", help="What no fold splits: slab_id, site_id, site_class, facet."
+        ),
+    ] = "slab_id",
+    energy_key: EnergyKey = "adsorption_energy_eV",
+    facet: Facet = "",
+    kind: Kind = "",
+    jobs: Annotated[int, typer.Option("--jobs", metavar="N", help="Folds computed at the same time.")] = 1,
+    quick: Quick = False,
+    out: Out = Path("evaluation"),
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> dict[str, Any]:
+    """Measure teacher, VAE head and baseline on sites that they have not seen.
+
+    Gives mae_ev (the teacher, which ranks designs), vae_mae_ev (the VAE's head), baseline_mae_ev (class and
+    contact elements, linear), rmse_ev, r2, n_train, n_test and per_class.
+    """
+    from catalysis.evaluation import evaluate as measure
+    from interpretkit.results import run_folder
+    from interpretkit.visualization import parity
+    from interpretkit.visualization.report import Report
+
+    _check_positive(jobs, "--jobs")
+    options = {"energy_key": energy_key, "facet": facet, "kind": kind, "require_energies": True}
+    learned = load_sites(train_sites, **options)
+    unseen = load_sites(test_sites, **options) if test_sites else None
+    sources = [train_sites, *([test_sites] if test_sites else [])]
+    arguments = {
+        "train": train_sites, "test": test_sites, "folds": folds, "group_by": group_by, "quick": quick, **options,
+    }  # fmt: skip
+    files = data_files(*sources)
+    with run_folder(out, command="catalyst evaluate", arguments=arguments, seed=seed, data=files) as run:
+        found = measure(
+            learned, unseen, folds=folds, group_by=group_by, seed=seed, quick=quick, jobs=jobs, quiet=quiet
+        )
+        predictions = found.pop("predictions")
+        run.save_table("predictions.csv", predictions)
+        report = Report(
+            "Errors on unseen sites",
+            f"{found['n_test']} sites, "
+            + ("a test set of their own." if test_sites else f"{folds} folds by {group_by}."),
+        )
+        report.add_numbers(
+            {
+                "teacher": (f"{found['mae_ev']:.3f} eV", "mean absolute error; ranks designs"),
+                "head of the VAE": (
+                    "unknown" if found["vae_mae_ev"] is None else f"{found['vae_mae_ev']:.3f} eV",
+                    "mean absolute error; proposes designs",
+                ),
+                "baseline": (f"{found['baseline_mae_ev']:.3f} eV", "class and contact elements, linear"),
+            }
+        )
+        report.add_section(
+            "Teacher against given energies",
+            f"Inputs: {found['inputs']}.",
+            figures=[
+                (
+                    parity(
+                        predictions["true_ev"],
+                        predictions["teacher_ev"],
+                        groups=[name.split("_")[0] for name in predictions["site_class"]],
+                        uncertainty=predictions["teacher_std_ev"],
+                    ),
+                    "Predicted against given energy, with residuals.",
+                )
+            ],
+            table=[{"class": name, **row} for name, row in found["per_class"].items()],
+            table_caption="Mean absolute errors by class in eV.",
+        )
+        for warning in found["warnings"]:
+            report.add_note(warning, "warning")
+        command_line = f"interpretkit catalyst evaluate --train {train_sites}" + (
+            f" --test {test_sites}" if test_sites else f" --folds {folds} --group-by {group_by}"
+        )
+        report.set_provenance(command_line, seed=seed, data=files)
+        report.save(run.path("report.html"))
+        run.summary.update(found)
+    return {**found, "out": out}
+
+
+@command(
+    app,
+    "design",
+    example=[
+        "interpretkit catalyst design",
+        "interpretkit catalyst design --target-ev -0.3 --window-ev 0.05 --facets 111,211 --elements Pt,Pd,Ir",
+        "interpretkit catalyst design --data my-sites.extxyz --target-ev 0.2",
+    ],
+)
+def design(
+    data: Data = BUNDLED,
+    target_ev: Annotated[
+        float, typer.Option("--target-ev", metavar="EV", help="The wanted adsorption energy in eV.")
+    ] = 0.1,
+    window_ev: Annotated[
+        float, typer.Option("--window-ev", metavar="EV", help="How far from it an energy may be, in eV.")
+    ] = 0.1,
+    n: Annotated[int, typer.Option("--n", metavar="N", help="How many designs.")] = 100,
+    model_folder: Annotated[
+        str,
+        typer.Option("--model", metavar="DIR", help="What `catalyst train` wrote; else trained on --data."),
+    ] = "",
+    facets: Annotated[str, typer.Option("--facets", metavar="HKL,...", help="Only on these facets.")] = "",
+    elements: Annotated[str, typer.Option("--elements", metavar="EL,...", help="Only of these metals.")] = "",
+    quick: Quick = False,
+    energy_key: EnergyKey = "adsorption_energy_eV",
+    facet: Facet = "",
+    kind: Kind = "",
+    out: Out = Path("designs"),
+    seed: Seed = 0,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> dict[str, Any]:
+    """Design sites with a wanted adsorption energy.
+
+    With the bundled data the model that ships with the package serves; with --data of your own a model is trained
+    first. Writes the sites, slabs that hold them, a table and a report.
+    """
+    from catalysis.design import Target, search
+    from catalysis.model import SHIPPED, SiteModel, train_model
+    from catalysis.reports import design_report, design_table
+    from catalysis.sites import write_sites
+    from interpretkit.results import run_folder
+    from interpretkit.training import resolve_device
+
+    target = Target(target_ev, window_ev)
+    _check_positive(n, "--n")
+    if model_folder and data != BUNDLED:
+        raise InputError("--model and --data: expected one of them, a trained model or sites to train on")
+    chosen_device = str(resolve_device(device))
+    arguments = {
+        "data": data, "target_ev": target_ev, "window_ev": window_ev, "n": n, "model": model_folder,
+        "facets": facets, "elements": elements, "quick": quick, "energy_key": energy_key, "facet": facet,
+        "kind": kind,
+    }  # fmt: skip
+    files = [Path(model_folder)] if model_folder else data_files(data)
+    with run_folder(
+        out, command="catalyst design", arguments=arguments, seed=seed, data=_existing(files)
+    ) as run:
+        if model_folder or data == BUNDLED:
+            model = SiteModel.load(model_folder or SHIPPED, chosen_device)
+        else:
+            sites = load_sites(data, energy_key=energy_key, facet=facet, kind=kind, require_energies=True)
+            model = train_model(sites, seed=seed, device=chosen_device, quick=quick, quiet=quiet)
+        found = search(
+            model, target, n, facets=_listed(facets), elements=_listed(elements), seed=seed, quiet=quiet
+        )
+        write_sites(run.path("designs.extxyz"), [item.site for item in found.designs])
+        from ase.io import write
+
+        write(run.path("slabs.extxyz"), [item.host.with_adsorbate for item in found.designs])
+        run.save_table("designs.csv", design_table(found.designs))
+        is_bundled = data == BUNDLED and not model_folder
+        report = design_report(
+            model,
+            found,
+            data_note=_data_note(is_bundled, model.adsorbate),
+            command=f"interpretkit catalyst design --target-ev {target_ev} --window-ev {window_ev} --n {n}",
+            seed=seed,
+            data=files,
+            out=out,
+        )
+        report.save(run.path("report.html"))
+        run.summary.update(
+            {
+                **found.numbers,
+                "mae_ev": model.numbers["mae_ev"],
+                "baseline_mae_ev": model.numbers["baseline_mae_ev"],
+            }
+        )
+    return {**run.summary, "out": out, "report": out / "report.html"}
+
+
+def _data_note(is_bundled: bool, adsorbate: str) -> str:
+    if not is_bundled:
+        return f"Energies of *{adsorbate} are those of the data that the model was trained on."
+    from catalysis.data import provenance
+
+    told = provenance()
+    return (
+        f"The bundled energies: {told['level_of_theory']}; relaxed: {told['relaxed']}; held: {told['held']}. "
+        f"Zero is the (111) bridge of platinum. {told['limits']}"
+    )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _existing(files: list[Path]) -> list[Path]:
+    for file in files:
+        if not file.exists():
+            raise InputError(f"--model or --data: no file or folder {file}")
+    return files
+
+
+def _check_positive(value: int, option: str) -> None:
+    if value < 1:
+        raise InputError(f"{option}: {value}; expected at least 1")
+
+
+def _check_share(value: float, option: str) -> None:
+    if not 0 < value < 1:
+        raise InputError(f"{option}: {value}; expected a share between 0 and 1")

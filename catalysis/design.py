@@ -10,15 +10,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
+import torch
 from scipy.stats import norm
 
 from catalysis.hosts import Host, host_site
+from catalysis.model import SiteModel
 from catalysis.sites import Site
-from catalysis.templates import Template
+from catalysis.surfaces import parse_composition
+from catalysis.templates import Template, class_templates, occupations
+from catalysis.vae import PGHVAE, ClassEntry, Latent
 from interpretkit.errors import InputError
+from interpretkit.progress import progress
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,6 @@ class Target:
         """Return the probability (n,) that normally distributed energies lie in the window."""
         deviation = np.maximum(deviation, 1e-6)
         return norm.cdf((self.high - mean) / deviation) - norm.cdf((self.low - mean) / deviation)
-
-
-class EnergyJudge(Protocol):
-    """What ranks the proposals: see `catalysis.energies`."""
-
-    def predict(self, sites: Sequence[Site]) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and standard deviation (n,), (n,) in eV."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,6 +271,291 @@ def finished(
             )
         )
     return designs
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """Everything that a search for designs found.
+
+    Attributes
+    ----------
+    target
+        The window.
+    designs
+        The chosen ones, likeliest first.
+    proposals, proposal_ev, proposal_std_ev
+        Every distinct new site that the latent search proposed, and the teacher's judgement of it; the judge had no
+        part in proposing them.
+    proposed_by
+        `"gradient"` or `"sampling"`, one per proposal.
+    n_decoded
+        Latent points decoded, before duplicates and known sites were dropped.
+    random, random_ev
+        Sites drawn at random, and the teacher's energies of them.
+    """
+
+    target: Target
+    designs: list[Design]
+    proposals: list[Occupation]
+    proposal_ev: np.ndarray
+    proposal_std_ev: np.ndarray
+    proposed_by: np.ndarray
+    n_decoded: int
+    random: list[Occupation]
+    random_ev: np.ndarray
+
+    @property
+    def numbers(self) -> dict[str, float | int]:
+        """The search in numbers: shares of sites inside the window by the teacher, and diversity."""
+        inside = self.target.holds(self.proposal_ev)
+        random_share = float(self.target.holds(self.random_ev).mean())
+        share = float(inside.mean()) if len(inside) else float("nan")
+        chosen = diversity([design.occupation for design in self.designs])
+        return {
+            "n_designs": len(self.designs),
+            "n_decoded": self.n_decoded,
+            "n_proposals": len(self.proposals),
+            "share_in_window": share,
+            **{
+                f"share_in_window_{how}": float(inside[self.proposed_by == how].mean())
+                for how in ("gradient", "sampling")
+                if np.any(self.proposed_by == how)
+            },
+            "random_share_in_window": random_share,
+            "n_random": len(self.random),
+            "enrichment": share / random_share if random_share > 0 else float("inf"),
+            "designs_in_window": int(sum(self.target.holds(np.array([d.energy_ev for d in self.designs])))),
+            "mean_probability": float(np.mean([d.probability for d in self.designs]))
+            if self.designs
+            else 0.0,
+            "design_classes": int(chosen["classes"]),
+            "design_contact_pairs": int(chosen["contact_pairs"]),
+            "design_mean_difference": chosen["mean_difference"],
+        }
+
+
+def search(
+    model: SiteModel,
+    target: Target,
+    n: int,
+    *,
+    facets: Sequence[str] = (),
+    elements: Sequence[str] = (),
+    n_starts: int = 3000,
+    n_random: int = 20_000,
+    steps: int = 60,
+    seed: int = 0,
+    quiet: bool = True,
+) -> Search:
+    """Search the latent space of a model for sites with an energy in the window.
+
+    Half of the starting points are posterior samples of known sites, which are moved down the gradient of the
+    distance between the head's energy and an energy drawn from the window, held by a weak pull to where they began.
+    Half are samples: the coordination of one known site with the ligands of two others, of which the head's
+    favourites are kept. All are decoded; duplicates up to symmetry and known sites are dropped, and so are sites
+    that the head, given the decoded site, no longer puts into the window. The teacher judges what remains.
+
+    Parameters
+    ----------
+    model
+        See `catalysis.model`.
+    target
+        The window.
+    n
+        How many designs.
+    facets, elements
+        Restrict the search; everything that the model knows by default.
+    n_starts
+        Points in latent space.
+    n_random
+        Random sites to compare with: every class equally often, elements equally often.
+    steps
+        Of the gradient.
+    seed
+        Of everything random.
+    quiet
+        No progress bar.
+
+    Raises
+    ------
+    InputError
+        If `n` is not positive, a facet or element is unknown to the model, or nothing could be decoded.
+    """
+    if n < 1:
+        raise InputError(f"--n: {n}; expected at least 1")
+    config = model.vae.config
+    allowed = _allowed_elements(config.elements, elements)
+    templates = _allowed_templates(model.vae, facets)
+    with progress("Designing", 5, quiet=quiet) as bar:
+        latent = model.latents()
+        moved = _by_gradient(model, latent, target, n_starts // 2, steps, seed)
+        bar.advance()
+        sampled = _by_sampling(model, latent, target, n_starts - n_starts // 2, seed + 1)
+        bar.advance()
+        decoded = [_decode(model.vae, *points, templates, allowed) for points in (moved, sampled)]
+        candidates = [*decoded[0], *decoded[1]]
+        how = np.array(["gradient"] * len(decoded[0]) + ["sampling"] * len(decoded[1]))
+        known = known_occupations(model)
+        new = distinct(candidates, {occupation.key for occupation in known})
+        if not new:
+            raise InputError(
+                "the search decoded only sites of the training data; expected a wider --window-ev"
+            )
+        heads = model.vae.predict([candidates[k].site for k in new])
+        # A decoded site is the latent point rounded to elements, which moves its energy.
+        order = np.argsort(np.abs(heads - target.energy_ev), kind="stable")
+        kept = order[: max(n, int(target.holds(heads).sum()))]
+        keep = [new[k] for k in kept]
+        heads = heads[kept]
+        proposals = [candidates[k] for k in keep]
+        bar.advance()
+        mean, deviation = model.teacher.predict([occupation.site for occupation in proposals])
+        composition = parse_composition(dict.fromkeys([config.elements[k] for k in allowed], 1.0))
+        drawn = random_occupations([t for t in templates if t is not None], composition, n_random, seed + 2)
+        random_ev = model.teacher.predict_mean(occupations([occupation.site for occupation in drawn]))
+        bar.advance()
+        probability = target.probability(mean, deviation)
+        chosen = choose(proposals, probability, n)
+        designs = finished(
+            [proposals[k] for k in chosen],
+            (mean[chosen], deviation[chosen]),
+            heads[chosen],
+            target,
+            known,
+            adsorbate=model.adsorbate,
+            seed=seed,
+        )
+        bar.advance()
+    return Search(target, designs, proposals, mean, deviation, how[keep], len(candidates), drawn, random_ev)
+
+
+def known_occupations(model: SiteModel) -> list[Occupation]:
+    """Return the model's training data as occupations of templates; sites without a template are left out."""
+    templates = [_template(entry, model.adsorbate) for entry in model.vae.config.classes]
+    names = np.array(model.vae.config.elements)
+    known = []
+    for index, ligands in zip(model.sites.class_index, model.sites.ligands, strict=True):
+        template = templates[index] if index >= 0 else None
+        if template is not None:
+            slots = ligands[list(model.vae.config.classes[index].slots)]
+            if np.all(slots >= 0):
+                known.append(Occupation(template, tuple(str(name) for name in names[slots])))
+    return known
+
+
+def _allowed_elements(known: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    for symbol in wanted:
+        if symbol not in known:
+            raise InputError(
+                f"--elements: the model does not know {symbol}; expected some of {', '.join(known)}"
+            )
+    return [k for k, symbol in enumerate(known) if not wanted or symbol in wanted]
+
+
+def _allowed_templates(vae: PGHVAE, facets: Sequence[str]) -> list[Template | None]:
+    """Return the template of each of the model's classes, None where the search may not go."""
+    present = {entry.facet for entry in vae.config.classes}
+    for facet in facets:
+        if facet not in present:
+            known = ", ".join(sorted(filter(None, present))) or "none"
+            raise InputError(f"--facets: the model knows no facet {facet}; expected some of {known}")
+    found = [
+        _template(entry, vae.config.adsorbate) if not facets or entry.facet in facets else None
+        for entry in vae.config.classes
+    ]
+    if not any(found):
+        raise InputError(
+            "the model's sites lie on no known facet, so none can be built; expected a facet in the data "
+            "(info['facet'] or --facet when training)"
+        )
+    return found
+
+
+def _template(entry: ClassEntry, adsorbate: str) -> Template | None:
+    variants = class_templates(entry.facet, entry.site_class, adsorbate)
+    return variants[entry.variant] if entry.variant < len(variants) else None
+
+
+_Points = tuple[torch.Tensor, torch.Tensor]
+
+
+def _posterior_samples(latent: Latent, rows: torch.Tensor, noise: torch.Generator) -> _Points:
+    drawn = []
+    for mean, log_variance in (
+        (latent.coordination, latent.coordination_log_variance),
+        (latent.ligand, latent.ligand_log_variance),
+    ):
+        blur = torch.randn(len(rows), mean.shape[1], generator=noise).to(mean.device)
+        drawn.append(mean[rows] + blur * (0.5 * log_variance[rows]).exp())
+    return drawn[0], drawn[1]
+
+
+def _by_gradient(
+    model: SiteModel, latent: Latent, target: Target, count: int, steps: int, seed: int
+) -> _Points:
+    """Move posterior samples of known sites to energies drawn from the window."""
+    noise = torch.Generator().manual_seed(seed)
+    rows = torch.randint(len(latent.ligand), (count,), generator=noise)
+    start = _posterior_samples(latent, rows, noise)
+    # The inner half of the window, so that rounding to elements seldom leads out of it.
+    wanted = target.energy_ev + target.window_ev * (torch.rand(count, generator=noise) - 0.5)
+    wanted = wanted.to(start[0].device)
+    scale = [part.std(0).clamp_min(1e-3) for part in (latent.coordination, latent.ligand)]
+    points = [part.clone().requires_grad_(True) for part in start]
+    optimizer = torch.optim.Adam(points, lr=0.05)
+    for _ in range(steps):
+        energy = model.vae.energy(points[0], points[1])
+        pull = sum(
+            (((point - begin) / width) ** 2).mean(1)
+            for point, begin, width in zip(points, start, scale, strict=True)
+        )
+        loss = (((energy - wanted) / target.window_ev) ** 2 + 0.1 * pull).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return points[0].detach(), points[1].detach()
+
+
+@torch.no_grad()
+def _by_sampling(model: SiteModel, latent: Latent, target: Target, count: int, seed: int) -> _Points:
+    """Pair coordination and ligands of known sites anew, mix two ligand codes, keep what the head likes best."""
+    noise = torch.Generator().manual_seed(seed)
+    pool = 20 * count
+    first, second, third = (torch.randint(len(latent.ligand), (pool,), generator=noise) for _ in range(3))
+    coordination, _ = _posterior_samples(latent, first, noise)
+    _, ligand = _posterior_samples(latent, second, noise)
+    _, other = _posterior_samples(latent, third, noise)
+    # Each dimension comes from one of the two parents.
+    mask = torch.rand(pool, ligand.shape[1], generator=noise).to(ligand.device) < 0.5
+    ligand = torch.where(mask, ligand, other)
+    distance = (model.vae.energy(coordination, ligand) - target.energy_ev).abs()
+    best = torch.argsort(distance)[:count]
+    return coordination[best], ligand[best]
+
+
+@torch.no_grad()
+def _decode(
+    vae: PGHVAE,
+    coordination: torch.Tensor,
+    ligand: torch.Tensor,
+    templates: Sequence[Template | None],
+    elements: Sequence[int],
+) -> list[Occupation]:
+    """Return the likeliest allowed class and elements of each point."""
+    decoded = vae.decode(coordination, ligand)
+    class_logits = decoded.class_logits.cpu().numpy().copy()
+    class_logits[:, [template is None for template in templates]] = -np.inf
+    chosen = class_logits.argmax(1)
+    element_logits = decoded.element_logits.cpu().numpy()[..., list(elements)]
+    names = [vae.config.elements[k] for k in elements]
+    best = element_logits.argmax(-1)
+    found = []
+    for row, index in enumerate(chosen):
+        template = templates[index]
+        assert template is not None
+        slots = list(vae.config.classes[index].slots)
+        found.append(Occupation(template, tuple(names[k] for k in best[row, slots])))
+    return found
 
 
 def diversity(occupations: Sequence[Occupation]) -> dict[str, float]:

@@ -178,6 +178,8 @@ def pack(work: Path, seed: int, target: Path = BUNDLED) -> dict[str, Any]:
         )
         for element in ELEMENTS
     }
+    if not pure["Ru"] < min(pure["Rh"], pure["Ir"]) <= max(pure["Rh"], pure["Ir"]) < pure["Pd"] < pure["Pt"]:
+        raise ValueError(f"pure metals bind in an order that DFT does not give: {pure}")
     provenance = {
         "made_on": date.today().isoformat(),
         "seed": seed,
@@ -196,7 +198,8 @@ def pack(work: Path, seed: int, target: Path = BUNDLED) -> dict[str, Any]:
         "pure_metal_111_bridge_ev": pure,
         "limits": (
             "A universal potential at unrelaxed metal positions: trends and differences, not DFT energies. "
-            "On (111), sites where the adsorbate left the bridge are missing."
+            "Sites that the adsorbate left, or where it did not settle, are missing; most are on (111), on the "
+            "summit and valley of (211) and the valley of (532)."
         ),
     }
     write_json(target.with_suffix(".json"), provenance)

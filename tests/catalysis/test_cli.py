@@ -1,0 +1,238 @@
+"""The whole way, on a small alloy with planted energies: slabs -> fingerprints, training, evaluation, design."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import read, write
+
+from catalysis.sites import find_sites, read_sites
+from catalysis.surfaces import build_slab
+from interpretkit.cli import main
+
+Run = Callable[..., tuple[int, dict[str, Any] | None, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs the command and gives exit code, JSON of the last line of stdout, and stderr."""
+
+    def call(*arguments: str | Path) -> tuple[int, dict[str, Any] | None, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["catalyst", *map(str, arguments)])
+        out, err = capfd.readouterr()
+        assert len(out.splitlines()) <= 1
+        code = ended.value.code
+        return (0 if code is None else int(code)), (json.loads(out) if out.strip() else None), err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def slabs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of slabs with an adsorbate; the energy is additive in the contacts and differs by class."""
+    folder = tmp_path_factory.mktemp("slabs")
+    strength = {"Cu": -0.2, "Pt": 0.3, "Ni": -0.6}
+    noise = np.random.default_rng(0)
+    for number in range(24):
+        facet = ("111", "100")[number % 2]
+        slab = build_slab(facet, "CuPtNi", seed=number)
+        frames = []
+        for site in find_sites(slab)[:3]:
+            frame = slab + Atoms(site.adsorbate_symbols, positions=site.adsorbate_positions)
+            energy = sum(strength[symbol] for symbol in site.symbols[:2]) - 0.3 * (facet == "100")
+            frame.info = {
+                "facet": facet,
+                "slab_id": f"slab{number}",
+                "E_ads": float(energy + noise.normal(0, 0.01)),
+            }
+            frames.append(frame)
+        write(folder / f"slab{number}.extxyz", frames)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(slabs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "model"
+    with pytest.raises(SystemExit) as ended:
+        main(["catalyst", "train", "--data", str(slabs), "--energy-key", "E_ads", "--quick", "--quiet",
+              "--out", str(folder)])  # fmt: skip
+    assert not ended.value.code
+    return folder
+
+
+def test_a_model_is_trained_on_a_folder_of_slabs(model: Path) -> None:
+    manifest = json.loads((model / "manifest.json").read_text())
+    numbers = manifest["summary"]
+    # The planted energies are additive, so teacher and baseline find them up to the noise of 0.01 eV.
+    assert numbers["mae_ev"] < 0.03
+    assert numbers["baseline_mae_ev"] < 0.03
+    assert numbers["n_train"] + numbers["n_test"] == 72
+    assert (model / "report.html").stat().st_size > 10_000
+
+
+def test_designs_of_a_users_own_model(run: Run, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "designs"
+    code, found, _ = run(
+        "design",
+        "--model",
+        model,
+        "--target-ev",
+        "0.3",
+        "--window-ev",
+        "0.15",
+        "--n",
+        "6",
+        "--out",
+        out,
+        "--json",
+    )
+    assert code == 0
+    assert found is not None
+    assert found["n_designs"] == 6
+    assert 0 <= found["random_share_in_window"] <= 1
+    sites = read_sites(out / "designs.extxyz")
+    slabs = read(out / "slabs.extxyz", index=":")
+    assert len(sites) == len(slabs) == 6
+    assert {site.site_class for site in sites} <= {"111_bridge", "100_bridge"}
+    assert {symbol for site in sites for symbol in site.symbols} <= {"Cu", "Pt", "Ni"}
+    assert len({tuple(site.symbols) for site in sites}) == 6
+    # Each slab, read as any user's, holds its design.
+    again = read_sites(out / "slabs.extxyz")
+    assert [site.contact_elements for site in again] == [site.contact_elements for site in sites]
+    assert 'src="data:image/png;base64' in (out / "report.html").read_text()
+
+
+def test_the_search_may_be_restricted(run: Run, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "designs"
+    code, _, _ = run(
+        "design",
+        "--model",
+        model,
+        "--n",
+        "4",
+        "--facets",
+        "100",
+        "--elements",
+        "Cu,Ni",
+        "--out",
+        out,
+        "--json",
+    )
+    assert code == 0
+    sites = read_sites(out / "designs.extxyz")
+    assert {site.facet for site in sites} == {"100"}
+    assert {symbol for site in sites for symbol in site.symbols} <= {"Cu", "Ni"}
+
+
+def test_the_same_seed_gives_the_same_designs(run: Run, model: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        run("design", "--model", model, "--n", "5", "--seed", "3", "--out", tmp_path / name, "--json")
+    first, second = ((tmp_path / name / "designs.csv").read_text() for name in ("first", "second"))
+    assert first == second
+
+
+def test_evaluation_gives_the_promised_numbers(run: Run, slabs: Path, tmp_path: Path) -> None:
+    code, found, _ = run(
+        "evaluate", "--train", slabs, "--folds", "2", "--energy-key", "E_ads", "--quick", "--out", tmp_path / "e",
+        "--json",
+    )  # fmt: skip
+    assert code == 0
+    assert found is not None
+    promised = {"mae_ev", "vae_mae_ev", "baseline_mae_ev", "rmse_ev", "r2", "n_train", "n_test", "per_class"}
+    assert promised <= set(found)
+    assert found["n_test"] == 72
+    assert set(found["per_class"]) == {"111_bridge", "100_bridge"}
+    assert found["mae_ev"] < 0.03
+
+
+def test_fingerprints_of_a_folder(run: Run, slabs: Path, tmp_path: Path) -> None:
+    code, found, _ = run("fingerprint", slabs, "--out", tmp_path / "f", "--json")
+    assert code == 0
+    assert found is not None
+    assert found["n_aligned"] == 72
+    arrays = np.load(tmp_path / "f" / "fingerprints.npz", allow_pickle=False)
+    assert arrays["coordination"].shape == (72, 3, 40)
+    # At the largest threshold a site hangs together.
+    assert np.all(arrays["coordination"][:, 0, -1] == 1)
+
+
+def test_labels_by_effective_medium_theory(run: Run, tmp_path: Path) -> None:
+    write(tmp_path / "slab.cif", build_slab("111", "PtCu", seed=0, min_repeat_angstrom=5.0))
+    code, found, _ = run(
+        "label", tmp_path / "slab.cif", "--calculator", "emt", "--kinds", "hollow", "--adsorbate", "O",
+        "--facet", "111", "--absolute", "--out", tmp_path / "labelled", "--json",
+    )  # fmt: skip
+    assert code == 0
+    assert found is not None
+    sites = read_sites(tmp_path / "labelled" / "sites.extxyz", require_energies=True)
+    assert len(sites) == found["n_usable"]
+    assert {site.site_class for site in sites} <= {"111_fcc_9-9-9", "111_hcp_9-9-9"}
+    assert list(tmp_path.glob(".labelled*")) == []
+
+
+def expect_refusal(run: Run, out: Path, *arguments: str | Path, mentions: str) -> None:
+    code, found, err = run(*arguments, "--out", out, "--json")
+    assert code == 2
+    assert found is None
+    assert len(err.strip().splitlines()) == 1
+    assert mentions in err
+    assert not out.exists()
+    assert not list(out.parent.glob(f".{out.name}*"))
+
+
+def test_bad_input_gets_one_line_and_leaves_nothing(
+    run: Run, slabs: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    frames = [frame for file in sorted(slabs.glob("*.extxyz")) for frame in read(file, index=":")]
+    (tmp_path / "empty.extxyz").touch()
+    write(tmp_path / "few.extxyz", frames[:10])
+    write(tmp_path / "one-class.extxyz", [f for f in frames if str(f.info["facet"]) == "111"])
+    bad = frames[30].copy()
+    bad.info["E_ads"] = float("nan")
+    write(tmp_path / "nan.extxyz", [*frames, bad])
+    odd = frames[0].copy()
+    odd.symbols[0] = "Xe"
+    write(tmp_path / "odd.extxyz", [odd])
+    key = ("--energy-key", "E_ads")
+
+    expect_refusal(run, out, "train", "--data", tmp_path / "missing.extxyz", mentions="no such file")
+    expect_refusal(run, out, "train", "--data", tmp_path / "empty.extxyz", mentions="empty file")
+    expect_refusal(run, out, "train", "--data", slabs, mentions="--energy-key")
+    expect_refusal(run, out, "train", "--data", tmp_path / "nan.extxyz", *key, mentions="finite energy")
+    expect_refusal(run, out, "train", "--data", tmp_path / "odd.extxyz", *key, mentions="Xe")
+    expect_refusal(run, out, "train", "--data", tmp_path / "few.extxyz", *key, mentions="at least 20")
+    expect_refusal(run, out, "train", "--data", tmp_path / "one-class.extxyz", *key, mentions="two classes")
+    expect_refusal(run, out, "train", "--data", slabs, *key, "--held-out", "1.5", mentions="--held-out")
+    expect_refusal(run, out, "design", "--model", tmp_path / "nowhere", mentions="--model")
+    expect_refusal(run, out, "design", "--model", model, "--window-ev", "0", mentions="--window-ev")
+    expect_refusal(run, out, "design", "--model", model, "--n", "0", mentions="--n")
+    expect_refusal(run, out, "design", "--model", model, "--elements", "Au", mentions="--elements")
+    expect_refusal(run, out, "design", "--model", model, "--facets", "532", mentions="--facets")
+    expect_refusal(run, out, "design", "--model", model, "--data", slabs, mentions="--model and --data")
+    expect_refusal(run, out, "label", slabs, "--calculator", "dft", mentions="calculator")
+    expect_refusal(run, out, "evaluate", "--train", slabs, *key, "--group-by", "moon", mentions="--group-by")
+    expect_refusal(run, out, "design", "--no-such-option", mentions="--no-such-option")
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_work(
+    run: Run, model: Path, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    code, _, err = run("design", "--model", model, "--out", blocked / "designs", "--json")
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "diary.txt").write_text("mine")
+    code, _, err = run("design", "--model", model, "--out", notes, "--json")
+    assert code == 2
+    assert (notes / "diary.txt").read_text() == "mine"
