@@ -177,7 +177,7 @@ def relax_adsorbate(
 
 
 def ends_as(slab: Atoms, site: Site, positions: np.ndarray) -> str:
-    """Return where a relaxed adsorbate stands: its site's kind, `"top"`, `"hollow"`, `"desorbed"` or `"broken"`.
+    """Return where a relaxed adsorbate stands.
 
     Parameters
     ----------
@@ -185,6 +185,11 @@ def ends_as(slab: Atoms, site: Site, positions: np.ndarray) -> str:
         As for `relax_adsorbate`.
     positions
         Of the relaxed adsorbate, (m, 3) in Å.
+
+    Returns
+    -------
+    str
+        The site's kind; or `"top"`, `"hollow"`, `"moved"` (to other metals), `"desorbed"`, `"broken"`.
     """
     from ase.geometry import get_distances
 
@@ -198,12 +203,22 @@ def ends_as(slab: Atoms, site: Site, positions: np.ndarray) -> str:
         return "broken"
     if ordered[0] > limit:
         return "desorbed"
-    reach = float(ordered[: site.contacts].mean())
-    if len(ordered) > site.contacts and ordered[site.contacts] < _HOLLOW_RATIO * reach:
-        return "hollow"
     if site.contacts > 1 and ordered[site.contacts - 1] > 1.25 * ordered[0]:
         return "top"
+    if not on_contacts(site, positions):
+        return "moved"
+    if (
+        len(ordered) > site.contacts
+        and ordered[site.contacts] < _HOLLOW_RATIO * ordered[: site.contacts].mean()
+    ):
+        return "hollow"
     return site.kind
+
+
+def on_contacts(site: Site, positions: np.ndarray) -> bool:
+    """Tell whether no metal of the site is nearer to the adsorbate's binding atom than its contacts are."""
+    gaps = np.linalg.norm(site.positions - positions[0], axis=1)
+    return bool(gaps[: site.contacts].max() <= gaps[site.contacts :].min(initial=np.inf) + 1e-6)
 
 
 @dataclass(frozen=True)

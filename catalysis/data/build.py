@@ -139,8 +139,9 @@ def pack(work: Path, seed: int, target: Path = BUNDLED) -> dict[str, Any]:
     order = {item.slab_id: number for number, item in enumerate(plan(seed))}
     slabs.sort(key=lambda slab: order[slab["slab_id"]])
     rows = [(number, site) for number, slab in enumerate(slabs) for site in slab["sites"]]
-    fates = Counter(site["ends_as"] if site["converged"] else "not converged" for _, site in rows)
-    kept = [(n, s) for n, s in rows if s["converged"] and s["ends_as"] == "bridge"]
+    fate = [_fate(site) for _, site in rows]
+    fates = Counter(fate)
+    kept = [row for row, how in zip(rows, fate, strict=True) if how == "bridge"]
     sizes = [len(site["symbols"]) for _, site in kept]
     numbers = np.concatenate([_numbers(site["symbols"]) for _, site in kept])
     slab_sizes = [len(slab["symbols"]) for slab in slabs]
@@ -204,6 +205,15 @@ def pack(work: Path, seed: int, target: Path = BUNDLED) -> dict[str, Any]:
     }
     write_json(target.with_suffix(".json"), provenance)
     return provenance
+
+
+def _fate(row: dict[str, Any]) -> str:
+    """Return what became of a labelled site; one whose adsorbate is nearer to other metals has moved."""
+    if not row["converged"]:
+        return "not converged"
+    gaps = np.linalg.norm(np.array(row["positions"]) - row["adsorbate_positions"][0], axis=1)
+    moved = row["ends_as"] == "bridge" and gaps[:2].max() > gaps[2:].min()
+    return "moved" if moved else row["ends_as"]
 
 
 def _numbers(symbols: list[str]) -> np.ndarray:
