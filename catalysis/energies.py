@@ -1,18 +1,18 @@
 """Energy models: what a site's class and elements say about its adsorption energy.
 
-Every model fits sites and energies and predicts a mean and a standard deviation. The models here look at the class
-and at the element in each slot of its template only, never at relaxed positions, because a design tool meets sites
-that nobody has relaxed.
+Every model fits sites and energies and predicts a mean and a standard deviation. By default the models look at the
+class and at the element in each slot of its template only, never at relaxed positions, because a design tool meets
+sites that nobody has relaxed.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement, product
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import safetensors
@@ -20,7 +20,7 @@ import safetensors.numpy
 from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
-from catalysis.elements import group_and_period
+from catalysis.elements import arrow_order, group_and_period
 from catalysis.sites import Site
 from catalysis.templates import N_SLOTS, ZONE_CAPACITY, Geometry, Occupations, occupations
 from interpretkit.errors import InputError
@@ -141,6 +141,7 @@ class _Vocabulary:
     orbits: np.ndarray  # (k, 3): class, column, element
     landmarks: np.ndarray  # (r, 6)
     slot_length: float
+    relaxed: np.ndarray | None  # (2, 12): mean and standard deviation
 
     @classmethod
     def of(cls, data: Occupations, slot_length: float, n_landmarks: int = 48) -> _Vocabulary:
@@ -161,6 +162,9 @@ class _Vocabulary:
             orbits=np.unique(orbit_rows[:, 1:], axis=0),
             landmarks=_spread_out(descriptors / _descriptor_scales(slot_length), n_landmarks),
             slot_length=slot_length,
+            relaxed=None
+            if data.relaxed is None
+            else np.stack([data.relaxed.mean(0), data.relaxed.std(0) + 1e-3]),
         )
 
 
@@ -181,6 +185,69 @@ def _spread_out(points: np.ndarray, count: int) -> np.ndarray:
 def _class_numbers(geometry: Geometry) -> np.ndarray:
     numbers = geometry.coordination
     return np.array([2.0 * geometry.contacts, numbers.mean(), np.ptp(numbers)])
+
+
+RELAXED_FEATURES = (
+    "shortest_contact_bond", "mean_contact_bond", "lean", "contact_spread", "height", "offset",
+    "tilt_out", "tilt_along", "tilt_sideways", "metal_bonds", "metal_bond_difference", "inner_bond",
+)  # fmt: skip
+"""Columns of `relaxed_geometry`."""
+
+
+def relaxed_geometry(sites: Sequence[Site]) -> np.ndarray:
+    """Return what relaxation does to the adsorbate and the contacts, shape (n, 12), columns as `RELAXED_FEATURES`.
+
+    In Å: shortest and mean distance of the binding atom from the contacts; on a bridge, how much nearer it is to the
+    second contact than to the first (contacts ordered by coordination number, then by `arrow_order`); mean distance
+    of the contacts from their centre; height and sideways offset of the binding atom; mean length of the contacts'
+    bonds to other metals, and its difference between two contacts; length of the adsorbate's first bond. Without
+    unit: direction of that bond along the normal, the contacts' axis (absolute) and sideways (absolute).
+    """
+    rows = []
+    for site in sites:
+        bonds, count = site.bonds, site.contacts
+        binding = site.adsorbate_positions[0]
+        centre = site.positions[:count].mean(0)
+        along, sideways, normal = site.frame
+        lengths = np.linalg.norm(site.positions[:count] - binding, axis=1)
+        around = np.array(
+            [
+                np.linalg.norm(site.positions[bonds[i]] - site.positions[i], axis=1).mean()
+                if bonds[i].any()
+                else 0
+                for i in range(count)
+            ]
+        )
+        lean = difference = 0.0
+        if count == 2:
+            keys = [(int(bonds[i].sum()), arrow_order(site.symbols[i])) for i in range(2)]
+            first, second = (0, 1) if keys[0] <= keys[1] else (1, 0)
+            lean, difference = lengths[first] - lengths[second], around[first] - around[second]
+            if keys[0] == keys[1]:
+                lean, difference = abs(lean), abs(difference)
+        direction, inner = np.zeros(3), 0.0
+        if len(site.adsorbate_positions) > 1:
+            direction = site.adsorbate_positions[1] - binding
+            inner = float(np.linalg.norm(direction))
+            direction = direction / inner
+        offset = binding - centre
+        rows.append(
+            [
+                lengths.min(),
+                lengths.mean(),
+                lean,
+                np.linalg.norm(site.positions[:count] - centre, axis=1).mean(),
+                offset @ normal,
+                np.linalg.norm(offset - (offset @ normal) * normal),
+                direction @ normal,
+                abs(direction @ along),
+                abs(direction @ sideways),
+                around.mean(),
+                difference,
+                inner,
+            ]
+        )
+    return np.array(rows).reshape(-1, len(RELAXED_FEATURES))
 
 
 def _contact_names(data: Occupations) -> tuple[list[str], list[str]]:
@@ -258,7 +325,8 @@ def _features(data: Occupations, known: _Vocabulary) -> dict[str, np.ndarray]:
     element times coordination number of each contact. `pair`, `class_pair`: all contacts' elements together.
     `orbit_contact`, `orbit`: element in each symmetry-distinct slot of the class. `common`, `shell`, `second`:
     elements of that zone by place in the periodic table and place around the site, shared between classes.
-    `contact_neighbour`: element of a contact times elements and places of its neighbours.
+    `contact_neighbour`: element of a contact times elements and places of its neighbours. With relaxed geometry,
+    `relaxed`, `relaxed_squares`, `relaxed_contact`: its numbers, their products, and times the contacts' elements.
     """
     n, kinds = len(data), len(known.elements)
     own, table, lookup = _element_features(data.elements, known)
@@ -310,6 +378,13 @@ def _features(data: Occupations, known: _Vocabulary) -> dict[str, np.ndarray]:
     blocks["class_pair"] = _one_hot(class_pairs, known.class_pairs)
     at_contacts, elsewhere = _orbit_features(data, known, lookup)
     blocks["orbit_contact"], blocks["orbit"] = at_contacts, elsewhere
+    if known.relaxed is not None and data.relaxed is not None:
+        # Cut off, so that a site far from all others is not extrapolated to by squares.
+        z = np.clip((data.relaxed - known.relaxed[0]) / known.relaxed[1], -4, 4).astype(np.float32)
+        i, j = np.triu_indices(z.shape[1])
+        blocks["relaxed"] = z
+        blocks["relaxed_squares"] = z[:, i] * z[:, j]
+        blocks["relaxed_contact"] = (blocks["contact"][:, :, None] * z[:, None]).reshape(n, -1)
     return blocks
 
 
@@ -344,6 +419,9 @@ BLOCKS = (
 )  # fmt: skip
 """The kinds of effects whose shares of the variance the teacher learns."""
 
+RELAXED_BLOCKS = ("relaxed", "relaxed_squares", "relaxed_contact")
+"""Those that join them where relaxed geometry is used."""
+
 
 class _Effects(NamedTuple):
     """The mean of a linear model for one geometry: what each slot's element adds, alone and with a contact's.
@@ -373,13 +451,18 @@ class _Member:
         self.slot_length = slot_length
 
     def fit(self, data: Occupations, y: np.ndarray, search: np.ndarray) -> None:
-        self.known = _Vocabulary.of(data, self.slot_length)
+        self.learn_names(data)
         blocks = _features(data[search], self.known)
-        grams = np.stack([blocks[name].astype(float) @ blocks[name].T for name in BLOCKS])
+        grams = np.stack([blocks[name].astype(float) @ blocks[name].T for name in self.blocks])
         traces = np.trace(grams, axis1=1, axis2=2) / len(search)
         self.scales = np.where(traces > 1e-9, 1 / np.maximum(traces, 1e-9), 0.0)
         shares = _shares(grams * self.scales[:, None, None], y[search])
         self.prior, self.noise = shares[:-1], float(shares[-1])
+
+    def learn_names(self, data: Occupations) -> None:
+        """Fix what the features refer to."""
+        self.known = _Vocabulary.of(data, self.slot_length)
+        self.blocks = BLOCKS if data.relaxed is None else (*BLOCKS, *RELAXED_BLOCKS)
 
     def condition(self, data: Occupations, y: np.ndarray, basis: np.ndarray) -> None:
         """Compute the posterior, spanned by the sites `basis` of `data`."""
@@ -410,10 +493,10 @@ class _Member:
     def design(self, data: Occupations) -> tuple[np.ndarray, np.ndarray]:
         """Return the weighted features (n, D), and the variance that unseen classes or elements add (n,)."""
         blocks = _features(data, self.known)
-        self.widths = {name: blocks[name].shape[1] for name in BLOCKS}
+        self.widths = {name: blocks[name].shape[1] for name in self.blocks}
         strength = self.prior * self.scales
         parts, missing = [], np.zeros(len(data))
-        for k, name in enumerate(BLOCKS):
+        for k, name in enumerate(self.blocks):
             block = blocks[name]
             # A block's mean square is 1/scale in training: less means something here was never seen there.
             size = _squares(block) * self.scales[k]
@@ -426,7 +509,7 @@ class _Member:
         known, kinds = self.known, len(self.known.elements)
         weights, at = {}, 0
         widths = self.widths
-        for k, name in enumerate(BLOCKS):
+        for k, name in enumerate(self.blocks):
             strength = np.sqrt(self.prior[k] * self.scales[k])
             weights[name] = self.weights[at : at + widths[name]] * strength
             at += widths[name]
@@ -556,17 +639,28 @@ class Teacher:
         In Å, one per member: slots closer than this have nearly the same effect.
     seed
         Of the folds that calibrate the uncertainty, and of the subsets taken of many sites.
+    geometry
+        `"ideal"`: class and elements only. `"relaxed"`: also `relaxed_geometry`, for sites that have been relaxed
+        (with the same method as the training sites); such a model cannot judge ideal sites.
 
     Notes
     -----
-    Inputs are class, facet and elements (ideal geometry), not relaxed positions. Up to 3000 sites the posterior is
+    Up to 3000 sites the posterior is
     exact; of more, 3000 span the solution to which all contribute (subset of regressors; Quiñonero-Candela &
     Rasmussen, J. Mach. Learn. Res. 6, 1939 (2005)), and 1000 sites choose the shares of the effects.
     """
 
-    def __init__(self, slot_lengths: Sequence[float] = (0.5, 1.0), seed: int = 0) -> None:
+    def __init__(
+        self,
+        slot_lengths: Sequence[float] = (0.5, 1.0),
+        seed: int = 0,
+        geometry: Literal["ideal", "relaxed"] = "ideal",
+    ) -> None:
+        if geometry not in ("ideal", "relaxed"):
+            raise InputError(f"geometry: {geometry!r}; expected 'ideal' or 'relaxed'")
         self.slot_lengths = tuple(float(length) for length in slot_lengths)
         self.seed = seed
+        self.geometry = geometry
         self.members: list[_Member] = []
 
     def fit(
@@ -594,8 +688,13 @@ class Teacher:
         energies = check_training_data(sites, energies_ev)
         names = [site.slab_id or str(k) for k, site in enumerate(sites)] if groups is None else list(groups)
         self.adsorbate = sites[0].adsorbate
-        self._train(occupations(sites), energies, np.asarray(names, dtype=str))
+        self._train(self.occupations(sites), energies, np.asarray(names, dtype=str))
         return self
+
+    def occupations(self, sites: Sequence[Site]) -> Occupations:
+        """Return what the model looks at: elements by slot, and the relaxed geometry if it uses that."""
+        data = occupations(sites)
+        return data if self.geometry == "ideal" else replace(data, relaxed=relaxed_geometry(sites))
 
     def _train(self, data: Occupations, energies: np.ndarray, groups: np.ndarray) -> None:
         generator = np.random.default_rng(self.seed)
@@ -654,10 +753,17 @@ class Teacher:
                 )
         if not len(sites):
             return Prediction(np.zeros(0), np.zeros(0))
-        return self.predict_occupations(occupations(sites))
+        return self.predict_occupations(self.occupations(sites))
 
     def predict_occupations(self, data: Occupations) -> Prediction:
-        """Return mean and standard deviation in eV for occupations of templates."""
+        """Return mean and standard deviation in eV for occupations of templates.
+
+        Raises
+        ------
+        InputError
+            If the model uses relaxed geometry and `data` holds none.
+        """
+        self._require_geometry(data)
         parts = [
             self._combined(data[start : start + _CHUNK], self.calibration)
             for start in range(0, len(data), _CHUNK)
@@ -666,7 +772,10 @@ class Teacher:
         return Prediction(self.mean + self.std * mean, self.std * std)
 
     def predict_mean(self, data: Occupations) -> np.ndarray:
-        """Return the means alone, in eV, shape (n,): several times as fast as with the deviations."""
+        """Return the means alone, in eV, shape (n,): for ideal geometry a hundred times as fast."""
+        self._require_geometry(data)
+        if self.geometry == "relaxed":
+            return self.predict_occupations(data).mean_ev
         mean = np.zeros(len(data))
         for number, geometry in enumerate(data.geometries):
             rows = np.flatnonzero(data.geometry == number)
@@ -678,11 +787,18 @@ class Teacher:
                 mean[part] = effect(data.table[part[:, None], geometry.columns[None]], geometry)
         return self.mean + self.std * mean
 
+    def _require_geometry(self, data: Occupations) -> None:
+        if self.geometry == "relaxed" and data.relaxed is None:
+            raise InputError("energy model: it uses relaxed geometry; expected sites, or Occupations.relaxed")
+
     @property
     def shares(self) -> dict[str, float]:
         """Prior variance of each kind of effect, and of the noise, in eV², averaged over the members."""
         values = np.mean([np.append(member.prior, member.noise) for member in self.members], axis=0)
-        return {name: float(v * self.std**2) for name, v in zip((*BLOCKS, "noise"), values, strict=True)}
+        return {
+            name: float(v * self.std**2)
+            for name, v in zip((*self.members[0].blocks, "noise"), values, strict=True)
+        }
 
     def save(self, path: str | Path) -> None:
         """Write the model to one safetensors file: the training occupations and what was learned from them."""
@@ -695,6 +811,8 @@ class Teacher:
             "energies_ev": self.energies,
             "basis": self.basis.astype(np.int32),
         }
+        if self.data.relaxed is not None:
+            arrays["relaxed"] = self.data.relaxed
         for k, geometry in enumerate(self.data.geometries):
             arrays[f"geometry.{k}.columns"] = geometry.columns.astype(np.int32)
             arrays[f"geometry.{k}.orbits"] = geometry.orbits.astype(np.int32)
@@ -708,6 +826,7 @@ class Teacher:
         config = {
             "slot_lengths": self.slot_lengths,
             "seed": self.seed,
+            "geometry": self.geometry,
             "adsorbate": self.adsorbate,
             "elements": self.data.elements,
             "geometries": [(g.key, g.facet, g.site_class, g.variant) for g in self.data.geometries],
@@ -731,7 +850,7 @@ class Teacher:
             If the file is missing, damaged, or something else.
         """
         arrays, config = _read(Path(path))
-        model = cls(config["slot_lengths"], config["seed"])
+        model = cls(config["slot_lengths"], config["seed"], config["geometry"])
         geometries = tuple(
             Geometry(
                 key=key,
@@ -753,6 +872,7 @@ class Teacher:
             tuple(config["elements"]),
             arrays["table"].astype(np.int16),
             arrays["aligned"].astype(bool),
+            arrays.get("relaxed"),
         )
         model.energies, model.basis = arrays["energies_ev"], arrays["basis"].astype(int)
         model.adsorbate = config["adsorbate"]
@@ -760,7 +880,7 @@ class Teacher:
         y = (model.energies - model.mean) / model.std
         for k, (length, noise) in enumerate(zip(model.slot_lengths, config["noise"], strict=True)):
             member = _Member(length)
-            member.known = _Vocabulary.of(model.data, length)
+            member.learn_names(model.data)
             member.prior, member.scales = arrays[f"member.{k}.prior"], arrays[f"member.{k}.scales"]
             member.noise = noise
             member.condition(model.data, y, model.basis)

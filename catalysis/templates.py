@@ -210,6 +210,8 @@ class Occupations:
         the lexicographically smallest is taken.
     aligned
         Which sites were matched to a template, shape (n,); the others go by zone and rank of distance.
+    relaxed
+        Numbers about the relaxed geometry, shape (n, k), for models that ask for them; else None.
     """
 
     geometries: tuple[Geometry, ...]
@@ -217,6 +219,7 @@ class Occupations:
     elements: tuple[str, ...]
     table: np.ndarray
     aligned: np.ndarray
+    relaxed: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Return the number of sites."""
@@ -224,7 +227,13 @@ class Occupations:
 
     def __getitem__(self, rows: np.ndarray | slice) -> Occupations:
         """Return some of the sites."""
-        return replace(self, geometry=self.geometry[rows], table=self.table[rows], aligned=self.aligned[rows])
+        return replace(
+            self,
+            geometry=self.geometry[rows],
+            table=self.table[rows],
+            aligned=self.aligned[rows],
+            relaxed=None if self.relaxed is None else self.relaxed[rows],
+        )
 
     def make_canonical(self) -> None:
         """Replace each occupation, in place, by the smallest of its symmetric copies."""
