@@ -10,6 +10,7 @@ import json
 import math
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,8 +40,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     hidden = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    hidden.touch()
+    mode = stat.S_IMODE(hidden.stat().st_mode)
     try:
         yield hidden
+        hidden.chmod(mode)  # some writers make files that nobody else may read
         os.replace(hidden, path)
     finally:
         hidden.unlink(missing_ok=True)
