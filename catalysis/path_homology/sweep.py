@@ -161,8 +161,12 @@ def _sweep(n, tail, head, time, max_dim, length, regular, form, bars, counts):
     max_live = capacity(form)
     slots = np.empty((3, 3, max_live), np.int64)
     births = np.empty((3, max_live))
-    slots[:, _FREE, :] = np.arange(max_live)
-    counts[:] = 0
+    # Plain loops here and below: assignments that may broadcast take seconds to compile.
+    for level in range(3):
+        for slot in range(max_live):
+            slots[level, _FREE, slot] = slot
+        for column in range(4):
+            counts[level, column] = 0
     counts[2, _BEGIN] = counts[2, _END] = m  # the journal of the arrows has at most m entries
 
     out_start = np.zeros(n + 1, np.int64)
@@ -238,8 +242,9 @@ def _sweep(n, tail, head, time, max_dim, length, regular, form, bars, counts):
     write(value, ground, zero)
     arrow_at = np.full(n * n if length >= 2 else 0, -1, np.int32)
     first_at = np.full(n * n if length >= 2 else 0, -1, np.int32)
-    out_end[:n] = out_start[:n]  # the arrows that have come so far end here; they come in order of weight
-    in_end[:n] = in_start[:n]
+    for v in range(n):  # the arrows that have come so far end here; they come in order of weight
+        out_end[v] = out_start[v]
+        in_end[v] = in_start[v]
     steps = np.empty(((3 * degree * degree if exact2 else 0) + 2 * degree + 1, 4), np.int32)
     component = np.arange(n)
 
@@ -504,7 +509,9 @@ def _room(found, n_found, more):
     if n_found + more <= len(found):
         return found
     longer = np.empty((2 * (n_found + more), 2))
-    longer[:n_found] = found[:n_found]
+    for row in range(n_found):
+        longer[row, 0] = found[row, 0]
+        longer[row, 1] = found[row, 1]
     return longer
 
 
@@ -541,7 +548,7 @@ def sweep_digraphs(n_vertices, offsets, arrows, weights, max_dim, length, regula
     bars : (K, 2) float64 array
         Bars of all digraphs, of dimension 0, 1, … within each.
     counts : (stop - start, max_dim + 1) int64 array
-        Numbers of bars; -1 in a row whose digraph has too many living classes for this engine.
+        Numbers of bars; -1 at the head of a row whose digraph has too many living classes for this engine.
     bad : int
         The first digraph that is no weighted digraph, or -1. The bars are then incomplete.
     """
@@ -566,7 +573,9 @@ def sweep_digraphs(n_vertices, offsets, arrows, weights, max_dim, length, regula
         n = n_vertices[g]
         base = offsets[g]
         m = offsets[g + 1] - base
-        degree[:, :n] = 0
+        for v in range(n):
+            degree[0, v] = 0
+            degree[1, v] = 0
         for k in range(base, base + m):
             a = arrows[k, 0]
             b = arrows[k, 1]
@@ -582,7 +591,8 @@ def sweep_digraphs(n_vertices, offsets, arrows, weights, max_dim, length, regula
             bars_most = needed
             bars = np.empty((3, bars_most, 2))
         order = np.argsort(weights[base : base + m])
-        seen[: n * n] = 0
+        for pair in range(n * n):
+            seen[pair] = 0
         for k in range(m):
             a = arrows[base + order[k], 0]
             b = arrows[base + order[k], 1]
@@ -594,7 +604,7 @@ def sweep_digraphs(n_vertices, offsets, arrows, weights, max_dim, length, regula
             times[k] = weights[base + order[k]]
         complete = _sweep(n, tails[:m], heads[:m], times[:m], max_dim, length, regular, form, bars, counts)
         if not complete:
-            n_bars[g - start, :] = -1
+            n_bars[g - start, 0] = -1
             continue
         found = _room(found, n_found, counts[0, _N_BARS] + counts[1, _N_BARS] + counts[2, _N_BARS])
         n_found = _collected(bars, counts, n_bars[g - start], found, n_found)
@@ -660,7 +670,7 @@ def sweep_decorations(n, pairs, times, ranks, max_dim, length, regular, form):
             n, tails[:m], heads[:m], arrow_times[:m], max_dim, length, regular, form, bars, counts
         )
         if not complete:
-            n_bars[g, :] = -1
+            n_bars[g, 0] = -1
             continue
         found = _room(found, n_found, counts[0, _N_BARS] + counts[1, _N_BARS] + counts[2, _N_BARS])
         n_found = _collected(bars, counts, n_bars[g], found, n_found)

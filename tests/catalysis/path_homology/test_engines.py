@@ -127,6 +127,6 @@ def test_any_layout_of_the_arrays_will_do():
     frozen = arrows.copy()
     frozen.flags.writeable = False
     for variant in (frozen, np.asfortranarray(arrows), arrows.astype(np.int16), arrows[::-1][::-1]):
-        assert_same(persistence(np.int32(n), variant, weights.astype(np.float64)), expected)
+        assert_same(persistence(n, variant, weights), expected)
     assert_same(persistence(n, arrows.tolist(), weights.tolist()), expected)
     np.testing.assert_array_equal(betti_curves(expected, [0.0])[:, 0], [n, 0, 0])

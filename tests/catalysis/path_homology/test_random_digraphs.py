@@ -190,7 +190,7 @@ def test_gudhi_agrees_on_components_and_loops(engine, digraph):
     n, arrows, weights = digraph
     bars = persistence(n, arrows, weights, max_dim=1, engine=engine)
     tree = cone_complex(n, arrows, weights)
-    tree.compute_persistence(homology_coeff_field=2, min_persistence=0.0, persistence_dim_max=True)
+    tree.compute_persistence(homology_coeff_field=2, min_persistence=0, persistence_dim_max=True)
     for d in range(2):
         theirs = np.asarray(tree.persistence_intervals_in_dimension(d)).reshape(-1, 2)
         theirs = theirs[theirs[:, 1] > theirs[:, 0]]
