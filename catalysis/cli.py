@@ -86,6 +86,17 @@ def load_sites(
     )
 
 
+def load_lost(data: str, source: str, *, energy_key: str, facet: str, kind: str) -> list[Site]:
+    """Return the sites that the adsorbate left: of the file or folder given, else those that belong to the data."""
+    if source:
+        return load_sites(source, energy_key=energy_key, facet=facet, kind=kind)
+    if data == BUNDLED:
+        from catalysis.data import load_bundled_lost
+
+        return load_bundled_lost()
+    return []
+
+
 def data_files(*sources: str) -> list[Path]:
     """Return the files that a source stands for, whose hashes the manifest keeps."""
     from catalysis.data import BUNDLED as BUNDLED_FILE
@@ -157,7 +168,7 @@ def label(
     with run_folder(out, command="catalyst label", arguments=arguments, data=data_files(structures)) as run:
         potential = make_calculator(calculator, str(resolve_device(device)))
         reference = 0.0 if absolute else bridge_reference(potential, adsorbate)
-        atoms, rows = label_structures(
+        atoms, starts, rows = label_structures(
             frames,
             potential,
             kinds=tuple(kind.strip() for kind in kinds.split(",")),
@@ -175,6 +186,13 @@ def label(
                 f"SITES: none of {len(rows)} adsorbates stayed on its site; expected at least one (see --free)"
             )
         write(run.path("sites.extxyz"), usable)
+        lost = [
+            original
+            for original, row in zip(starts, rows, strict=True)
+            if row["converged"] and not row["usable"]
+        ]
+        if lost:
+            write(run.path("lost.extxyz"), lost)
         run.save_table("labels.csv", rows)
         run.summary.update(
             n_structures=len(frames),
@@ -315,6 +333,12 @@ def fingerprint(
 def train(
     data: Data = BUNDLED,
     out: Out = Path("model"),
+    lost: Annotated[
+        str,
+        typer.Option(
+            "--lost", metavar="SITES", help="Sites that the adsorbate left: what designs should avoid."
+        ),
+    ] = "",
     held_out: Annotated[
         float,
         typer.Option(
@@ -339,13 +363,15 @@ def train(
 
     _check_share(held_out, "--held-out")
     sites = load_sites(data, energy_key=energy_key, facet=facet, kind=kind, require_energies=True)
+    left = load_lost(data, lost, energy_key=energy_key, facet=facet, kind=kind)
     arguments = {
-        "data": data, "held_out": held_out, "quick": quick, "energy_key": energy_key, "facet": facet, "kind": kind,
+        "data": data, "lost": lost, "held_out": held_out, "quick": quick, "energy_key": energy_key,
+        "facet": facet, "kind": kind,
     }  # fmt: skip
-    files = data_files(data)
+    files = data_files(data, *([lost] if lost else []))
     with run_folder(out, command="catalyst train", arguments=arguments, seed=seed, data=files) as run:
         model = train_model(
-            sites, held_out_share=held_out, seed=seed, device=device, quick=quick, quiet=quiet
+            sites, left, held_out_share=held_out, seed=seed, device=device, quick=quick, quiet=quiet
         )
         model.save(run)
         report = train_report(model, f"interpretkit catalyst train --data {data}", seed, files, out)
@@ -379,6 +405,14 @@ def evaluate(
     energy_key: EnergyKey = "adsorption_energy_eV",
     facet: Facet = "",
     kind: Kind = "",
+    geometry: Annotated[
+        str,
+        typer.Option(
+            "--geometry",
+            metavar="ideal|relaxed",
+            help="What the teacher may see: class and elements, or distances of the relaxed site as well.",
+        ),
+    ] = "ideal",
     jobs: Annotated[int, typer.Option("--jobs", metavar="N", help="Folds computed at the same time.")] = 1,
     quick: Quick = False,
     out: Out = Path("evaluation"),
@@ -396,17 +430,28 @@ def evaluate(
     from interpretkit.visualization.report import Report
 
     _check_positive(jobs, "--jobs")
+    if geometry not in ("ideal", "relaxed"):
+        raise InputError(f"--geometry: {geometry!r}; expected ideal or relaxed")
     options = {"energy_key": energy_key, "facet": facet, "kind": kind, "require_energies": True}
     learned = load_sites(train_sites, **options)
     unseen = load_sites(test_sites, **options) if test_sites else None
     sources = [train_sites, *([test_sites] if test_sites else [])]
     arguments = {
-        "train": train_sites, "test": test_sites, "folds": folds, "group_by": group_by, "quick": quick, **options,
+        "train": train_sites, "test": test_sites, "folds": folds, "group_by": group_by, "geometry": geometry,
+        "quick": quick, **options,
     }  # fmt: skip
     files = data_files(*sources)
     with run_folder(out, command="catalyst evaluate", arguments=arguments, seed=seed, data=files) as run:
         found = measure(
-            learned, unseen, folds=folds, group_by=group_by, seed=seed, quick=quick, jobs=jobs, quiet=quiet
+            learned,
+            unseen,
+            folds=folds,
+            group_by=group_by,
+            geometry="relaxed" if geometry == "relaxed" else "ideal",
+            seed=seed,
+            quick=quick,
+            jobs=jobs,
+            quiet=quiet,
         )
         predictions = found.pop("predictions")
         run.save_table("predictions.csv", predictions)

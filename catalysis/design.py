@@ -100,9 +100,11 @@ class Design:
     energy_ev, deviation_ev
         The teacher's prediction and its standard deviation.
     probability
-        Of the energy lying in the window.
+        Of the energy lying in the window and the adsorbate staying on the site.
     head_energy_ev
         What the VAE's own head predicts for the site.
+    stays
+        Probability that the adsorbate stays on the site when it is relaxed.
     nearest_known
         How many slots differ from the most similar site of the training data on the same class.
     """
@@ -113,6 +115,7 @@ class Design:
     deviation_ev: float
     probability: float
     head_energy_ev: float
+    stays: float
     nearest_known: int
 
     @property
@@ -172,7 +175,7 @@ def choose(
     Parameters
     ----------
     occupations, probability
-        The candidates and their probability (n,) of lying in the window.
+        The candidates and their probability (n,) of being what is wanted.
     n
         How many to choose.
     max_share
@@ -215,6 +218,7 @@ def finished(
     chosen: Sequence[Occupation],
     judged: tuple[np.ndarray, np.ndarray],
     head_energies: np.ndarray,
+    stays: np.ndarray,
     target: Target,
     known: Sequence[Occupation],
     *,
@@ -231,6 +235,8 @@ def finished(
         Mean and standard deviation of the teacher, (n,) each.
     head_energies
         Of the VAE's head, (n,).
+    stays
+        Probability that the adsorbate stays on the site, (n,).
     target
         The window.
     known
@@ -241,7 +247,7 @@ def finished(
         Of what fills the slabs outside the sites.
     """
     mean, deviation = judged
-    probability = target.probability(mean, deviation)
+    probability = target.probability(mean, deviation) * stays
     by_template: dict[str, list[Occupation]] = {}
     for occupation in known:
         by_template.setdefault(occupation.template.key, []).append(occupation)
@@ -267,6 +273,7 @@ def finished(
                 float(deviation[rank]),
                 float(probability[rank]),
                 float(head_energies[rank]),
+                float(stays[rank]),
                 nearest,
             )
         )
@@ -414,12 +421,13 @@ def search(
         drawn = random_occupations([t for t in templates if t is not None], composition, n_random, seed + 2)
         random_ev = model.teacher.predict_mean(occupations([occupation.site for occupation in drawn]))
         bar.advance()
-        probability = target.probability(mean, deviation)
-        chosen = choose(proposals, probability, n)
+        stays = model.stays([occupation.site for occupation in proposals])
+        chosen = choose(proposals, target.probability(mean, deviation) * stays, n)
         designs = finished(
             [proposals[k] for k in chosen],
             (mean[chosen], deviation[chosen]),
             heads[chosen],
+            stays[chosen],
             target,
             known,
             adsorbate=model.adsorbate,

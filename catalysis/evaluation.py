@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,12 @@ GROUPINGS = ("slab_id", "site_id", "site_class", "facet")
 QUICK = {"epochs": 4, "decorations_per_epoch": 1024, "hidden": 64}
 """Options of `catalysis.vae.train_vae` for a test run: the numbers mean nothing."""
 
-INPUTS = "class and elements by slot (ideal geometry); relaxed positions in the coordination channel of the VAE only"
+INPUTS = {
+    "ideal": "teacher: class and elements by slot (ideal geometry); VAE: also the Betti curves of the given positions",
+    "relaxed": "teacher: class, elements by slot and the given relaxed geometry; VAE: class, elements by slot and "
+    "the Betti curves of the given positions",
+}
+"""What the models are told about a site."""
 
 
 def evaluate(
@@ -29,6 +34,7 @@ def evaluate(
     folds: int = 5,
     group_by: str = "slab_id",
     seed: int = 0,
+    geometry: Literal["ideal", "relaxed"] = "ideal",
     quick: bool = False,
     jobs: int = 1,
     quiet: bool = True,
@@ -48,6 +54,9 @@ def evaluate(
         Of the cross-validation: how many, and which attribute of a site (`GROUPINGS`) is never split.
     seed
         Of folds, teacher and VAE.
+    geometry
+        What the measured teacher looks at (see `catalysis.energies.Teacher`). Decorations for the VAE are labelled
+        by a teacher of ideal geometry in any case.
     quick
         Train the VAE for a few short epochs, for tests.
     jobs
@@ -71,8 +80,10 @@ def evaluate(
     InputError
         For missing energies, too few sites or groups, an unknown `group_by`.
     """
+    if geometry not in INPUTS:
+        raise InputError(f"geometry: {geometry!r}; expected ideal or relaxed")
     warnings: list[str] = []
-    energies = check_training_data(train_sites, None)
+    check_training_data(train_sites, None)
     if test_sites is None:
         splits = _splits(train_sites, folds, group_by, seed)
         sites = list(train_sites)
@@ -97,9 +108,8 @@ def evaluate(
             )
         tasks = [(list(train_sites), list(test_sites))]
         order = np.arange(len(test_sites))
-    del energies
     options = QUICK if quick else {}
-    parts = _run(tasks, options, seed, jobs, quiet)
+    parts = _run(tasks, options, geometry, seed, jobs, quiet)
 
     measured = [site for _, test in tasks for site in test]
     fold = np.concatenate([np.full(len(test), f) for f, (_, test) in enumerate(tasks)])
@@ -135,7 +145,7 @@ def evaluate(
         },
         "vae": _vae_numbers([part["vae"] for part in parts]),
         "teacher_rms_z": float(np.sqrt(((residual / table["teacher_std_ev"]) ** 2).mean())),
-        "inputs": INPUTS,
+        "inputs": INPUTS[geometry],
         "warnings": warnings,
         "predictions": {
             "site_id": [site.site_id for site in measured],
@@ -166,25 +176,35 @@ def _splits(sites: Sequence[Site], folds: int, group_by: str, seed: int) -> np.n
 
 
 def _run(
-    tasks: Sequence[tuple[list[Site], list[Site]]], options: dict[str, Any], seed: int, jobs: int, quiet: bool
+    tasks: Sequence[tuple[list[Site], list[Site]]],
+    options: dict[str, Any],
+    geometry: Literal["ideal", "relaxed"],
+    seed: int,
+    jobs: int,
+    quiet: bool,
 ) -> list[dict[str, Any]]:
     if jobs > 1 and len(tasks) > 1:
         from joblib import Parallel, delayed
 
         found: Any = Parallel(n_jobs=min(jobs, len(tasks)))(
-            delayed(_one)(*task, options, seed, 1) for task in tasks
+            delayed(_one)(*task, options, geometry, seed, 1) for task in tasks
         )
         return found
     parts = []
     with progress("Evaluating", len(tasks), quiet=quiet) as bar:
         for task in tasks:
-            parts.append(_one(*task, options, seed, None))
+            parts.append(_one(*task, options, geometry, seed, None))
             bar.advance()
     return parts
 
 
 def _one(
-    train: list[Site], test: list[Site], options: dict[str, Any], seed: int, threads: int | None
+    train: list[Site],
+    test: list[Site],
+    options: dict[str, Any],
+    geometry: Literal["ideal", "relaxed"],
+    seed: int,
+    threads: int | None,
 ) -> dict[str, Any]:
     """Return predictions for the test sites by models that saw the training sites only."""
     if threads is not None:
@@ -194,6 +214,8 @@ def _one(
     teacher = Teacher(seed=seed).fit(train)
     baseline = LinearBaseline().fit(train)
     model, _ = train_vae(train, None, teacher, seed=seed, quiet=True, **options)
+    if geometry == "relaxed":
+        teacher = Teacher(seed=seed, geometry="relaxed").fit(train)
     mean, std = teacher.predict(test)
     known = [k for k, site in enumerate(test) if set(site.symbols) <= set(model.config.elements)]
     head = np.full(len(test), np.nan)

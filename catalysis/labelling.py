@@ -397,7 +397,7 @@ def label_structures(
     hold_bridge: bool = True,
     journal: Path,
     quiet: bool = False,
-) -> tuple[list[Atoms], list[dict[str, Any]]]:
+) -> tuple[list[Atoms], list[Atoms], list[dict[str, Any]]]:
     """Label the sites of many structures, keeping each label on disk at once.
 
     Parameters
@@ -415,8 +415,9 @@ def label_structures(
 
     Returns
     -------
-    frames, rows
-        Per site, the slab with its relaxed adsorbate and the energy in `info`; and a row of what happened:
+    frames, starts, rows
+        Per site, the slab with its relaxed adsorbate and the energy in `info`; the same as it was before, without
+        energy; and a row of what happened:
         `site_id`, `site_class`, `energy_ev`, `ends_as`, `converged`, `usable`, `steps`, `max_force`.
     """
     work: list[tuple[str, Atoms, Site]] = []
@@ -424,6 +425,7 @@ def label_structures(
         slab, sites = sites_of_slab(atoms, name, kinds=kinds, adsorbate=adsorbate, where=where)
         work += [(f"{number}-{k}", slab, site) for k, site in enumerate(sites)]
     labelled: list[Atoms] = []
+    starts: list[Atoms] = []
     rows: list[dict[str, Any]] = []
     slab_energy: tuple[Atoms, float] | None = None
     with ResumableTable(journal, key="key") as table:
@@ -457,16 +459,19 @@ def label_structures(
         by_key = {row["key"]: row for row in table.rows}
     for key, slab, site in work:
         row = dict(by_key[key])
-        frame = slab + Atoms(site.adsorbate_symbols, positions=np.array(row.pop("positions")))
-        frame.info = {
+        start = slab + Atoms(site.adsorbate_symbols, positions=site.adsorbate_positions)
+        start.info = {
             "site_id": row["site_id"],
             "slab_id": row["slab_id"],
             "facet": site.facet,
             "site_class": row["site_class"],
             "contacts": site.contacts,
-            ENERGY_KEY: row["energy_ev"],
         }
+        frame = start.copy()
+        frame.positions[len(slab) :] = row.pop("positions")
+        frame.info[ENERGY_KEY] = row["energy_ev"]
+        starts.append(start)
         labelled.append(frame)
         row.pop("key")
         rows.append(row)
-    return labelled, rows
+    return labelled, starts, rows

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.metrics import roc_auc_score
 
 from catalysis.energies import LinearBaseline, Teacher, check_training_data, group_folds
 from catalysis.evaluation import QUICK
 from catalysis.fingerprints import coordination_curves
 from catalysis.sites import Site
+from catalysis.templates import occupations
 from catalysis.vae import PGHVAE, Channels, Latent, report, train_vae
 from interpretkit.errors import InputError
 from interpretkit.results import Run, load_arrays
@@ -23,6 +25,8 @@ SHIPPED = Path(__file__).parent / "data" / "model"
 """The model that ships with the package, trained on the bundled data."""
 
 _TEACHER, _VAE, _SITES, _NUMBERS = "teacher.safetensors", "vae.safetensors", "sites.npz", "numbers.json"
+_STAYING = "staying.safetensors"
+_FEWEST_LOST = 20  # below, too little is known of what makes an adsorbate leave
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,15 +80,26 @@ class SiteModel:
         Trained without the held-out slabs: it proposes designs.
     sites
         The data.
+    staying
+        Predicts whether the adsorbate stays on such a site (1) or leaves it (0); None where nothing was known of
+        sites that it left.
     numbers
         Measured on the held-out slabs: `mae_ev`, `vae_mae_ev`, `baseline_mae_ev`, `rmse_ev`, `r2`, `n_train`,
-        `n_test`, `active_coordination`, `active_ligand`, `element_recovery`, `class_recovery`, `betti_r2`.
+        `n_test`, `active_coordination`, `active_ligand`, `element_recovery`, `class_recovery`, `betti_r2`; and
+        `staying_auc`, the area under the curve of `staying`, if there is one.
     """
 
     teacher: Teacher
     vae: PGHVAE
     sites: SiteTable
     numbers: dict[str, Any]
+    staying: Teacher | None = None
+
+    def stays(self, sites: Sequence[Site]) -> np.ndarray:
+        """Return the probability that the adsorbate stays on each site, (n,); ones if nothing is known of it."""
+        if self.staying is None:
+            return np.ones(len(sites))
+        return np.clip(self.staying.predict_mean(occupations(sites)), 0.01, 1.0)
 
     @property
     def adsorbate(self) -> str:
@@ -106,9 +121,11 @@ class SiteModel:
     def save(self, run: Run) -> None:
         """Write the model into a run's folder."""
         self.teacher.save(run.path(_TEACHER))
-        self.vae.save(run.path(_VAE))
+        self.vae.save(run.path(_VAE), half=True)
         run.save_arrays(_SITES, **self.sites.__dict__)
         run.save_json(_NUMBERS, self.numbers)
+        if self.staying is not None:
+            self.staying.save(run.path(_STAYING))
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu") -> SiteModel:
@@ -138,11 +155,13 @@ class SiteModel:
             PGHVAE.load(path / _VAE, device),
             SiteTable(**{name: arrays[name] for name in SiteTable.__dataclass_fields__}),
             numbers,
+            Teacher.load(path / _STAYING) if (path / _STAYING).is_file() else None,
         )
 
 
 def train_model(
     sites: Sequence[Site],
+    lost: Sequence[Site] = (),
     *,
     held_out_share: float = 0.2,
     seed: int = 0,
@@ -156,6 +175,8 @@ def train_model(
     ----------
     sites
         With energies; at least 20 and from at least two slabs.
+    lost
+        Sites that the adsorbate left when it was relaxed, if known: designs then avoid their like.
     held_out_share
         Share of the sites, in whole slabs, to measure on.
     seed
@@ -176,12 +197,6 @@ def train_model(
     groups = [site.slab_id or f"site {k}" for k, site in enumerate(sites)]
     if len(set(groups)) < 2:
         raise InputError(f"all {len(sites)} sites have slab_id {groups[0]!r}; expected at least two slabs")
-    classes = {site.site_class for site in sites}
-    if len(classes) < 2:
-        raise InputError(
-            f"all {len(sites)} sites are of class {min(classes)}; expected at least two classes, "
-            "or the coordination channel has nothing to tell apart"
-        )
     folds = max(2, min(round(1 / held_out_share), len(set(groups))))
     held_out = group_folds(groups, folds, seed) == 0
     train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
@@ -238,4 +253,23 @@ def train_model(
         ligands=channels.ligands.cpu().numpy().astype(np.int8),
         class_index=channels.site_class.cpu().numpy().astype(np.int16),
     )
-    return SiteModel(Teacher(seed=seed).fit(sites), vae, table, numbers)
+    staying = None
+    if len(lost) >= _FEWEST_LOST:
+        staying, numbers["staying_auc"] = _fit_staying(sites, lost, {groups[i] for i in test}, seed)
+    return SiteModel(Teacher(seed=seed).fit(sites), vae, table, numbers, staying)
+
+
+def _fit_staying(
+    sites: Sequence[Site], lost: Sequence[Site], held_out: set[str], seed: int
+) -> tuple[Teacher, float]:
+    """Return the model of whether adsorbates stay, and the area under its curve on the held-out slabs."""
+    both = [*sites, *lost]
+    stayed = np.concatenate([np.ones(len(sites)), np.zeros(len(lost))])
+    unseen = np.array([site.slab_id in held_out for site in both])
+    train, test = np.flatnonzero(~unseen), np.flatnonzero(unseen)
+    auc = float("nan")
+    if 0 < stayed[test].sum() < len(test):
+        measured = Teacher(seed=seed).fit([both[i] for i in train.tolist()], stayed[train])
+        predicted = measured.predict_mean(occupations([both[i] for i in test.tolist()]))
+        auc = float(roc_auc_score(stayed[test], predicted))
+    return Teacher(seed=seed).fit(both, stayed), auc

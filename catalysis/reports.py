@@ -31,7 +31,8 @@ def design_table(designs: Sequence[Design]) -> list[dict[str, Any]]:
                 "contacts": site.contact_elements,
                 "energy_ev": design.energy_ev,
                 "deviation_ev": design.deviation_ev,
-                "probability_in_window": design.probability,
+                "stays": design.stays,
+                "probability": design.probability,
                 "head_energy_ev": design.head_energy_ev,
                 "slots_unlike_nearest_known": design.nearest_known,
                 "metals": len(site),
@@ -227,11 +228,12 @@ def design_report(
         "All designs",
         f"{numbers['design_classes']} classes and {numbers['design_contact_pairs']} pairs of contact elements; two "
         f"designs of one class differ in {numbers['design_mean_difference']:.0%} of their slots on average. None is in "
-        "the training data; the last but two columns tell in how many slots each differs from its nearest relative "
-        "there.",
+        "the training data: `slots_unlike_nearest_known` tells in how many slots each differs from its nearest "
+        "relative there. `stays` is the probability that the adsorbate stays where it is put; `probability` that it "
+        "stays and the energy lies in the window, which ranks the designs.",
         table=design_table(designs),
         formats={
-            "energy_ev": "+.3f", "deviation_ev": ".3f", "probability_in_window": ".2f", "head_energy_ev": "+.3f",
+            "energy_ev": "+.3f", "deviation_ev": ".3f", "stays": ".2f", "probability": ".2f", "head_energy_ev": "+.3f",
         },
     )  # fmt: skip
     add_model_sections(report, model)

@@ -210,7 +210,6 @@ class PGHVAE(nn.Module):
     curve_scale: Tensor
     energy_mean: Tensor
     energy_scale: Tensor
-    slot_mask: Tensor
     history: History | None = None
     """How the training went; not saved."""
 
@@ -230,10 +229,6 @@ class PGHVAE(nn.Module):
         self.register_buffer("curve_scale", torch.ones(3, 1))
         self.register_buffer("energy_mean", torch.zeros(()))
         self.register_buffer("energy_scale", torch.ones(()))
-        mask = torch.zeros(classes, slots, dtype=torch.bool)
-        for k, entry in enumerate(config.classes):
-            mask[k, list(entry.slots)] = True
-        self.register_buffer("slot_mask", mask, persistent=False)
 
     @property
     def device(self) -> torch.device:
@@ -320,9 +315,9 @@ class PGHVAE(nn.Module):
             sites.append(template.decorate(symbols))
         return sites
 
-    def save(self, path: str | Path) -> None:
-        """Write weights and configuration to one safetensors file."""
-        save_model(path, self, {"model": _KIND, **asdict(self.config)})
+    def save(self, path: str | Path, *, half: bool = False) -> None:
+        """Write weights, on request in half precision, and configuration to one safetensors file."""
+        save_model(path, self, {"model": _KIND, **asdict(self.config)}, half=half)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu") -> PGHVAE:
@@ -508,14 +503,24 @@ def train_vae(
     PGHVAE
         In evaluation mode.
     VAEReport
-        For the sites that were kept out.
+        For the sites that were kept out. The teacher has seen them, which flatters the head: judge it by other sites.
 
     Raises
     ------
     InputError
-        As `catalysis.energies.check_training_data`.
+        As `catalysis.energies.check_training_data`; and if all sites are of one class, or the teacher uses relaxed
+        geometry, which random decorations do not have.
     """
     energies = check_training_data(sites, energies_ev)
+    if len({site.site_class for site in sites}) < 2:
+        raise InputError(
+            f"site_class: all {len(sites)} sites are {sites[0].site_class}; expected at least two classes, "
+            "or the coordination channel has nothing to learn"
+        )
+    if teacher.geometry != "ideal":
+        raise InputError(
+            "teacher: it uses relaxed geometry; expected one of ideal geometry to label decorations"
+        )
     names = [s.slab_id or str(k) for k, s in enumerate(sites)] if groups is None else list(groups)
     n_folds = max(2, min(round(1 / validation_share), len(set(names))))
     held_out = group_folds(names, n_folds, derive_seed(seed, "validation") % 2**32) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,20 @@ def load_bundled() -> list[Site]:
 
     The metals stand on the ideal lattice, the adsorbate is relaxed; `slab_id` groups sites that share atoms.
     """
-    data = load_arrays(BUNDLED)
+    return _load_sites("")
+
+
+def load_bundled_lost() -> list[Site]:
+    """Return the bundled sites that the adsorbate left for a top or hollow site or other metals.
+
+    Without energies: where it ended is another site.
+    """
+    return [replace(site, energy_ev=None) for site in _load_sites("lost_")]
+
+
+def _load_sites(prefix: str) -> list[Site]:
+    arrays = load_arrays(BUNDLED)
+    data = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     offsets, numbers = data["metal_offsets"], data["metal_numbers"]
     sites = []
     for k, slab in enumerate(data["slab"]):
@@ -45,10 +59,10 @@ def load_bundled() -> list[Site]:
                 adsorbate="OH",
                 adsorbate_symbols=("O", "H"),
                 adsorbate_positions=data["adsorbate_positions"][k].astype(float),
-                facet=str(data["slab_facet"][slab]),
+                facet=str(arrays["slab_facet"][slab]),
                 site_class=str(data["site_class"][k]),
                 site_id=str(data["site_id"][k]),
-                slab_id=str(data["slab_id"][slab]),
+                slab_id=str(arrays["slab_id"][slab]),
                 energy_ev=float(data["energy_ev"][k]),
                 host_indices=tuple(int(i) for i in data["metal_host"][part]),
             )

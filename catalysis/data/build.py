@@ -142,21 +142,14 @@ def pack(work: Path, seed: int, target: Path = BUNDLED) -> dict[str, Any]:
     fate = [_fate(site) for _, site in rows]
     fates = Counter(fate)
     kept = [row for row, how in zip(rows, fate, strict=True) if how == "bridge"]
-    sizes = [len(site["symbols"]) for _, site in kept]
-    numbers = np.concatenate([_numbers(site["symbols"]) for _, site in kept])
+    # What did not converge is neither a bridge nor anything else.
+    lost = [row for row, how in zip(rows, fate, strict=True) if how not in ("bridge", "not converged")]
     slab_sizes = [len(slab["symbols"]) for slab in slabs]
+    arrays = _site_arrays(kept) | {f"lost_{name}": array for name, array in _site_arrays(lost).items()}
     np.savez_compressed(
         target,
-        site_id=np.array([site["site_id"] for _, site in kept]),
-        site_class=np.array([site["site_class"] for _, site in kept]),
-        slab=np.array([n for n, _ in kept], dtype=np.int32),
-        energy_ev=np.array([site["energy_ev"] for _, site in kept], dtype=np.float32),
-        max_force=np.array([site["max_force"] for _, site in kept], dtype=np.float32),
-        metal_offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
-        metal_numbers=numbers,
-        metal_positions=np.concatenate([np.array(s["positions"], dtype=np.float32) for _, s in kept]),
-        metal_host=np.concatenate([np.array(s["host_indices"], dtype=np.uint8) for _, s in kept]),
-        adsorbate_positions=np.array([s["adsorbate_positions"] for _, s in kept], dtype=np.float32),
+        allow_pickle=False,
+        **arrays,
         slab_id=np.array([slab["slab_id"] for slab in slabs]),
         slab_facet=np.array([slab["facet"] for slab in slabs]),
         slab_lattice_constant=np.array([slab["lattice_constant"] for slab in slabs]),
@@ -205,6 +198,23 @@ def pack(work: Path, seed: int, target: Path = BUNDLED) -> dict[str, Any]:
     }
     write_json(target.with_suffix(".json"), provenance)
     return provenance
+
+
+def _site_arrays(rows: list[tuple[int, dict[str, Any]]]) -> dict[str, np.ndarray]:
+    """Return sites, each with the number of its slab, as flat arrays."""
+    sites = [site for _, site in rows]
+    sizes = [len(site["symbols"]) for site in sites]
+    return {
+        "site_id": np.array([site["site_id"] for site in sites]),
+        "site_class": np.array([site["site_class"] for site in sites]),
+        "slab": np.array([number for number, _ in rows], dtype=np.int32),
+        "energy_ev": np.array([site["energy_ev"] for site in sites], dtype=np.float32),
+        "metal_offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
+        "metal_numbers": np.concatenate([_numbers(site["symbols"]) for site in sites]),
+        "metal_positions": np.concatenate([np.array(s["positions"], dtype=np.float32) for s in sites]),
+        "metal_host": np.concatenate([np.array(s["host_indices"], dtype=np.uint8) for s in sites]),
+        "adsorbate_positions": np.array([s["adsorbate_positions"] for s in sites], dtype=np.float32),
+    }
 
 
 def _fate(row: dict[str, Any]) -> str:

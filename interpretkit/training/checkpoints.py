@@ -19,7 +19,9 @@ FORMAT = "interpretkit-model"
 Model = TypeVar("Model", bound=torch.nn.Module)
 
 
-def save_model(path: Path | str, model: torch.nn.Module, config: Mapping[str, Any]) -> None:
+def save_model(
+    path: Path | str, model: torch.nn.Module, config: Mapping[str, Any], *, half: bool = False
+) -> None:
     """Write a model's weights and configuration, atomically.
 
     Parameters
@@ -31,10 +33,20 @@ def save_model(path: Path | str, model: torch.nn.Module, config: Mapping[str, An
     config : mapping
         Whatever :func:`load_model`'s `build` needs to make an untrained model of this shape, and anything
         else worth keeping; it is written as JSON.
+    half : bool
+        Write floating-point weights in half precision, for a file of half the size; :func:`load_model` gives
+        them back in the precision of the model.
     """
     metadata = {"format": FORMAT, "config": dump_json(config)}
     with atomic_path(path) as hidden:
-        safetensors.torch.save_model(model, str(hidden), metadata)
+        if half:
+            weights = {
+                name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+                for name, tensor in model.state_dict().items()
+            }
+            safetensors.torch.save_file(weights, str(hidden), metadata)
+        else:
+            safetensors.torch.save_model(model, str(hidden), metadata)
 
 
 def load_config(path: Path | str) -> dict[str, Any]:

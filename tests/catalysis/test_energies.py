@@ -123,7 +123,7 @@ def test_same_seed_same_model(train: list[Site]) -> None:
     assert np.array_equal(first.std_ev, second.std_ev)
 
 
-def test_many_sites_share_a_basis(train: list[Site], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_sites_share_a_basis(train: list[Site], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("catalysis.energies._EXACT_LIMIT", 150)
     monkeypatch.setattr("catalysis.energies._SEARCH_LIMIT", 120)
     model = Teacher(slot_lengths=(0.5,)).fit(train)
@@ -132,6 +132,10 @@ def test_many_sites_share_a_basis(train: list[Site], monkeypatch: pytest.MonkeyP
     mean, std = model.predict(test)
     assert np.abs(mean - energies(test)).mean() < 0.02
     assert 0.6 < np.sqrt((((mean - energies(test)) / std) ** 2).mean()) < 1.5
+    model.save(tmp_path / "large.safetensors")
+    loaded = Teacher.load(tmp_path / "large.safetensors").predict(test)
+    assert np.allclose(loaded.mean_ev, mean, atol=1e-6)
+    assert np.allclose(loaded.std_ev, std, rtol=1e-4)
 
 
 def test_baseline_is_class_plus_pair() -> None:

@@ -22,6 +22,17 @@ def test_a_model_comes_back_with_weights_and_configuration(tmp_path: Path):
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
 
 
+def test_half_precision_halves_the_file_and_comes_back_in_full(tmp_path: Path):
+    model = build({"inputs": 300, "outputs": 200})
+    for name, half in (("full", False), ("half", True)):
+        save_model(tmp_path / name, model, {"inputs": 300, "outputs": 200}, half=half)
+    sizes = [(tmp_path / name).stat().st_size for name in ("half", "full")]
+    assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.02)
+    again = load_model(tmp_path / "half", build)
+    assert again.weight.dtype == torch.float32
+    torch.testing.assert_close(again.weight, model.weight, rtol=1e-3, atol=1e-6)
+
+
 def test_tied_weights_stay_tied(tmp_path: Path):
     def tied(config):
         first, second = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
