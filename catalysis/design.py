@@ -348,7 +348,7 @@ def search(
     *,
     facets: Sequence[str] = (),
     elements: Sequence[str] = (),
-    n_starts: int = 6000,
+    n_starts: int = 10_000,
     n_random: int = 20_000,
     steps: int = 60,
     seed: int = 0,

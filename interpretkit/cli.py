@@ -17,7 +17,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from interpretkit import __version__
-from interpretkit.command import Group, application, command, reporting
+from interpretkit.command import Group, Out, Quiet, Seed, application, command, reporting
 
 ENTRY_POINTS = "interpretkit.commands"
 
@@ -142,6 +142,62 @@ def doctor() -> dict[str, Any]:
     from interpretkit.doctor import examine
 
     return examine()
+
+
+def _print_scores(result: Any) -> None:
+    from interpretkit.disentanglement.command import print_table
+
+    print_table(result)
+
+
+@command(
+    app,
+    "scores",
+    example=[
+        "interpretkit scores codes.npz",
+        "interpretkit scores codes.npz --metrics mig,sap,dci --bootstrap 200 --out scores --json",
+    ],
+    summary=_print_scores,
+)
+def scores(
+    file: Annotated[Path, typer.Argument(metavar="FILE.npz", help="Holds the codes and the factors.")],
+    metrics: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Which scores, separated by commas; all by default."),
+    ] = None,
+    codes_key: Annotated[str, typer.Option(help="The array (n, d) of codes in the file.")] = "codes",
+    factors_key: Annotated[str, typer.Option(help="The array (n, k) of factors in the file.")] = "factors",
+    models_key: Annotated[
+        str | None, typer.Option(help="An array (m, n, d) of the codes of m models, for udr.")
+    ] = None,
+    discrete: Annotated[
+        str | None,
+        typer.Option(help="Which factors are discrete: all, none, or 0,2,...; inferred by default."),
+    ] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Let DCI learn by gradient boosting; takes minutes.")
+    ] = False,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the 95 % intervals; 0 for none.")] = 50,
+    out: Out = Path("scores"),
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> dict[str, Any]:
+    """Score how well codes separate factors, each score beside its floor and its ceiling."""
+    from interpretkit.disentanglement.command import run
+
+    return run(
+        file,
+        metrics=metrics,
+        codes_key=codes_key,
+        factors_key=factors_key,
+        models_key=models_key,
+        discrete=discrete,
+        reference=reference,
+        bootstrap=bootstrap,
+        out=out,
+        seed=seed,
+        quiet=quiet,
+    )
 
 
 def _terminate(number: int, frame: Any) -> None:
