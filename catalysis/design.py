@@ -193,24 +193,32 @@ def choose(
     chosen: list[int] = []
     passed_over: list[int] = []
     kinds: Counter[tuple[str, str]] = Counter()
-    for index in order:
-        if len(chosen) == n:
-            break
+
+    def is_near(index: int) -> bool:
         occupation = occupations[index]
-        near = any(
+        return any(
             occupations[other].template is occupation.template
             and _difference(occupations[other], occupation) < min_difference
             for other in chosen
         )
-        if near:
+
+    for index in order.tolist():
+        if len(chosen) == n:
+            break
+        if is_near(index):
             continue
-        kind = (occupation.template.key, _contacts(occupation))
-        if kinds[kind] >= limit:
-            passed_over.append(int(index))
+        kind = (occupations[index].template.key, _contacts(occupations[index]))
+        # Variety is worth a less likely site, but not one that is likelier to miss than to hit.
+        if kinds[kind] >= limit or (probability[index] < 0.5 and passed_over):
+            passed_over.append(index)
             continue
         kinds[kind] += 1
-        chosen.append(int(index))
-    chosen += passed_over[: n - len(chosen)]
+        chosen.append(index)
+    for index in passed_over:
+        if len(chosen) == n:
+            break
+        if not is_near(index):
+            chosen.append(index)
     return sorted(chosen, key=lambda index: -probability[index])
 
 

@@ -89,7 +89,14 @@ def test_a_finished_design_stands_in_a_slab_and_knows_its_nearest_relative() -> 
     chosen = [pure("Pt", Ru=0), pure("Pd")]
     judged = np.array([0.0, 0.5]), np.array([0.05, 0.05])
     designs = finished(
-        chosen, judged, np.array([0.1, 0.2]), np.ones(2), target, [pure("Pt", Ru=1, Ir=20)], adsorbate="OH", seed=0
+        chosen,
+        judged,
+        np.array([0.1, 0.2]),
+        np.ones(2),
+        target,
+        [pure("Pt", Ru=1, Ir=20)],
+        adsorbate="OH",
+        seed=0,
     )
     assert [d.nearest_known for d in designs] == [1, len(template())]
     assert designs[0].probability > 0.9 > designs[1].probability
