@@ -410,13 +410,14 @@ def read_shapes3d(path: Path | str, rows: ArrayLike | None = None) -> FactorImag
     """
     path = _existing(path)
     try:
-        import h5py  # type: ignore[import-not-found]
+        import h5py
     except ModuleNotFoundError as error:
         raise InputError(
             f"{path}: reading an .h5 file needs the package h5py; to install it: pip install h5py"
         ) from error
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r") as opened:
+            file: Any = opened  # h5py's own types do not tell arrays from groups
             for name in ("images", "labels"):
                 if name not in file:
                     raise InputError(

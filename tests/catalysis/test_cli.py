@@ -12,7 +12,7 @@ import pytest
 from ase import Atoms
 from ase.io import read, write
 
-from catalysis.sites import find_sites, read_sites
+from catalysis.sites import find_sites, read_sites, read_structures
 from catalysis.surfaces import build_slab
 from interpretkit.cli import main
 
@@ -191,7 +191,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     run: Run, slabs: Path, model: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    frames = [frame for file in sorted(slabs.glob("*.extxyz")) for frame in read(file, index=":")]
+    frames = [frame for _, _, frame in read_structures(slabs)]
     (tmp_path / "empty.extxyz").touch()
     write(tmp_path / "few.extxyz", frames[:10])
     write(tmp_path / "one-class.extxyz", [f for f in frames if str(f.info["facet"]) == "111"])

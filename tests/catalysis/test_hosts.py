@@ -26,8 +26,10 @@ def test_a_slab_holds_the_site_that_was_asked_for(facet: str, name: str) -> None
     for symbol, slot in zip(again.symbols, alignment.slots, strict=True):
         found[slot] = symbol
     numbers = {"Pt": 0, "Pd": 1, "Ru": 2}
-    codes = [template.canonical(np.array([numbers[s] for s in symbols_])) for symbols_ in (found, symbols)]
-    np.testing.assert_array_equal(*codes)
+    first, second = (
+        template.canonical(np.array([numbers[symbol] for symbol in some])) for some in (found, symbols)
+    )
+    np.testing.assert_array_equal(first, second)
 
 
 def test_another_adsorbate_is_placed() -> None:
