@@ -19,8 +19,8 @@ from catalysis.hosts import Host, host_site
 from catalysis.model import SiteModel
 from catalysis.sites import Site
 from catalysis.surfaces import parse_composition
-from catalysis.templates import Template, class_templates, occupations
-from catalysis.vae import PGHVAE, ClassEntry, Latent
+from catalysis.templates import Template, occupations
+from catalysis.vae import PGHVAE, Latent
 from interpretkit.errors import InputError
 from interpretkit.progress import progress
 
@@ -447,7 +447,7 @@ def search(
 
 def known_occupations(model: SiteModel) -> list[Occupation]:
     """Return the model's training data as occupations of templates; sites without a template are left out."""
-    templates = [_template(entry, model.adsorbate) for entry in model.vae.config.classes]
+    templates = [entry.template(model.adsorbate) for entry in model.vae.config.classes]
     names = np.array(model.vae.config.elements)
     known = []
     for index, ligands in zip(model.sites.class_index, model.sites.ligands, strict=True):
@@ -476,7 +476,7 @@ def _allowed_templates(vae: PGHVAE, facets: Sequence[str]) -> list[Template | No
             known = ", ".join(sorted(filter(None, present))) or "none"
             raise InputError(f"--facets: the model knows no facet {facet}; expected some of {known}")
     found = [
-        _template(entry, vae.config.adsorbate) if not facets or entry.facet in facets else None
+        entry.template(vae.config.adsorbate) if not facets or entry.facet in facets else None
         for entry in vae.config.classes
     ]
     if not any(found):
@@ -485,11 +485,6 @@ def _allowed_templates(vae: PGHVAE, facets: Sequence[str]) -> list[Template | No
             "(info['facet'] or --facet when training)"
         )
     return found
-
-
-def _template(entry: ClassEntry, adsorbate: str) -> Template | None:
-    variants = class_templates(entry.facet, entry.site_class, adsorbate)
-    return variants[entry.variant] if entry.variant < len(variants) else None
 
 
 _Points = tuple[torch.Tensor, torch.Tensor]

@@ -15,7 +15,7 @@ from catalysis.sites import Site, find_sites, place_adsorbate
 from catalysis.surfaces import bare_slab, vegard_lattice_constant
 from catalysis.templates import LATTICE_CONSTANT, Template, align
 
-_REPEAT = 3.75  # lattice constants between periodic images, so that no metal of a site meets its own image
+_REPEATS = (3.75, 4.5, 5.5)  # lattice constants between periodic images; hollow sites are wider than bridges
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +90,14 @@ def host_site(
 @cache
 def _ideal_host(template: Template) -> tuple[Atoms, Site, np.ndarray]:
     """Return a wide slab, a site of the template's class in it, and the slot of each of the site's metals (n,)."""
-    slab = bare_slab(template.facet, LATTICE_CONSTANT, min_repeat_angstrom=_REPEAT * LATTICE_CONSTANT)
-    for site in find_sites(slab, kinds=(template.site.kind,)):
-        if site.site_class == template.site_class and len(site) == len(template):
-            alignment = align(site)
-            distinct = len(set(site.host_indices)) == len(site)
-            if alignment.template is template and distinct and np.all(alignment.slots >= 0):
-                return slab, site, alignment.slots
+    for repeat in _REPEATS:
+        slab = bare_slab(template.facet, LATTICE_CONSTANT, min_repeat_angstrom=repeat * LATTICE_CONSTANT)
+        for site in find_sites(slab, kinds=(template.site.kind,)):
+            if site.site_class == template.site_class and len(site) == len(template):
+                alignment = align(site)
+                distinct = len(set(site.host_indices)) == len(site)
+                # Templates of other adsorbates are other objects with the same slots.
+                same = alignment.template is not None and alignment.template.key == template.key
+                if same and distinct and np.all(alignment.slots >= 0):
+                    return slab, site, alignment.slots
     raise RuntimeError(f"no slab found that holds {template.key} without meeting its periodic image")

@@ -86,6 +86,11 @@ class ClassEntry:
     variant: int
     slots: tuple[int, ...]
 
+    def template(self, adsorbate: str) -> Template | None:
+        """Return the template of the class, None where its facet is unknown or has no such class."""
+        found = class_templates(self.facet, self.site_class, adsorbate)
+        return found[self.variant] if self.variant < len(found) else None
+
 
 @dataclass(frozen=True)
 class VAEConfig:
@@ -299,7 +304,7 @@ class PGHVAE(nn.Module):
         The class is the likeliest of those that have a template.
         """
         decoded = self.decode(coordination, ligand)
-        templates = [_template(entry, self.config.adsorbate) for entry in self.config.classes]
+        templates = [entry.template(self.config.adsorbate) for entry in self.config.classes]
         logits = decoded.class_logits.clone()
         for k, template in enumerate(templates):
             if template is None:
@@ -344,11 +349,6 @@ def _config(plain: dict[str, Any]) -> VAEConfig:
     for name in ("elements", "columns", "grid"):
         values[name] = tuple(values[name])
     return VAEConfig(**values)
-
-
-def _template(entry: ClassEntry, adsorbate: str) -> Template | None:
-    found = class_templates(entry.facet, entry.site_class, adsorbate)
-    return found[entry.variant] if entry.variant < len(found) else None
 
 
 def _one_hot(index: Tensor, count: int) -> Tensor:
@@ -633,7 +633,7 @@ def _ideal(filled: Occupations, config: VAEConfig) -> tuple[Occupations, np.ndar
     """Return the ideal site of each class that has a template, and its curves, shape (k, 3, g)."""
     sites = []
     for entry in config.classes:
-        template = _template(entry, config.adsorbate)
+        template = entry.template(config.adsorbate)
         if template is not None:
             sites.append(template.decorate([config.elements[0]] * len(template)))
     if not sites:

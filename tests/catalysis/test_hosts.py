@@ -7,7 +7,7 @@ import pytest
 
 from catalysis.hosts import host_site
 from catalysis.sites import BRIDGE_CLASSES, site_from_structure
-from catalysis.templates import align, class_templates
+from catalysis.templates import align, class_templates, facet_templates
 
 
 @pytest.mark.parametrize(("facet", "name"), [(facet, name) for (facet, _), name in BRIDGE_CLASSES.items()])
@@ -32,7 +32,16 @@ def test_a_slab_holds_the_site_that_was_asked_for(facet: str, name: str) -> None
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.parametrize("facet", ["111", "100", "211"])
+def test_every_kind_of_site_finds_a_slab_wide_enough(facet: str) -> None:
+    for templates in facet_templates(facet).values():
+        for template in templates:
+            host = host_site(template, ["Pt"] * len(template))
+            assert len(set(host.site.host_indices)) == len(template)
+
+
 def test_another_adsorbate_is_placed() -> None:
-    (template,) = class_templates("111", "111_bridge")
-    host = host_site(template, ["Pt"] * len(template), adsorbate="OOH")
-    assert site_from_structure(host.with_adsorbate).adsorbate == "OOH"
+    for name in ("OH", "OOH", "O"):
+        (template,) = class_templates("100", "100_hollow_8-8-8-8", name)
+        host = host_site(template, ["Pt"] * len(template), adsorbate=name)
+        assert site_from_structure(host.with_adsorbate).adsorbate == name
