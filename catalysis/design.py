@@ -18,11 +18,13 @@ from scipy.stats import norm
 from catalysis.hosts import Host, host_site
 from catalysis.model import SiteModel
 from catalysis.sites import Site
-from catalysis.surfaces import parse_composition
+from catalysis.surfaces import facet_name, parse_composition, parse_facet
 from catalysis.templates import Template, occupations
 from catalysis.vae import PGHVAE, Latent
 from interpretkit.errors import InputError
 from interpretkit.progress import progress
+
+_REACH_EV = 0.3  # how far outside the energies of the data a window may lie
 
 
 @dataclass(frozen=True)
@@ -394,10 +396,17 @@ def search(
     Raises
     ------
     InputError
-        If `n` is not positive, a facet or element is unknown to the model, or nothing could be decoded.
+        If `n` is not positive, a facet or element is unknown to the model, the window lies far from all that it has
+        seen, or nothing new could be decoded.
     """
     if n < 1:
         raise InputError(f"--n: {n}; expected at least 1")
+    lowest, highest = float(model.sites.energy_ev.min()), float(model.sites.energy_ev.max())
+    if target.low > highest + _REACH_EV or target.high < lowest - _REACH_EV:
+        raise InputError(
+            f"--target-ev: {target.energy_ev:+.2f} ± {target.window_ev:.2f} eV is far from anything the model has "
+            f"seen; expected an energy near {lowest:+.2f} to {highest:+.2f} eV"
+        )
     config = model.vae.config
     allowed = _allowed_elements(config.elements, elements)
     templates = _allowed_templates(model.vae, facets)
@@ -471,6 +480,7 @@ def _allowed_elements(known: Sequence[str], wanted: Sequence[str]) -> list[int]:
 def _allowed_templates(vae: PGHVAE, facets: Sequence[str]) -> list[Template | None]:
     """Return the template of each of the model's classes, None where the search may not go."""
     present = {entry.facet for entry in vae.config.classes}
+    facets = [facet_name(parse_facet(facet, "--facets")) for facet in facets]
     for facet in facets:
         if facet not in present:
             known = ", ".join(sorted(filter(None, present))) or "none"

@@ -176,7 +176,12 @@ def design_report(
             ),
             "random sites in the window": (
                 f"{numbers['random_share_in_window']:.2%}",
-                f"of {numbers['n_random']}; proposals are {numbers['enrichment']:.0f} times as often in it",
+                f"of {numbers['n_random']}"
+                + (
+                    f"; proposals are {numbers['enrichment']:.0f} times as often in it"
+                    if np.isfinite(numbers["enrichment"])
+                    else ""
+                ),
             ),
             "error of the teacher": (
                 f"{model.numbers['mae_ev']:.3f} eV",
@@ -203,6 +208,12 @@ def design_report(
             )
         ],
     )
+    if numbers["designs_in_window"] < numbers["n_designs"]:
+        report.add_note(
+            f"{numbers['n_designs'] - numbers['designs_in_window']} designs lie outside the window: the search found "
+            "no better ones. Widen the window, or allow more facets and elements.",
+            "warning",
+        )
     report.add_note(data_note)
     report.add_section(
         "Where the energies lie",

@@ -214,6 +214,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     expect_refusal(run, out, "design", "--model", tmp_path / "nowhere", mentions="--model")
     expect_refusal(run, out, "design", "--model", model, "--window-ev", "0", mentions="--window-ev")
     expect_refusal(run, out, "design", "--model", model, "--n", "0", mentions="--n")
+    expect_refusal(run, out, "design", "--model", model, "--target-ev", "9", mentions="--target-ev")
     expect_refusal(run, out, "design", "--model", model, "--elements", "Au", mentions="--elements")
     expect_refusal(run, out, "design", "--model", model, "--facets", "532", mentions="--facets")
     expect_refusal(run, out, "design", "--model", model, "--data", slabs, mentions="--model and --data")
