@@ -1,0 +1,6 @@
+"""Which inputs made an output: one :func:`attribute`, a file for each family of methods."""
+
+from interpretkit.attribution.api import METHODS, Attribution, Method, attribute
+from interpretkit.attribution.target import Target
+
+__all__ = ["METHODS", "Attribution", "Method", "Target", "attribute"]

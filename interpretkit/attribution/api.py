@@ -1,0 +1,245 @@
+"""One call for every method, and what it returns."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from interpretkit.attribution import cam, gradients, perturbation
+from interpretkit.attribution.batching import Chunks
+from interpretkit.attribution.instrumentation import instrumented
+from interpretkit.attribution.problem import Problem, Result
+from interpretkit.attribution.target import Target, TargetScores
+from interpretkit.errors import InputError
+from interpretkit.results import run_folder
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to attribute.
+
+    Attributes
+    ----------
+    run : callable
+        From a :class:`~interpretkit.attribution.problem.Problem` and the method's options to its result.
+    takes_layer : bool
+        Whether it explains by one layer.
+    """
+
+    run: Callable[..., Result]
+    takes_layer: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options' names and defaults."""
+        parameters = inspect.signature(self.run).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+METHODS: Mapping[str, Method] = {
+    "saliency": Method(gradients.saliency),
+    "input_x_gradient": Method(gradients.input_x_gradient),
+    "guided_backprop": Method(gradients.guided_backprop),
+    "deconvnet": Method(gradients.deconvnet),
+    "integrated_gradients": Method(gradients.integrated_gradients),
+    "smoothgrad": Method(gradients.smoothgrad),
+    "gradcam": Method(cam.gradcam, takes_layer=True),
+    "gradcam_plus_plus": Method(cam.gradcam_plus_plus, takes_layer=True),
+    "layercam": Method(cam.layercam, takes_layer=True),
+    "occlusion": Method(perturbation.occlusion),
+    "rise": Method(perturbation.rise),
+    "lime": Method(perturbation.lime),
+    "meaningful_perturbation": Method(perturbation.meaningful_perturbation),
+}
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Which parts of the inputs made the outputs.
+
+    Attributes
+    ----------
+    values : Tensor, (n, ...)
+        Of the inputs' shape, or ``(n, 1, height, width)`` for methods that tell places but not channels. On the
+        inputs' device, at least in single precision.
+    target : ndarray of int, (n,), or None
+        The output explained, of each example; None if a function chose the score.
+    method : str
+        The method's name.
+    details : mapping
+        How the values came about: the model's ``scores`` ``(n,)``, the ``seed``, the ``images_per_forward`` that
+        memory allowed in the end, and what the method's docstring names.
+    """
+
+    values: Tensor
+    target: NDArray[np.int64] | None
+    method: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def numpy(self) -> NDArray[np.floating]:
+        """Return the values as an array ``(n, ...)``."""
+        return self.values.cpu().numpy()
+
+    def save(self, out: Path | str) -> Path:
+        """Write the attribution as a run's folder, whole or not at all.
+
+        Parameters
+        ----------
+        out : path
+            The folder; it holds ``attribution.npz`` with the arrays ``values``, ``target`` and those of the
+            details, and ``manifest.json`` with the rest of the details as its summary.
+
+        Raises
+        ------
+        InputError
+            If `out` is in use by something else, or cannot be written to.
+        """
+        arrays: dict[str, np.ndarray] = {"values": self.numpy()}
+        if self.target is not None:
+            arrays["target"] = self.target
+        summary: dict[str, Any] = {}
+        for name, value in self.details.items():
+            if isinstance(value, Tensor):
+                arrays[name] = value.cpu().numpy()
+            elif isinstance(value, np.ndarray):
+                arrays[name] = value
+            else:
+                summary[name] = value
+        with run_folder(out, "attribute", {"method": self.method}, self.details.get("seed")) as run:
+            run.save_arrays("attribution.npz", **arrays)
+            run.summary.update(summary)
+        return Path(out)
+
+
+def attribute(
+    model: nn.Module,
+    inputs: Tensor | NDArray[np.floating],
+    target: Target = None,
+    *,
+    method: str,
+    layer: str | None = None,
+    seed: int = 0,
+    images_per_forward: int | None = None,
+    **options: Any,
+) -> Attribution:
+    """Tell which parts of the inputs made a model's outputs.
+
+    The model is used as it is, in evaluation mode and without a copy, and is left as it was found, also after an
+    exception: its ``training`` and ``requires_grad`` flags, its ``.grad``, its hooks, and the global random
+    numbers. It may be frozen, reuse modules, work in place; the caller may be under ``torch.no_grad``. Other
+    threads may not use it meanwhile.
+
+    Parameters
+    ----------
+    model : Module
+        From inputs ``(n, ...)`` to outputs ``(n, classes)``; ``(n,)`` for a single output; or anything of ``n``
+        rows, if `target` is a function.
+    inputs : Tensor or ndarray of float, (n, ...)
+        As the model takes them; brought to its device and precision.
+    target : None, int, sequence of int or callable
+        The output to explain: the largest of each example, the same index for all, one for each example ``(n,)``,
+        or a function from outputs ``(m, ...)`` to scores ``(m,)`` that treats all rows alike.
+    method : str
+        A name in ``METHODS``.
+    layer : str, optional
+        The dotted name of a layer, for the methods that take one; by default the last convolution to run.
+    seed : int
+        The same seed gives the same bits on a CPU.
+    images_per_forward : int, optional
+        The most images that go through the model at once, which bounds the memory; by default 8 on a CPU, 64
+        elsewhere. Halved when memory runs out.
+    **options
+        The method's own; see its docstring.
+
+    Returns
+    -------
+    Attribution
+        An example's values do not depend on the others in the batch.
+
+    Raises
+    ------
+    InputError
+        If the method, an option, the layer, the target or the inputs cannot be used.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+    >>> found = attribute(model, torch.ones(2, 3, 8, 8), target=4, method="saliency")
+    >>> tuple(found.values.shape)
+    (2, 3, 8, 8)
+    """
+    chosen = _checked_method(method, layer, options)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: is a {type(model).__name__}; expected a torch.nn.Module")
+    with instrumented(model, seed):
+        # Made within, because a caller's inference mode would mark the tensors for good.
+        prepared, home = _prepare(model, inputs)
+        problem = Problem(
+            model,
+            prepared,
+            TargetScores(target, len(prepared)),
+            Chunks(images_per_forward, prepared.device),
+            seed,
+            layer,
+        )
+        result = chosen.run(problem, **options)
+    details: dict[str, Any] = {
+        name: value.detach().to(home) if isinstance(value, Tensor) else value
+        for name, value in result.details.items()
+    }
+    details |= {"seed": seed, "images_per_forward": problem.chunks.size}
+    values = result.values.detach().to(home, problem.precise)
+    return Attribution(values, problem.target.indices, method, details)
+
+
+def _checked_method(method: str, layer: str | None, options: Mapping[str, Any]) -> Method:
+    if method not in METHODS:
+        raise InputError(f"method {method!r}: expected one of {', '.join(METHODS)}")
+    chosen = METHODS[method]
+    if layer is not None and not isinstance(layer, str):
+        raise InputError(
+            f"layer: is a {type(layer).__name__}; expected a dotted name, such as layer4.1.conv2"
+        )
+    if layer is not None and not chosen.takes_layer:
+        able = [name for name, other in METHODS.items() if other.takes_layer]
+        raise InputError(f"layer {layer!r}: {method} takes none; expected one of {', '.join(able)}")
+    for name in options:
+        if name not in chosen.options:
+            known = ", ".join(chosen.options) or "none"
+            raise InputError(f"option {name!r}: {method} does not have it; expected {known}")
+    return chosen
+
+
+def _prepare(model: nn.Module, inputs: Tensor | NDArray[np.floating]) -> tuple[Tensor, torch.device]:
+    """Return the inputs as the model takes them, and the device on which they were given."""
+    if not isinstance(inputs, (Tensor, np.ndarray)):
+        raise InputError(f"inputs: are a {type(inputs).__name__}; expected a tensor or array (n, ...)")
+    if isinstance(inputs, np.ndarray):
+        if inputs.dtype.kind not in "fiub":
+            raise InputError(f"inputs: are of type {inputs.dtype}; expected floating-point numbers")
+        # A copy, for torch shares no memory that is read-only or walked backwards.
+        inputs = torch.from_numpy(np.array(inputs))
+    given = inputs.detach()
+    if given.ndim < 2 or len(given) == 0:
+        raise InputError(f"inputs: have shape {tuple(given.shape)}; expected (n, ...) with n of at least 1")
+    if not given.is_floating_point():
+        raise InputError(f"inputs: are of type {given.dtype}; expected floating-point numbers")
+    finite = given.isfinite().flatten(1).all(1)
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0])
+        raise InputError(f"inputs: example {row} holds NaN or infinite values; expected finite ones")
+    weights = next((p for p in model.parameters() if p.is_floating_point()), None)
+    prepared = given.clone() if weights is None else given.to(weights.device, weights.dtype, copy=True)
+    return prepared, given.device

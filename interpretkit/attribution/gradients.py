@@ -1,0 +1,227 @@
+"""Methods that read the gradient of the score by the input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interpretkit.attribution.batching import check_count
+from interpretkit.attribution.problem import Baseline, Problem, Result
+from interpretkit.attribution.rectifiers import RectifiedGradients
+from interpretkit.errors import InputError
+from interpretkit.training.seeds import torch_generator
+
+
+def saliency(problem: Problem, *, absolute: bool = True) -> Result:
+    """Return the gradient's size (Simonyan, Vedaldi and Zisserman, 2014, arXiv:1312.6034).
+
+    Parameters
+    ----------
+    problem : Problem
+        With inputs ``(n, ...)``.
+    absolute : bool
+        Whether the sign is dropped.
+
+    Returns
+    -------
+    Result
+        Values of the inputs' shape; in the details the scores ``(n,)``.
+    """
+    result = _clean_gradients(problem, lambda images, gradients: gradients)
+    return Result(result.values.abs(), result.details) if absolute else result
+
+
+def input_x_gradient(problem: Problem) -> Result:
+    """Return the input times its gradient (Shrikumar et al., 2016, arXiv:1605.01713).
+
+    Returns
+    -------
+    Result
+        Values of the inputs' shape; in the details the scores ``(n,)``.
+    """
+    return _clean_gradients(problem, lambda images, gradients: images * gradients)
+
+
+def guided_backprop(problem: Problem) -> Result:
+    """Return the gradient, with what is negative stopped at every ReLU (Springenberg et al., 2015, arXiv:1412.6806).
+
+    Returns
+    -------
+    Result
+        Values of the inputs' shape; in the details the scores ``(n,)``.
+
+    Raises
+    ------
+    InputError
+        If the model applies no ReLU or ReLU6.
+    """
+    return _rectified(problem, guided=True)
+
+
+def deconvnet(problem: Problem) -> Result:
+    """Return the signal of a deconvolutional network (Zeiler and Fergus, 2014, arXiv:1311.2901).
+
+    The backward signal passes each ReLU where it is positive itself, whatever the forward signal was.
+
+    Returns
+    -------
+    Result
+        Values of the inputs' shape; in the details the scores ``(n,)``.
+
+    Raises
+    ------
+    InputError
+        If the model applies no ReLU or ReLU6.
+    """
+    return _rectified(problem, guided=False)
+
+
+def integrated_gradients(
+    problem: Problem,
+    *,
+    steps: int = 50,
+    baseline: Baseline = 0.0,
+    rule: Literal["gauss-legendre", "midpoint"] = "gauss-legendre",
+) -> Result:
+    """Return the gradient's integral on the way from a baseline (Sundararajan, Taly and Yan, 2017, arXiv:1703.01365).
+
+    Parameters
+    ----------
+    problem : Problem
+        With inputs ``(n, ...)``.
+    steps : int
+        How many gradients make up the integral.
+    baseline : number or array
+        Where the way starts; broadcasts to the inputs.
+    rule : {"gauss-legendre", "midpoint"}
+        How the integral is approximated.
+
+    Returns
+    -------
+    Result
+        Values of the inputs' shape. In the details the ``scores`` and ``baseline_scores`` ``(n,)``, and the
+        ``completeness_gap`` ``(n,)``: the values' sum minus the difference of the two, which vanishes as `steps`
+        grows.
+
+    Raises
+    ------
+    InputError
+        If `steps` is below 1 or the rule is unknown.
+    """
+    start = problem.baseline(baseline)
+    places, weights = (
+        torch.from_numpy(array).to(problem.inputs.device, problem.precise)
+        for array in _quadrature(steps, rule)
+    )
+    scores = problem.clean_scores()
+    start_scores = torch.cat(
+        problem.chunks.run(len(problem), lambda rows: problem.scores(start[rows], rows).to(problem.precise))
+    )
+    total = torch.zeros_like(problem.inputs, dtype=problem.precise)
+
+    def add(pairs: Tensor) -> None:
+        rows, step = pairs // steps, pairs % steps
+        place = _like(places[step], problem.inputs)
+        images = start[rows] + place.to(start.dtype) * (problem.inputs[rows] - start[rows])
+        _, gradients = problem.gradients(images, rows)
+        weight = _like(weights[step], problem.inputs)
+        total.index_add_(0, rows.to(total.device), weight * gradients.to(total.dtype))
+
+    problem.chunks.run(len(problem) * steps, add)
+    values = total * (problem.inputs - start)
+    gap = values.flatten(1).sum(1) - (scores - start_scores)
+    return Result(
+        values, {"scores": scores, "baseline_scores": start_scores, "completeness_gap": gap, "steps": steps}
+    )
+
+
+def smoothgrad(problem: Problem, *, samples: int = 50, noise: float = 0.15, absolute: bool = False) -> Result:
+    """Return the mean gradient of noisy copies of the input (Smilkov et al., 2017, arXiv:1706.03825).
+
+    Parameters
+    ----------
+    problem : Problem
+        With inputs ``(n, ...)``.
+    samples : int
+        The number of noisy copies. All examples get the same noise, each on its own scale.
+    noise : float
+        The noise's standard deviation, as a share of the input's range of values.
+    absolute : bool
+        Whether the mean is one of absolute gradients.
+
+    Returns
+    -------
+    Result
+        Values of the inputs' shape; in the details the scores ``(n,)`` of the inputs without noise.
+
+    Raises
+    ------
+    InputError
+        If there is no sample, or the noise is negative.
+    """
+    check_count("samples", samples)
+    if not 0 <= noise < float("inf"):
+        raise InputError(f"noise {noise}: expected a share of the input's range, at least 0")
+    scores = problem.clean_scores()
+    flat = problem.inputs.flatten(1)
+    deviation = _like(noise * (flat.amax(1) - flat.amin(1)), problem.inputs)
+    total = torch.zeros_like(problem.inputs, dtype=problem.precise)
+
+    # Sample by sample over the examples, so that a pass needs few of the noises at once.
+    def add(pairs: Tensor) -> None:
+        sample, rows = pairs // len(problem), pairs % len(problem)
+        drawn = {int(s): _noise(problem, int(s)) for s in sample.unique()}
+        noises = torch.stack([drawn[int(s)] for s in sample])
+        _, gradients = problem.gradients(problem.inputs[rows] + deviation[rows] * noises, rows)
+        gradients = gradients.abs() if absolute else gradients
+        total.index_add_(0, rows.to(total.device), gradients.to(total.dtype))
+
+    problem.chunks.run(len(problem) * samples, add)
+    return Result(total / samples, {"scores": scores, "samples": samples})
+
+
+def _clean_gradients(problem: Problem, combine: Callable[[Tensor, Tensor], Tensor]) -> Result:
+    """Apply `combine` to the inputs and their gradients; a single pass settles the targets as well."""
+
+    def work(rows: Tensor) -> tuple[Tensor, Tensor]:
+        images = problem.inputs[rows]
+        scores, gradients = problem.gradients(images, rows, clean=True)
+        return scores, combine(images, gradients)
+
+    scores, values = zip(*problem.chunks.run(len(problem), work), strict=True)
+    return Result(torch.cat(values), {"scores": torch.cat(scores)})
+
+
+def _rectified(problem: Problem, *, guided: bool) -> Result:
+    with RectifiedGradients(guided) as rectifiers:
+        result = _clean_gradients(problem, lambda images, gradients: gradients)
+    if not rectifiers.met:
+        raise InputError("model: applies no ReLU or ReLU6; the method expects one that does")
+    return result
+
+
+def _quadrature(steps: int, rule: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return places in 0 … 1 and their weights, ``(steps,)`` each."""
+    check_count("steps", steps)
+    if rule == "midpoint":
+        return (np.arange(steps) + 0.5) / steps, np.full(steps, 1 / steps)
+    if rule == "gauss-legendre":
+        places, weights = np.polynomial.legendre.leggauss(steps)
+        return (1 + places) / 2, weights / 2
+    raise InputError(f"rule {rule!r}: expected gauss-legendre or midpoint")
+
+
+def _noise(problem: Problem, sample: int) -> Tensor:
+    # Drawn on the CPU, so that it is the same on every device.
+    generator = torch_generator(problem.seed, "smoothgrad", sample)
+    shape = problem.inputs.shape[1:]
+    return torch.randn(shape, generator=generator).to(problem.inputs.device, problem.inputs.dtype)
+
+
+def _like(numbers: Tensor, images: Tensor) -> Tensor:
+    """Give numbers ``(m,)`` the axes of images ``(m, ...)``."""
+    return numbers.reshape(-1, *[1] * (images.ndim - 1))

@@ -1,0 +1,165 @@
+"""Everything that is done to a user's model while it is explained, in one place that undoes it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from interpretkit.errors import InputError
+from interpretkit.training.seeds import derive_seed
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# Of the convolutions in the order in which they were registered, so many are taken for candidates to run last.
+LIKELY_LAST = 6
+
+
+@contextmanager
+def instrumented(model: nn.Module, seed: int) -> Iterator[None]:
+    """Prepare a model for explanation, and put it back as it was, also after an exception.
+
+    Within the block every module is in evaluation mode and every parameter frozen, gradients are recorded
+    whatever the caller's mode is, and the global random numbers follow `seed`. Afterwards the ``training`` and
+    ``requires_grad`` flags and the states of the random generators are those found. No ``.grad`` is written:
+    gradients are to be asked for with :func:`torch.autograd.grad`.
+
+    Parameters
+    ----------
+    model : Module
+        Neither copied nor replaced. It may not be used by another thread meanwhile.
+    seed : int
+        For models that draw random numbers even in evaluation mode.
+
+    Raises
+    ------
+    InputError
+        If the model was built under ``torch.inference_mode``, which bars gradients for good.
+    """
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise InputError("model: built under torch.inference_mode; expected one that gradients can pass")
+    # The flags are set one by one, because a module's own train() may do more than set its flag.
+    training = [module for module in model.modules() if module.training]
+    # Frozen weights let convolutions forget their inputs, which halves the memory.
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.random.fork_rng(devices))
+        try:
+            for module in training:
+                module.training = False
+            for parameter in trainable:
+                parameter.requires_grad_(False)
+            torch.manual_seed(derive_seed(seed, "model"))
+            yield
+        finally:
+            for module in training:
+                module.training = True
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+
+
+def find_layer(model: nn.Module, name: str) -> nn.Module:
+    """Return the module of a dotted name, such as ``layer4.1.conv2``.
+
+    Raises
+    ------
+    InputError
+        If there is none; the nearest names are listed.
+    """
+    modules = {key: module for key, module in model.named_modules(remove_duplicate=False) if key}
+    if name in modules:
+        return modules[name]
+    nearest = difflib.get_close_matches(str(name), modules, n=5, cutoff=0.4)
+    kind = "the nearest are" if nearest else "there are"
+    some = nearest or [*list(modules)[:8], *(["…"] if len(modules) > 8 else [])]
+    raise InputError(
+        f"layer {name!r}: the model has none of that name; {kind} {', '.join(some) or 'no layers'}"
+    )
+
+
+class LayerTap:
+    """Cuts the computation at a layer's output, so that gradients start there.
+
+    The output is replaced by a copy of a leaf. What follows may change the copy in place, as a ReLU does, and the
+    kept activation stays that of the layer. Nothing below the layer takes part in the backward pass. Of a layer
+    that runs several times in a pass, the last run counts.
+
+    Parameters
+    ----------
+    cut : iterable of str
+        The layers to cut at, of those that are watched.
+
+    Attributes
+    ----------
+    cut : set of str
+        The same; may be changed between passes.
+    name : str or None
+        The last layer that was cut at in a forward pass.
+    activation : Tensor or None
+        Its output, a leaf.
+    last : str or None
+        The last layer that was met, cut at or not.
+    """
+
+    def __init__(self, cut: Iterable[str]) -> None:
+        self.cut = set(cut)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the last pass."""
+        self.name: str | None = None
+        self.last: str | None = None
+        self.activation: Tensor | None = None
+
+    def watch(self, name: str, module: nn.Module, *, maps_only: bool) -> RemovableHandle:
+        """Watch a layer until the handle is removed; with `maps_only` it is not met unless it gives a map."""
+
+        def hook(module: nn.Module, arguments: Any, output: Any) -> Tensor | None:
+            if not isinstance(output, Tensor):
+                raise InputError(f"layer {name!r}: gives a {type(output).__name__}; expected one tensor")
+            if maps_only and output[0, 0].numel() < 2:
+                return None
+            self.last = name
+            if name not in self.cut:
+                return None
+            kept = output.detach()
+            # Others may hold what a layer gives, but for a convolution's output, which is new.
+            kept = kept if isinstance(module, CONVOLUTIONS) else kept.clone()
+            self.name, self.activation = name, kept.requires_grad_()
+            return self.activation.clone()
+
+        return module.register_forward_hook(hook)
+
+
+@contextmanager
+def tapped(model: nn.Module, layer: str | None) -> Iterator[LayerTap]:
+    """Tap a layer; without a name all convolutions are watched, and those cut at that may be the last to run.
+
+    Raises
+    ------
+    InputError
+        If the model has no layer of that name, or no convolution.
+    """
+    if layer is not None:
+        chosen = [(layer, find_layer(model, layer))]
+    else:
+        chosen = [
+            (name, module) for name, module in model.named_modules() if isinstance(module, CONVOLUTIONS)
+        ]
+        if not chosen:
+            raise InputError(
+                "layer: the model has no convolution to take by default; expected a layer's name"
+            )
+    # Only a pass tells the order, and a second one costs more than a few cuts; but early maps are large to copy.
+    tap = LayerTap(name for name, _ in chosen[-LIKELY_LAST:])
+    with ExitStack() as stack:
+        for name, module in chosen:
+            stack.callback(tap.watch(name, module, maps_only=layer is None).remove)
+        yield tap

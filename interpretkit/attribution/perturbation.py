@@ -1,0 +1,400 @@
+"""Methods that change the input and watch the score."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from interpretkit.attribution.batching import check_count
+from interpretkit.attribution.problem import Baseline, Problem, Result
+from interpretkit.errors import InputError
+from interpretkit.training.seeds import derive_seed, numpy_generator, torch_generator
+
+
+def occlusion(
+    problem: Problem,
+    *,
+    window: int | Sequence[int] | None = None,
+    stride: int | Sequence[int] | None = None,
+    baseline: Baseline = 0.0,
+) -> Result:
+    """Return how much the score drops when a window is covered (Zeiler and Fergus, 2014, arXiv:1311.2901).
+
+    Parameters
+    ----------
+    problem : Problem
+        With inputs ``(n, channels, ...)``.
+    window : int or sequence of int, optional
+        The window's sides; by default a seventh of the input's.
+    stride : int or sequence of int, optional
+        How far the window moves; by default half its sides. At the far edges windows are cut off.
+    baseline : number or array
+        What covers; broadcasts to the inputs.
+
+    Returns
+    -------
+    Result
+        Values ``(n, 1, ...)``: the mean drop over the windows that cover a position. In the details the scores
+        ``(n,)`` and the number of ``windows``, each of which costs one forward pass of an example.
+
+    Raises
+    ------
+    InputError
+        If the window does not fit into the inputs, or its steps leave gaps.
+    """
+    size = _space(problem)
+    sides = _per_axis("window", window if window is not None else [round(s / 7) or 1 for s in size], size)
+    steps = _per_axis("stride", stride if stride is not None else [s // 2 or 1 for s in sides], size)
+    for side, step, extent in zip(sides, steps, size, strict=True):
+        if side > extent:
+            raise InputError(f"window {side}: the inputs are {extent} wide; expected at most that")
+        if step > side:
+            raise InputError(f"stride {step}: leaves gaps between windows of {side}; expected at most that")
+    starts = [
+        range(0, step * (math.ceil((extent - side) / step) + 1), step)
+        for side, step, extent in zip(sides, steps, size, strict=True)
+    ]
+    windows = [
+        tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))
+        for corner in itertools.product(*starts)
+    ]
+    cover = problem.baseline(baseline)
+    scores = problem.clean_scores()
+    total = torch.zeros(len(problem), *size, dtype=problem.precise, device=problem.inputs.device)
+
+    def work(pairs: Tensor) -> None:
+        rows, places = pairs // len(windows), [windows[int(p)] for p in pairs % len(windows)]
+        images = problem.inputs[rows]
+        for image, row, place in zip(images, rows, places, strict=True):
+            image[:, *place] = cover[int(row)][:, *place]
+        drops = scores[rows] - problem.scores(images, rows).to(problem.precise)
+        for row, place, drop in zip(rows, places, drops, strict=True):
+            total[int(row)][place] += drop
+
+    problem.chunks.run(len(problem) * len(windows), work)
+    covered = torch.zeros_like(total[0])
+    for place in windows:
+        covered[place] += 1
+    return Result((total / covered)[:, None], {"scores": scores, "windows": len(windows)})
+
+
+def rise(
+    problem: Problem, *, samples: int = 1000, cells: int = 7, keep: float = 0.5, probabilities: bool = True
+) -> Result:
+    """Return RISE (Petsiuk, Das and Saenko, 2018, arXiv:1806.07421): the mean of random masks, weighted by scores.
+
+    Parameters
+    ----------
+    problem : Problem
+        With inputs ``(n, channels, height, width)``. All examples get the same masks.
+    samples : int
+        The number of masks, each of which costs one forward pass of an example.
+    cells : int
+        The masks' coarse grid has so many cells on a side.
+    keep : float
+        The chance that a cell is left to be seen.
+    probabilities : bool
+        Whether softmax turns the model's outputs into probabilities first, as in the article.
+
+    Returns
+    -------
+    Result
+        Values ``(n, 1, height, width)``; in the details the scores ``(n,)`` of the whole inputs.
+
+    Raises
+    ------
+    InputError
+        If an option is out of its range or the inputs are not images.
+    """
+    size = _space(problem, dimensions=2)
+    check_count("samples", samples, 1)
+    check_count("cells", cells, 1)
+    if not 0 < keep < 1:
+        raise InputError(f"keep {keep}: expected a chance between 0 and 1")
+    scores = problem.clean_scores(probabilities=probabilities)
+    total = torch.zeros(len(problem), 1, *size, dtype=problem.precise, device=problem.inputs.device)
+
+    # Sample by sample over the examples, so that each mask is made once for all of them.
+    def work(pairs: Tensor) -> None:
+        drawn, rows = pairs // len(problem), pairs % len(problem)
+        made = {int(s): _smooth_mask(problem, int(s), size, cells, keep) for s in drawn.unique()}
+        masks = torch.stack([made[int(s)] for s in drawn])
+        images = problem.inputs[rows] * masks.to(problem.inputs.dtype)
+        found = problem.scores(images, rows, probabilities=probabilities).to(problem.precise)
+        total.index_add_(0, rows.to(total.device), found[:, None, None, None] * masks)
+
+    problem.chunks.run(len(problem) * samples, work)
+    return Result(total / (samples * keep), {"scores": scores, "samples": samples})
+
+
+def lime(
+    problem: Problem,
+    *,
+    samples: int = 1000,
+    segments: NDArray[np.integer] | Tensor | None = None,
+    kernel_width: float = 0.25,
+    ridge: float = 1.0,
+    probabilities: bool = True,
+) -> Result:
+    """Return LIME (Ribeiro, Singh and Guestrin, 2016, arXiv:1602.04938): a linear model of segments left out.
+
+    Parameters
+    ----------
+    problem : Problem
+        With inputs ``(n, channels, height, width)``. Examples with equally many segments get the same samples.
+    samples : int
+        How often segments are left out at random, the first time none; each costs one forward pass of an example.
+        A segment left out is filled with its mean colour.
+    segments : array of int, (height, width) or (n, height, width), optional
+        The segment of each pixel; by default found by quickshift with kernel 4, distance 200 and ratio 0.2.
+    kernel_width : float
+        Samples count by ``sqrt(exp(-d² / kernel_width²))``, where ``d`` is the cosine distance to the whole image.
+    ridge : float
+        The penalty on the squares of the linear model's weights.
+    probabilities : bool
+        Whether softmax turns the model's outputs into probabilities first, as in the article.
+
+    Returns
+    -------
+    Result
+        Values ``(n, 1, height, width)``: the weight of each pixel's segment. In the details the scores ``(n,)``,
+        the ``segments`` ``(n, height, width)``, numbered from 0, and ``r2`` ``(n,)``, the linear model's weighted
+        coefficient of determination.
+
+    Raises
+    ------
+    InputError
+        If an option is out of its range, the inputs are not images, or the segments have another shape.
+    """
+    size = _space(problem, dimensions=2)
+    check_count("samples", samples, 2)
+    if not (kernel_width > 0 and ridge >= 0):
+        raise InputError(
+            f"kernel_width {kernel_width}, ridge {ridge}: expected a width above 0 and a penalty of at least 0"
+        )
+    labels = _segments(problem, segments)
+    choices = [_choices(problem.seed, samples, int(own.max()) + 1) for own in labels]
+    fills = torch.stack(
+        [_mean_colours(image, own) for image, own in zip(problem.inputs, labels, strict=True)]
+    )
+    scores = problem.clean_scores(probabilities=probabilities)
+
+    def work(pairs: Tensor) -> Tensor:
+        rows, drawn = pairs // samples, pairs % samples
+        kept = torch.stack(
+            [choices[row][sample][labels[row]] for row, sample in zip(rows, drawn, strict=True)]
+        )
+        images = torch.where(kept[:, None].to(fills.device), problem.inputs[rows], fills[rows])
+        return problem.scores(images, rows, probabilities=probabilities).to(problem.precise)
+
+    found = torch.cat(problem.chunks.run(len(problem) * samples, work)).reshape(len(problem), samples)
+    maps, r2 = [], []
+    for own, chosen, answers in zip(labels, choices, found.double().cpu().numpy(), strict=True):
+        weights, fit = _fit(chosen.numpy(), answers, kernel_width, ridge)
+        maps.append(torch.from_numpy(weights)[own])
+        r2.append(fit)
+    values = torch.stack(maps).reshape(len(problem), 1, *size)
+    return Result(values, {"scores": scores, "segments": labels, "r2": np.array(r2), "samples": samples})
+
+
+def meaningful_perturbation(
+    problem: Problem,
+    *,
+    iterations: int = 300,
+    rate: float = 0.1,
+    sparsity: float = 1e-4,
+    smoothness: float = 1e-2,
+    power: float = 3.0,
+    coarseness: int = 8,
+    mask_blur: float = 5.0,
+    image_blur: float = 10.0,
+    jitter: int = 4,
+    probabilities: bool = True,
+) -> Result:
+    """Return the smallest smooth region whose blurring takes the score away (Fong and Vedaldi, 2017, arXiv:1704.03296).
+
+    A coarse mask is optimised with Adam: score + sparsity · Σ|1 − m| + smoothness · Σ|∇m|^power.
+
+    Parameters
+    ----------
+    problem : Problem
+        With inputs ``(n, channels, height, width)``.
+    iterations : int
+        Of the optimisation; each costs a forward and a backward pass.
+    rate : float
+        Adam's learning rate.
+    sparsity, smoothness, power : float
+        The weights of the penalties, and the power of the second.
+    coarseness : int
+        A cell of the mask is so many pixels wide.
+    mask_blur, image_blur : float
+        Standard deviations, in pixels, of the Gaussians that smooth the upsampled mask and that take the image's
+        content away.
+    jitter : int
+        The image is shifted by up to so many pixels under the mask, anew in each iteration.
+    probabilities : bool
+        Whether softmax turns the model's outputs into probabilities first, as in the article.
+
+    Returns
+    -------
+    Result
+        Values ``(n, 1, height, width)`` in 0 … 1, one where the content is taken away. In the details the scores
+        ``(n,)`` and the ``perturbed_scores`` ``(n,)`` at the end.
+
+    Raises
+    ------
+    InputError
+        If an option is out of its range or the inputs are not images.
+    """
+    size = _space(problem, dimensions=2)
+    check_count("iterations", iterations, 1)
+    check_count("coarseness", coarseness, 1)
+    check_count("jitter", jitter, 0)
+    if min(rate, mask_blur, image_blur) <= 0 or min(sparsity, smoothness) < 0 or power < 1:
+        raise InputError(
+            "rate, mask_blur, image_blur: expected above 0; sparsity, smoothness at least 0; power at least 1"
+        )
+    coarse = tuple(math.ceil(extent / coarseness) for extent in size)
+    generator = numpy_generator(problem.seed, "meaningful_perturbation")
+    shifts = generator.integers(0, jitter + 1, size=(iterations, 2)).tolist()
+
+    def fine(mask: Tensor) -> Tensor:
+        upsampled = F.interpolate(mask.clamp(0, 1), tuple(size), mode="bilinear")
+        return _blur(upsampled, mask_blur)
+
+    def work(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        images = problem.inputs[rows]
+        scores = problem.scores(images.clone(), rows, clean=True, probabilities=probabilities)
+        blurred = _blur(images.to(problem.precise), image_blur)
+        mask = torch.full((len(rows), 1, *coarse), 0.5, dtype=problem.precise, device=images.device)
+        mask.requires_grad_()
+        optimizer = torch.optim.Adam([mask], lr=rate)
+
+        def perturbed(shift: Sequence[int]) -> Tensor:
+            keep = fine(mask)
+            moved, filling = (image.roll(tuple(shift), (2, 3)) for image in (images, blurred))
+            return (keep * moved + (1 - keep) * filling).to(images.dtype)
+
+        for shift in shifts:
+            score = problem.traced_scores(perturbed(shift), rows, probabilities=probabilities)
+            steps = [mask.diff(dim=axis).abs() ** power for axis in (2, 3)]
+            penalty = sparsity * (1 - mask).abs().sum() + smoothness * sum(step.sum() for step in steps)
+            (of_penalty,) = torch.autograd.grad(penalty, mask)
+            mask.grad = problem.differentiate(score, mask, "the inputs") + of_penalty
+            optimizer.step()
+            with torch.no_grad():
+                mask.clamp_(0, 1)
+        with torch.no_grad():
+            remaining = problem.scores(perturbed((0, 0)), rows, probabilities=probabilities)
+            return scores, remaining, 1 - fine(mask)
+
+    scores, remaining, maps = zip(*problem.chunks.run(len(problem), work), strict=True)
+    return Result(torch.cat(maps), {"scores": torch.cat(scores), "perturbed_scores": torch.cat(remaining)})
+
+
+def _space(problem: Problem, dimensions: int | None = None) -> torch.Size:
+    """Return the inputs' extents after example and channel."""
+    size = problem.inputs.shape[2:]
+    if len(size) != dimensions if dimensions else not size:
+        raise InputError(
+            f"inputs: have shape {tuple(problem.inputs.shape)}; expected (n, channels, height, width)"
+        )
+    return size
+
+
+def _per_axis(name: str, value: int | Sequence[int], size: torch.Size) -> list[int]:
+    values = [value] * len(size) if isinstance(value, int) else [int(v) for v in value]
+    if len(values) != len(size) or min(values) < 1:
+        raise InputError(f"{name} {value}: expected one or {len(size)} whole numbers above 0")
+    return values
+
+
+def _smooth_mask(problem: Problem, sample: int, size: torch.Size, cells: int, keep: float) -> Tensor:
+    """Return a mask ``(1, height, width)``: a random grid, enlarged smoothly and cropped at a random place."""
+    generator = torch_generator(problem.seed, "rise", sample)
+    grid = (torch.rand(1, 1, cells, cells, generator=generator) < keep).to(problem.precise)
+    cell = [math.ceil(extent / cells) for extent in size]
+    mask = F.interpolate(grid, tuple((cells + 1) * c for c in cell), mode="bilinear")
+    down, right = (int(torch.randint(c, (), generator=generator)) for c in cell)
+    return mask[0, :, down : down + size[0], right : right + size[1]].to(problem.inputs.device)
+
+
+def _segments(problem: Problem, given: NDArray[np.integer] | Tensor | None) -> Tensor:
+    """Return the segments ``(n, height, width)`` on the CPU, numbered from 0 without a gap."""
+    shape = (len(problem), *problem.inputs.shape[2:])
+    if given is None:
+        labels = [_quickshift(image.double().cpu().numpy(), problem.seed) for image in problem.inputs]
+    else:
+        array = np.asarray(given.cpu() if isinstance(given, Tensor) else given)
+        if array.shape not in (shape, shape[1:]) or not np.issubdtype(array.dtype, np.integer):
+            raise InputError(
+                f"segments: have shape {array.shape} and type {array.dtype}; expected whole numbers "
+                f"{shape[1:]} or {shape}"
+            )
+        labels = list(np.broadcast_to(array, shape))
+    numbered = [np.unique(own, return_inverse=True)[1].reshape(shape[1:]) for own in labels]
+    return torch.from_numpy(np.stack(numbered).astype(np.int64))
+
+
+def _quickshift(image: NDArray[np.float64], seed: int) -> NDArray[np.integer]:
+    from skimage.segmentation import quickshift
+
+    # Quickshift's distances are meant for values from 0 to 1, which normalised inputs are not.
+    scaled = (image - image.min()) / (np.ptp(image) or 1.0)
+    return quickshift(
+        scaled.transpose(1, 2, 0),
+        kernel_size=4,
+        max_dist=200,
+        ratio=0.2,
+        convert2lab=len(image) == 3,
+        rng=derive_seed(seed, "quickshift") % 2**32,
+    )
+
+
+def _choices(seed: int, samples: int, count: int) -> Tensor:
+    """Return which of the segments each sample keeps ``(samples, count)``; the first keeps all."""
+    kept = numpy_generator(seed, "lime").integers(0, 2, size=(samples, count)).astype(bool)
+    kept[0] = True
+    return torch.from_numpy(kept)
+
+
+def _mean_colours(image: Tensor, labels: Tensor) -> Tensor:
+    """Return an image ``(channels, height, width)`` whose segments have their mean colour."""
+    flat = labels.flatten().to(image.device)
+    count = torch.bincount(flat)
+    precise = torch.promote_types(image.dtype, torch.float32)
+    sums = torch.zeros(len(image), len(count), dtype=precise, device=image.device)
+    sums.index_add_(1, flat, image.flatten(1).to(precise))
+    return (sums / count)[:, flat].reshape(image.shape).to(image.dtype)
+
+
+def _fit(
+    kept: NDArray[np.bool_], answers: NDArray[np.float64], width: float, ridge: float
+) -> tuple[NDArray[np.float64], float]:
+    """Return the weights ``(segments,)`` of a weighted ridge regression, and its coefficient of determination."""
+    from sklearn.linear_model import Ridge
+
+    # The cosine of a 0/1 vector and the vector of ones is the root of its share of ones.
+    distance = 1 - np.sqrt(kept.mean(axis=1))
+    weight = np.sqrt(np.exp(-(distance**2) / width**2))
+    features = kept.astype(np.float64)
+    model = Ridge(alpha=ridge).fit(features, answers, sample_weight=weight)
+    return np.asarray(model.coef_), float(model.score(features, answers, sample_weight=weight))
+
+
+def _blur(images: Tensor, deviation: float) -> Tensor:
+    """Return images ``(m, channels, height, width)`` smoothed by a Gaussian, the border repeated outwards."""
+    radius = math.ceil(3 * deviation)
+    places = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+    kernel = torch.exp(-(places**2) / (2 * deviation**2))
+    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
+    padded = F.pad(images, (radius, radius, radius, radius), mode="replicate")
+    across = F.conv2d(padded, kernel, groups=images.shape[1])
+    return F.conv2d(across, kernel.transpose(2, 3), groups=images.shape[1])

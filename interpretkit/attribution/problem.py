@@ -1,0 +1,191 @@
+"""A model, inputs and targets, and the questions that methods ask of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from interpretkit.attribution.batching import Chunks
+from interpretkit.attribution.instrumentation import LayerTap
+from interpretkit.attribution.target import TargetScores
+from interpretkit.errors import InputError
+
+# What inputs are replaced by where they are taken away: a number, or values that broadcast to one or all inputs.
+Baseline = float | ArrayLike | Tensor
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a method found: values ``(n, ...)``, and how they came about."""
+
+    values: Tensor
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A model whose outputs for some inputs are to be explained.
+
+    Attributes
+    ----------
+    model : Module
+        Within :func:`~interpretkit.attribution.instrumentation.instrumented`.
+    inputs : Tensor, (n, ...)
+        On the model's device and of its precision.
+    target : TargetScores
+        Which output is explained.
+    chunks : Chunks
+        How many images go through the model at once.
+    seed : int
+        Of all randomness. What is drawn must not depend on an example's place in the batch.
+    layer : str or None
+        The layer that was asked for.
+    """
+
+    model: nn.Module
+    inputs: Tensor
+    target: TargetScores
+    chunks: Chunks
+    seed: int
+    layer: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def precise(self) -> torch.dtype:
+        """The precision in which sums are kept: that of the inputs, but at least single."""
+        return torch.promote_types(self.inputs.dtype, torch.float32)
+
+    def scores(
+        self, images: Tensor, rows: Tensor, *, clean: bool = False, probabilities: bool = False
+    ) -> Tensor:
+        """Return the score ``(m,)`` of each image ``(m, ...)``, without gradients.
+
+        Parameters
+        ----------
+        images : Tensor, (m, ...)
+            Inputs, perturbed or not.
+        rows : Tensor of int, (m,)
+            The example that each belongs to.
+        clean : bool
+            Whether they are the unperturbed inputs, which settle the targets.
+        probabilities : bool
+            Whether the outputs are logits whose softmax is to be scored. Outputs that a function scores, and
+            single ones, are left as they are.
+        """
+        with torch.no_grad():
+            return self.traced_scores(images, rows, clean=clean, probabilities=probabilities)
+
+    def clean_scores(self, *, probabilities: bool = False) -> Tensor:
+        """Return the scores ``(n,)`` of the inputs as they are, and settle the targets by them."""
+
+        def work(rows: Tensor) -> Tensor:
+            return self.scores(self.inputs[rows], rows, clean=True, probabilities=probabilities)
+
+        return torch.cat(self.chunks.run(len(self), work)).to(self.precise)
+
+    def gradients(self, images: Tensor, rows: Tensor, *, clean: bool = False) -> tuple[Tensor, Tensor]:
+        """Return scores ``(m,)`` and their gradients ``(m, ...)`` by the images; see :meth:`scores`.
+
+        Raises
+        ------
+        InputError
+            If the scores do not depend on the images in a way that can be differentiated.
+        """
+        leaf = images.detach().requires_grad_()
+        # A copy, because the model may change its input in place, which a leaf forbids.
+        scores = self.traced_scores(leaf.clone(), rows, clean=clean)
+        return scores.detach(), self.differentiate(scores, leaf, "the inputs")
+
+    def layer_gradients(
+        self, tap: LayerTap, images: Tensor, rows: Tensor, *, clean: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scores ``(m,)``, a layer's activations and the scores' gradients by them; see :meth:`scores`.
+
+        Raises
+        ------
+        InputError
+            If the layer does not run, or the scores do not depend on it.
+        """
+        tap.clear()
+        # Copies, because the model may change its input in place, and a second pass may be needed.
+        scores = self.traced_scores(images.clone(), rows, clean=clean)
+        if tap.last is not None and tap.last != tap.name:
+            tap.cut = {tap.last}
+            scores = self.traced_scores(images.clone(), rows, clean=clean)
+        if tap.activation is None:
+            raise InputError(
+                f"layer {self.layer!r}: does not run in the model's forward pass"
+                if self.layer
+                else "layer: no convolution with more than one position runs; expected a layer's name"
+            )
+        gradients = self.differentiate(scores, tap.activation, f"layer {tap.name!r}")
+        return scores.detach(), tap.activation.detach(), gradients
+
+    def baseline(self, value: Baseline) -> Tensor:
+        """Return a baseline in the inputs' shape ``(n, ...)``.
+
+        Raises
+        ------
+        InputError
+            If it does not broadcast to the inputs, or is not finite.
+        """
+        given = torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value))
+        given = given.detach().to(self.inputs.device, self.inputs.dtype)
+        try:
+            baseline = given.expand_as(self.inputs)
+        except RuntimeError as error:
+            raise InputError(
+                f"baseline: has shape {tuple(given.shape)}; expected a number, or an array that broadcasts to "
+                f"{tuple(self.inputs.shape)}"
+            ) from error
+        if not bool(given.isfinite().all()):
+            raise InputError("baseline: holds NaN or infinite values; expected finite ones")
+        return baseline
+
+    def traced_scores(
+        self, images: Tensor, rows: Tensor, *, clean: bool = False, probabilities: bool = False
+    ) -> Tensor:
+        """Return scores ``(m,)`` that remember how they came about; see :meth:`scores`."""
+        outputs = self.model(images)
+        if not isinstance(outputs, Tensor):
+            raise InputError(
+                f"model: gives a {type(outputs).__name__}; expected one tensor (wrap it in a module that returns "
+                "its logits)"
+            )
+        if outputs.ndim == 0 or len(outputs) != len(images):
+            raise InputError(
+                f"model: gives outputs of shape {tuple(outputs.shape)} for {len(images)} images; "
+                "expected a row for each"
+            )
+        if clean:
+            self.target.resolve(outputs, rows)
+        if probabilities and self.target.function is None and outputs.ndim == 2 and outputs.shape[1] > 1:
+            outputs = outputs.softmax(1)
+        return self.target.pick(outputs, rows)
+
+    @staticmethod
+    def differentiate(scores: Tensor, leaf: Tensor, by: str) -> Tensor:
+        """Return the gradient of each score ``(m,)`` by its own part of a leaf ``(m, ...)``.
+
+        Raises
+        ------
+        InputError
+            If there is no path between them; `by` says what the leaf is.
+        """
+        gradient = None
+        if scores.requires_grad:
+            # Each score depends on its own image alone, so the sum's gradient holds the gradients of all.
+            (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
+        if gradient is None:
+            raise InputError(
+                f"target: no gradient passes from the score to {by}; expected a differentiable path"
+            )
+        return gradient
