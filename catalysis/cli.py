@@ -235,12 +235,9 @@ def fingerprint(
     (arrows directed by elements), and the ligand channel; bars.csv lists every bar of the first site with the
     atoms on a cycle that carries it.
     """
-    import numpy as np
-
-    from catalysis.figures import barcode_sheet
-    from catalysis.fingerprints import bars_with_atoms, fingerprints
+    from catalysis.fingerprints import fingerprints
+    from catalysis.reports import bar_table, fingerprint_report
     from interpretkit.results import run_folder
-    from interpretkit.visualization.report import Report
 
     sites = load_sites(structures, energy_key=energy_key, facet=facet, kind=kind)
     arguments = {
@@ -258,67 +255,16 @@ def fingerprint(
             properties=properties,
         )
         run.save_arrays("fingerprints.npz", **found.arrays())
-        classes = sorted(set(found.site_classes))
-        rows = []
-        for name in classes:
-            members = np.flatnonzero(np.array(found.site_classes) == name)
-            mean = found.coordination[members].mean((0, 2))
-            rows.append(
-                {
-                    "class": name,
-                    "sites": len(members),
-                    "metals": float(np.mean([len(sites[k]) for k in members])),
-                    **{f"mean β{d}": float(mean[d]) for d in range(3)},
-                }
-            )
-        report = Report(
-            "Fingerprints of sites",
-            f"{len(sites)} sites of {len(classes)} classes as Betti curves and elements by slot.",
+        run.save_table("bars.csv", bar_table(sites[0]))
+        report = fingerprint_report(
+            sites, found, command=f"interpretkit catalyst fingerprint {structures}", data=files, out=out
         )
-        aligned = int(found.ligands.aligned.sum())
-        report.add_numbers(
-            {
-                "sites": len(sites),
-                "classes": len(classes),
-                "matched to a template": (aligned, "the others go by zone and rank of distance"),
-            }
-        )
-        report.add_section(
-            "From structure to fingerprint",
-            "A site is a digraph whose arrows are bonds weighted by their length. As the threshold grows, components "
-            "merge (β0), loops open and close (β1), voids appear (β2).",
-        )
-        for name in classes[:4]:
-            index = found.site_classes.index(name)
-            site = sites[index]
-            bars = bars_with_atoms(site)
-            figure = barcode_sheet(site, bars, found.grid, found.coordination[index])
-            report.add_figures(
-                (figure, f"Site {found.site_ids[index]}: seen from above, barcode, Betti curves.")
-            )
-            if name == classes[0]:
-                run.save_table(
-                    "bars.csv",
-                    [
-                        {
-                            "dimension": bar.dimension,
-                            "birth_angstrom": bar.birth_angstrom,
-                            "death_angstrom": bar.death_angstrom,
-                            "atoms": " ".join(map(str, bar.atoms)),
-                            "elements": " ".join(bar.elements),
-                        }
-                        for bar in bars
-                    ],
-                )
-        report.add_section(
-            "By class", table=rows, table_caption="Betti numbers averaged over the thresholds."
-        )
-        report.add_next_step(
-            "Read the arrays in Python:", f"numpy.load('{out / 'fingerprints.npz'}')['coordination']"
-        )
-        report.set_provenance(f"interpretkit catalyst fingerprint {structures}", data=files)
         report.save(run.path("report.html"))
-        run.summary.update(n_sites=len(sites), n_classes=len(classes), n_aligned=aligned)
+        run.summary.update(
+            n_sites=len(sites),
+            n_classes=len(set(found.site_classes)),
+            n_aligned=int(found.ligands.aligned.sum()),
+        )
     return {**run.summary, "out": out}
 
 
@@ -417,6 +363,7 @@ def evaluate(
     quick: Quick = False,
     out: Out = Path("evaluation"),
     seed: Seed = 0,
+    device: Device = "auto",
     quiet: Quiet = False,
 ) -> dict[str, Any]:
     """Measure teacher, VAE head and baseline on sites that they have not seen.
@@ -425,10 +372,11 @@ def evaluate(
     contact elements, linear), rmse_ev, r2, n_train, n_test and per_class.
     """
     from catalysis.evaluation import evaluate as measure
+    from catalysis.reports import evaluation_report
     from interpretkit.results import run_folder
-    from interpretkit.visualization import parity
-    from interpretkit.visualization.report import Report
+    from interpretkit.training import resolve_device
 
+    chosen_device = str(resolve_device(device))
     _check_positive(jobs, "--jobs")
     if geometry not in ("ideal", "relaxed"):
         raise InputError(f"--geometry: {geometry!r}; expected ideal or relaxed")
@@ -451,48 +399,20 @@ def evaluate(
             seed=seed,
             quick=quick,
             jobs=jobs,
+            device=chosen_device,
             quiet=quiet,
         )
         predictions = found.pop("predictions")
         run.save_table("predictions.csv", predictions)
-        report = Report(
-            "Errors on unseen sites",
-            f"{found['n_test']} sites, "
-            + ("a test set of their own." if test_sites else f"{folds} folds by {group_by}."),
+        report = evaluation_report(
+            found,
+            predictions,
+            split="a test set of their own" if test_sites else f"{folds} folds by {group_by}",
+            command=f"interpretkit catalyst evaluate --train {train_sites}"
+            + (f" --test {test_sites}" if test_sites else f" --folds {folds} --group-by {group_by}"),
+            seed=seed,
+            data=files,
         )
-        report.add_numbers(
-            {
-                "teacher": (f"{found['mae_ev']:.3f} eV", "mean absolute error; ranks designs"),
-                "head of the VAE": (
-                    "unknown" if found["vae_mae_ev"] is None else f"{found['vae_mae_ev']:.3f} eV",
-                    "mean absolute error; proposes designs",
-                ),
-                "baseline": (f"{found['baseline_mae_ev']:.3f} eV", "class and contact elements, linear"),
-            }
-        )
-        report.add_section(
-            "Teacher against given energies",
-            f"Inputs: {found['inputs']}.",
-            figures=[
-                (
-                    parity(
-                        predictions["true_ev"],
-                        predictions["teacher_ev"],
-                        groups=[name.split("_")[0] for name in predictions["site_class"]],
-                        uncertainty=predictions["teacher_std_ev"],
-                    ),
-                    "Predicted against given energy, with residuals.",
-                )
-            ],
-            table=[{"class": name, **row} for name, row in found["per_class"].items()],
-            table_caption="Mean absolute errors by class in eV.",
-        )
-        for warning in found["warnings"]:
-            report.add_note(warning, "warning")
-        command_line = f"interpretkit catalyst evaluate --train {train_sites}" + (
-            f" --test {test_sites}" if test_sites else f" --folds {folds} --group-by {group_by}"
-        )
-        report.set_provenance(command_line, seed=seed, data=files)
         report.save(run.path("report.html"))
         run.summary.update(found)
     return {**found, "out": out}

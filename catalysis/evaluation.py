@@ -37,6 +37,7 @@ def evaluate(
     geometry: Literal["ideal", "relaxed"] = "ideal",
     quick: bool = False,
     jobs: int = 1,
+    device: str = "cpu",
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Train on some sites and measure on others, or in turn on each fold of one set of sites.
@@ -61,6 +62,8 @@ def evaluate(
         Train the VAE for a few short epochs, for tests.
     jobs
         Folds computed at the same time, each in a process of its own.
+    device
+        For the VAE.
     quiet
         Show no progress bar.
 
@@ -108,7 +111,7 @@ def evaluate(
             )
         tasks = [(list(train_sites), list(test_sites))]
         order = np.arange(len(test_sites))
-    options = QUICK if quick else {}
+    options: dict[str, Any] = {**(QUICK if quick else {}), "device": device}
     parts = _run(tasks, options, geometry, seed, jobs, quiet)
 
     measured = [site for _, test in tasks for site in test]

@@ -1,8 +1,8 @@
-"""The pages that a person looks at: what a model learned, and what was designed with it."""
+"""The pages that a person looks at: fingerprints, errors, what a model learned, what was designed with it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import numpy as np
 from sklearn.cross_decomposition import PLSRegression
 
 from catalysis.design import Design, Search
-from catalysis.figures import site_gallery
+from catalysis.figures import barcode_sheet, site_gallery
+from catalysis.fingerprints import Fingerprints, bars_with_atoms
 from catalysis.model import SiteModel
+from catalysis.sites import Site
 from interpretkit.visualization import distributions, latent_map, parity
 from interpretkit.visualization.report import Report
 
@@ -261,6 +263,126 @@ def design_report(
         "interpretkit catalyst design --target-ev -0.3 --facets 111,211 --elements Pt,Pd,Ir --out other",
     )
     report.set_provenance(command, seed=seed, data=list(data))
+    return report
+
+
+def evaluation_report(
+    found: Mapping[str, Any],
+    predictions: Mapping[str, Any],
+    *,
+    split: str,
+    command: str,
+    seed: int,
+    data: Sequence[Path],
+) -> Report:
+    """Return the page about errors on unseen sites.
+
+    Parameters
+    ----------
+    found, predictions
+        What `catalysis.evaluation.evaluate` returns, and its `predictions`.
+    split
+        In words, what was unseen.
+    command, seed, data
+        For the provenance.
+    """
+    report = Report("Errors on unseen sites", f"{found['n_test']} sites: {split}.")
+    head = found["vae_mae_ev"]
+    report.add_numbers(
+        {
+            "teacher": (f"{found['mae_ev']:.3f} eV", "mean absolute error; ranks designs"),
+            "head of the VAE": (
+                "unknown" if head is None else f"{head:.3f} eV",
+                "mean absolute error; proposes designs",
+            ),
+            "baseline": (f"{found['baseline_mae_ev']:.3f} eV", "class and contact elements, linear"),
+        }
+    )
+    report.add_section(
+        "Teacher against given energies",
+        f"Inputs: {found['inputs']}.",
+        figures=[
+            (
+                parity(
+                    predictions["true_ev"],
+                    predictions["teacher_ev"],
+                    groups=[name.split("_")[0] for name in predictions["site_class"]],
+                    uncertainty=predictions["teacher_std_ev"],
+                ),
+                "Predicted against given energy, with residuals; bars are one standard deviation.",
+            )
+        ],
+        table=[{"class": name, **row} for name, row in found["per_class"].items()],
+        table_caption="Mean absolute errors by class in eV.",
+    )
+    for warning in found["warnings"]:
+        report.add_note(warning, "warning")
+    report.set_provenance(command, seed=seed, data=list(data))
+    return report
+
+
+def bar_table(site: Site) -> list[dict[str, Any]]:
+    """Return one row per bar of a site's barcode, with the atoms on a cycle that carries it."""
+    return [
+        {
+            "dimension": bar.dimension,
+            "birth_angstrom": bar.birth_angstrom,
+            "death_angstrom": bar.death_angstrom,
+            "atoms": " ".join(map(str, bar.atoms)),
+            "elements": " ".join(bar.elements),
+        }
+        for bar in bars_with_atoms(site)
+    ]
+
+
+def fingerprint_report(
+    sites: Sequence[Site], found: Fingerprints, *, command: str, data: Sequence[Path], out: Path
+) -> Report:
+    """Return the page about fingerprints: one site of each of the first classes, and averages by class."""
+    names = np.array(found.site_classes)
+    classes = sorted(set(found.site_classes))
+    report = Report(
+        "Fingerprints of sites",
+        f"{len(sites)} sites of {len(classes)} classes as Betti curves and elements by slot.",
+    )
+    report.add_numbers(
+        {
+            "sites": len(sites),
+            "classes": len(classes),
+            "matched to a template": (
+                int(found.ligands.aligned.sum()),
+                "the others go by zone and rank of distance",
+            ),
+        }
+    )
+    report.add_section(
+        "From structure to fingerprint",
+        "A site is a digraph whose arrows are bonds weighted by their length. As the threshold grows, components "
+        "merge (β0), loops open and close (β1), voids appear (β2).",
+    )
+    for name in classes[:4]:
+        index = found.site_classes.index(name)
+        sheet = barcode_sheet(
+            sites[index], bars_with_atoms(sites[index]), found.grid, found.coordination[index]
+        )
+        report.add_figures((sheet, f"Site {found.site_ids[index]}: seen from above, barcode, Betti curves."))
+    rows = []
+    for name in classes:
+        members = np.flatnonzero(names == name)
+        mean = found.coordination[members].mean((0, 2))
+        rows.append(
+            {
+                "class": name,
+                "sites": len(members),
+                "metals": float(np.mean([len(sites[k]) for k in members.tolist()])),
+                **{f"mean β{dimension}": float(mean[dimension]) for dimension in range(3)},
+            }
+        )
+    report.add_section("By class", table=rows, table_caption="Betti numbers averaged over the thresholds.")
+    report.add_next_step(
+        "Read the arrays in Python:", f"numpy.load('{out / 'fingerprints.npz'}')['coordination']"
+    )
+    report.set_provenance(command, data=list(data))
     return report
 
 
