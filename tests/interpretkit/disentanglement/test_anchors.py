@@ -13,6 +13,14 @@ def test_anchors(data, kind):
         assert measured[name] == pytest.approx(expected, abs=tolerance(name)), name
 
 
+@pytest.mark.parametrize(("data", "kind"), list(ANCHORS))
+def test_anchors_lie_within_the_scatter_of_draws_that_nobody_chose(data, kind):
+    measured = np.array([list(measure_anchors(data, kind, seed).values()) for seed in range(6)])
+    spread = np.hypot(measured.std(axis=0, ddof=1), [tolerance(name) for name in NAMES])
+    deviations = np.abs(np.array(ANCHORS[data, kind]) - measured.mean(axis=0)) / spread
+    assert deviations.max() < 3, dict(zip(NAMES, deviations.round(1), strict=True))
+
+
 @pytest.mark.parametrize("data", ["dsprites", "shapes3d"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_anchors_that_do_not_depend_on_the_draw_hold_for_other_seeds(data, seed):
