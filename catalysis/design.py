@@ -554,7 +554,6 @@ def _by_sampling(model: SiteModel, latent: Latent, target: Target, count: int, s
     return coordination[best], ligand[best]
 
 
-@torch.no_grad()
 def _decode(
     vae: PGHVAE,
     coordination: torch.Tensor,
@@ -563,20 +562,8 @@ def _decode(
     elements: Sequence[int],
 ) -> list[Occupation]:
     """Return the likeliest allowed class and elements of each point."""
-    decoded = vae.decode(coordination, ligand)
-    class_logits = decoded.class_logits.cpu().numpy().copy()
-    class_logits[:, [template is None for template in templates]] = -np.inf
-    chosen = class_logits.argmax(1)
-    element_logits = decoded.element_logits.cpu().numpy()[..., list(elements)]
-    names = [vae.config.elements[k] for k in elements]
-    best = element_logits.argmax(-1)
-    found = []
-    for row, index in enumerate(chosen):
-        template = templates[index]
-        assert template is not None
-        slots = list(vae.config.classes[index].slots)
-        found.append(Occupation(template, tuple(names[k] for k in best[row, slots])))
-    return found
+    found = vae.likeliest(coordination, ligand, [template is not None for template in templates], elements)
+    return [Occupation(template, symbols) for k, symbols in found if (template := templates[k]) is not None]
 
 
 def diversity(occupations: Sequence[Occupation]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from ase.data import atomic_masses, atomic_numbers, chemical_symbols, reference_states
+from ase.data import atomic_masses, atomic_numbers, reference_states
 
 from interpretkit.errors import InputError
 
@@ -122,8 +122,3 @@ def element_properties(symbols: list[str]) -> np.ndarray:
         ],
         dtype=float,
     ).reshape(len(symbols), len(ELEMENT_PROPERTIES))
-
-
-def is_element(symbol: str) -> bool:
-    """Tell whether `symbol` is the symbol of a chemical element."""
-    return symbol in chemical_symbols[1:]

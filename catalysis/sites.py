@@ -194,7 +194,7 @@ def find_sites(slab: Atoms, *, kinds: Iterable[str] = ("bridge",), adsorbate: st
     Raises
     ------
     InputError
-        For an unknown kind, adsorbate or metal, or a slab without vacuum.
+        For an unknown kind, adsorbate or metal.
     """
     wanted = set(kinds)
     if not wanted or not wanted <= set(KINDS.values()):

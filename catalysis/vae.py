@@ -298,27 +298,46 @@ class PGHVAE(nn.Module):
         return self.energy(latent.coordination, latent.ligand).double().cpu().numpy()
 
     @torch.no_grad()
+    def likeliest(
+        self,
+        coordination: Tensor,
+        ligand: Tensor,
+        classes: Sequence[bool] | None = None,
+        elements: Sequence[int] | None = None,
+    ) -> list[tuple[int, tuple[str, ...]]]:
+        """Return the likeliest class, by its index, and element in each of its slots for each pair of latents.
+
+        Parameters
+        ----------
+        coordination, ligand
+            Latents, (n, dc) and (n, dl).
+        classes
+            Which classes may be chosen, at least one; all by default.
+        elements
+            Which elements, by their index; all by default.
+        """
+        decoded = self.decode(coordination, ligand)
+        logits = decoded.class_logits.cpu().numpy().copy()
+        if classes is not None:
+            logits[:, ~np.array(classes)] = -np.inf
+        allowed = list(range(len(self.config.elements))) if elements is None else list(elements)
+        best = decoded.element_logits.cpu().numpy()[..., allowed].argmax(-1)
+        names = [self.config.elements[k] for k in allowed]
+        return [
+            (k, tuple(names[e] for e in best[row, list(self.config.classes[k].slots)]))
+            for row, k in enumerate(logits.argmax(1).tolist())
+        ]
+
     def decode_sites(self, coordination: Tensor, ligand: Tensor) -> list[Site]:
         """Return the most likely site for each pair of latents: ideal geometry, likeliest element in each slot.
 
         The class is the likeliest of those that have a template.
         """
-        decoded = self.decode(coordination, ligand)
         templates = [entry.template(self.config.adsorbate) for entry in self.config.classes]
-        logits = decoded.class_logits.clone()
-        for k, template in enumerate(templates):
-            if template is None:
-                logits[:, k] = -torch.inf
-        chosen = logits.argmax(1).tolist()
-        elements = decoded.element_logits.argmax(-1).cpu().numpy()
-        sites = []
-        for row, k in enumerate(chosen):
-            template = templates[k]
-            if template is None:
-                raise InputError("model: none of its classes has a template; sites cannot be decoded")
-            symbols = [self.config.elements[e] for e in elements[row, list(self.config.classes[k].slots)]]
-            sites.append(template.decorate(symbols))
-        return sites
+        if not any(templates):
+            raise InputError("model: none of its classes has a template; sites cannot be decoded")
+        found = self.likeliest(coordination, ligand, [template is not None for template in templates])
+        return [template.decorate(symbols) for k, symbols in found if (template := templates[k]) is not None]
 
     def save(self, path: str | Path, *, half: bool = False) -> None:
         """Write weights, on request in half precision, and configuration to one safetensors file."""
