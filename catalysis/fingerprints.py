@@ -8,8 +8,8 @@ persistent path homology. Which way an arrow points is a choice, and it decides 
 - `directions="elements"`: from the lower to the higher `catalysis.elements.arrow_order`, both ways when equal, as in
   the published fingerprint. The curves mix coordination with the elements.
 
-Redecorating a site leaves the first unchanged, and the first tells the classes of sites from other slabs a little better
-apart (`interpretkit bench fingerprints`). So it separates coordination from ligand effects; the elements
+Redecorating a site leaves the first unchanged, and the first tells the classes of sites from other slabs apart a
+little better (`interpretkit bench fingerprints`). So it separates coordination from ligand effects; the elements
 themselves are the ligand channel.
 """
 
