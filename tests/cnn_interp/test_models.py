@@ -16,6 +16,8 @@ from cnn_interp.models import Network, layer_names, load_network
 from cnn_interp.weights import WheelWeights, add_weights, list_weights, read_state_dict
 from interpretkit.errors import InputError
 
+STEM, HEAD = "features.0.0.weight", "classifier.1.weight"
+
 
 @pytest.fixture(scope="module")
 def network():
@@ -59,9 +61,9 @@ def test_random_weights_follow_the_seed_and_leave_the_global_numbers_alone(netwo
     state = torch.random.get_rng_state()
     again, other = (load_network("mobilenet_v2", weights="random", seed=seed) for seed in (3, 4))
     assert torch.equal(torch.random.get_rng_state(), state)
-    first = network.module.features[0][0].weight
-    assert torch.equal(first, again.module.features[0][0].weight)
-    assert not torch.equal(first, other.module.features[0][0].weight)
+    first = network.module.get_parameter(STEM)
+    assert torch.equal(first, again.module.get_parameter(STEM))
+    assert not torch.equal(first, other.module.get_parameter(STEM))
     assert not network.module.training
 
 
@@ -87,7 +89,7 @@ def test_weights_from_files_of_every_kind(network, tmp_path):
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "safe.safetensors")
     for name in ("plain.pth", "wrapped.pt", "safe.safetensors"):
         loaded = load_network("mobilenet_v2", weights=tmp_path / name, seed=9)
-        assert torch.equal(loaded.module.classifier[1].weight, network.module.classifier[1].weight)
+        assert torch.equal(loaded.module.get_parameter(HEAD), network.module.get_parameter(HEAD))
         assert loaded.source.startswith(name)
 
 
