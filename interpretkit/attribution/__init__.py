@@ -1,6 +1,7 @@
 """Which inputs made an output: one :func:`attribute`, a file for each family of methods."""
 
 from interpretkit.attribution.api import METHODS, Attribution, Method, attribute
+from interpretkit.attribution.patterns import Patterns, fit_patterns
 from interpretkit.attribution.target import Target
 
-__all__ = ["METHODS", "Attribution", "Method", "Target", "attribute"]
+__all__ = ["METHODS", "Attribution", "Method", "Patterns", "Target", "attribute", "fit_patterns"]

@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interpretkit.attribution import cam, gradients, perturbation
+from interpretkit.attribution import (
+    cam,
+    deeplift,
+    gradients,
+    lrp,
+    patterns,
+    perturbation,
+    prediction_difference,
+    shapley,
+)
 from interpretkit.attribution.batching import Chunks
 from interpretkit.attribution.instrumentation import instrumented
-from interpretkit.attribution.problem import Problem, Result
+from interpretkit.attribution.problem import Problem, Result, prepared
 from interpretkit.attribution.target import Target, TargetScores
 from interpretkit.errors import InputError
 from interpretkit.results import run_folder
@@ -50,13 +58,21 @@ METHODS: Mapping[str, Method] = {
     "guided_backprop": Method(gradients.guided_backprop),
     "deconvnet": Method(gradients.deconvnet),
     "integrated_gradients": Method(gradients.integrated_gradients),
+    "clear": Method(gradients.clear),
     "smoothgrad": Method(gradients.smoothgrad),
+    "deeplift": Method(deeplift.deeplift),
+    "lrp": Method(lrp.lrp),
+    "patternnet": Method(patterns.patternnet),
+    "pattern_attribution": Method(patterns.pattern_attribution),
     "gradcam": Method(cam.gradcam, takes_layer=True),
     "gradcam_plus_plus": Method(cam.gradcam_plus_plus, takes_layer=True),
     "layercam": Method(cam.layercam, takes_layer=True),
+    "scorecam": Method(cam.scorecam, takes_layer=True),
     "occlusion": Method(perturbation.occlusion),
     "rise": Method(perturbation.rise),
     "lime": Method(perturbation.lime),
+    "kernel_shap": Method(shapley.kernel_shap),
+    "prediction_difference": Method(prediction_difference.prediction_difference),
     "meaningful_perturbation": Method(perturbation.meaningful_perturbation),
 }
 
@@ -185,12 +201,12 @@ def attribute(
         raise InputError(f"model: is a {type(model).__name__}; expected a torch.nn.Module")
     with instrumented(model, seed):
         # Made within, because a caller's inference mode would mark the tensors for good.
-        prepared, home = _prepare(model, inputs)
+        images, home = prepared(model, inputs)
         problem = Problem(
             model,
-            prepared,
-            TargetScores(target, len(prepared)),
-            Chunks(images_per_forward, prepared.device),
+            images,
+            TargetScores(target, len(images)),
+            Chunks(images_per_forward, images.device),
             seed,
             layer,
         )
@@ -220,26 +236,3 @@ def _checked_method(method: str, layer: str | None, options: Mapping[str, Any]) 
             known = ", ".join(chosen.options) or "none"
             raise InputError(f"option {name!r}: {method} does not have it; expected {known}")
     return chosen
-
-
-def _prepare(model: nn.Module, inputs: Tensor | NDArray[np.floating]) -> tuple[Tensor, torch.device]:
-    """Return the inputs as the model takes them, and the device on which they were given."""
-    if not isinstance(inputs, (Tensor, np.ndarray)):
-        raise InputError(f"inputs: are a {type(inputs).__name__}; expected a tensor or array (n, ...)")
-    if isinstance(inputs, np.ndarray):
-        if inputs.dtype.kind not in "fiub":
-            raise InputError(f"inputs: are of type {inputs.dtype}; expected floating-point numbers")
-        # A copy, for torch shares no memory that is read-only or walked backwards.
-        inputs = torch.from_numpy(np.array(inputs))
-    given = inputs.detach()
-    if given.ndim < 2 or len(given) == 0:
-        raise InputError(f"inputs: have shape {tuple(given.shape)}; expected (n, ...) with n of at least 1")
-    if not given.is_floating_point():
-        raise InputError(f"inputs: are of type {given.dtype}; expected floating-point numbers")
-    finite = given.isfinite().flatten(1).all(1)
-    if not bool(finite.all()):
-        row = int((~finite).nonzero()[0])
-        raise InputError(f"inputs: example {row} holds NaN or infinite values; expected finite ones")
-    weights = next((p for p in model.parameters() if p.is_floating_point()), None)
-    prepared = given.clone() if weights is None else given.to(weights.device, weights.dtype, copy=True)
-    return prepared, given.device

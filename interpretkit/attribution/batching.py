@@ -49,7 +49,7 @@ class Chunks:
         check_count("images_per_forward", images_per_forward)
         self.size = images_per_forward
 
-    def run(self, count: int, work: Callable[[torch.Tensor], T]) -> list[T]:
+    def run(self, count: int, work: Callable[[torch.Tensor], T], *, each: int = 1) -> list[T]:
         """Call `work` on the numbers 0 … count − 1, in order, some at a time.
 
         Parameters
@@ -59,6 +59,8 @@ class Chunks:
         work : callable
             From image numbers ``(m,)`` to a result. It is called again with fewer numbers when it runs out of
             memory, so it may change nothing before it has succeeded.
+        each : int
+            How many images one takes the memory of, where `work` keeps more than the model does by itself.
 
         Returns
         -------
@@ -69,7 +71,7 @@ class Chunks:
         start = 0
         while start < count:
             # Passes of like size, for a small one uses the processor badly.
-            passes = -(-(count - start) // self.size)
+            passes = -(-(count - start) // max(1, self.size // each))
             stop = start + -(-(count - start) // passes)
             failed: Exception | None = None
             try:

@@ -87,6 +87,82 @@ def layercam(
     return _map(problem, weigh, rectify, upsample, reshape)
 
 
+def scorecam(
+    problem: Problem,
+    *,
+    rectify: bool = True,
+    upsample: bool = True,
+    reshape: Reshape | None = None,
+    probabilities: bool = False,
+) -> Result:
+    """Return Score-CAM (Wang et al., 2020, arXiv:1910.01279): channels weighted by the score of what they show.
+
+    Each channel, enlarged and scaled to 0 … 1, masks the input; the scores of the masked inputs, by softmax over the
+    channels, are the weights. A channel that is the same everywhere shows nothing and gets none. No gradient is asked
+    for. Each channel of the layer costs one forward pass of an example.
+
+    Parameters
+    ----------
+    problem : Problem
+        With inputs ``(n, channels, height, width)``, or of one or three dimensions of space, and the layer's name.
+    rectify : bool
+        Whether what speaks against the target is set to zero.
+    upsample : bool
+        Whether the map is brought from the layer's resolution to the inputs', linearly.
+    reshape : callable, optional
+        For layers that give tokens: from their output to ``(m, channels, height, width)``.
+    probabilities : bool
+        Whether softmax turns the model's outputs into probabilities first. Their differences are small, so that the
+        weights are then nearly the same.
+
+    Returns
+    -------
+    Result
+        Values ``(n, 1, height, width)``; in the details the scores ``(n,)``, the ``layer`` taken and the
+        ``weights`` ``(n, channels)``.
+
+    Raises
+    ------
+    InputError
+        If the layer is not in the model, does not run, or does not give maps.
+    """
+    size = problem.inputs.shape[2:]
+    if len(size) not in _INTERPOLATION:
+        raise InputError(
+            f"inputs: have shape {tuple(problem.inputs.shape)}; expected (n, channels, height, width)"
+        )
+
+    def look(tap: LayerTap, rows: Tensor) -> tuple[Tensor, Tensor]:
+        scores, activations = problem.layer_activations(tap, problem.inputs[rows], rows, clean=True)
+        return scores, _as_maps(tap, activations.to(problem.precise), reshape, len(size))
+
+    # The masked inputs go through the model as it is, without the tap.
+    with tapped(problem.model, problem.layer) as tap:
+        parts = problem.chunks.run(len(problem), lambda rows: look(tap, rows))
+    scores, activations = (torch.cat(part) for part in zip(*parts, strict=True))
+    if probabilities:
+        scores = problem.clean_scores(probabilities=True)
+    channels = activations.shape[1]
+
+    def work(pairs: Tensor) -> Tensor:
+        rows, chosen = pairs // channels, pairs % channels
+        masks = _enlarged(activations[rows, chosen][:, None], size)
+        places = tuple(range(1, masks.ndim))
+        masks = masks - masks.amin(places, keepdim=True)
+        masks = masks / masks.amax(places, keepdim=True).clamp(min=torch.finfo(masks.dtype).tiny)
+        images = problem.inputs[rows] * masks.to(problem.inputs.dtype)
+        return problem.scores(images, rows, probabilities=probabilities).to(problem.precise)
+
+    found = torch.cat(problem.chunks.run(len(problem) * channels, work)).reshape(len(problem), channels)
+    flat = activations.flatten(2)
+    shows = flat.amax(2) > flat.amin(2)
+    weights = found.masked_fill(~shows, float("-inf")).softmax(1).masked_fill(~shows, 0)
+    found_map = (weights.reshape(*weights.shape, *[1] * len(size)) * activations).sum(1, keepdim=True)
+    found_map = found_map.relu() if rectify else found_map
+    values = _enlarged(found_map, size) if upsample else found_map
+    return Result(values, {"scores": scores, "layer": tap.name, "weights": weights})
+
+
 def _map(
     problem: Problem, weigh: Weighting, rectify: bool, upsample: bool, reshape: Reshape | None
 ) -> Result:
@@ -100,21 +176,31 @@ def _map(
         found = problem.layer_gradients(tap, problem.inputs[rows], rows, clean=True)
         # Powers of gradients leave the range of half precision.
         scores, activations, gradients = (tensor.to(problem.precise) for tensor in found)
-        if reshape is not None:
-            activations, gradients = reshape(activations), reshape(gradients)
-        dimensions = activations.ndim - 2
-        if dimensions < 1 or (upsample and dimensions != len(size)):
-            raise InputError(
-                f"layer {tap.name!r}: gives {tuple(activations.shape)}; expected (n, channels, height, width), "
-                "or the option reshape"
-            )
+        activations = _as_maps(tap, activations, reshape, len(size) if upsample else None)
+        gradients = gradients if reshape is None else reshape(gradients)
         found_map = weigh(activations, gradients)
         found_map = found_map.relu() if rectify else found_map
         if upsample:
-            found_map = F.interpolate(found_map, tuple(size), mode=_INTERPOLATION[dimensions])
+            found_map = _enlarged(found_map, size)
         return scores, found_map
 
     with tapped(problem.model, problem.layer) as tap:
         parts = problem.chunks.run(len(problem), lambda rows: work(tap, rows))
     scores, maps = zip(*parts, strict=True)
     return Result(torch.cat(maps), {"scores": torch.cat(scores), "layer": tap.name})
+
+
+def _as_maps(tap: LayerTap, activations: Tensor, reshape: Reshape | None, dimensions: int | None) -> Tensor:
+    """Return activations ``(m, channels, ...)``, of so many dimensions of space if that matters."""
+    activations = activations if reshape is None else reshape(activations)
+    found = activations.ndim - 2
+    if found < 1 or (dimensions is not None and found != dimensions):
+        raise InputError(
+            f"layer {tap.name!r}: gives {tuple(activations.shape)}; expected (n, channels, height, width), "
+            "or the option reshape"
+        )
+    return activations
+
+
+def _enlarged(maps: Tensor, size: torch.Size) -> Tensor:
+    return F.interpolate(maps, tuple(size), mode=_INTERPOLATION[len(size)])

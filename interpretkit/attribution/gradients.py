@@ -184,6 +184,70 @@ def smoothgrad(problem: Problem, *, samples: int = 50, noise: float = 0.15, abso
     return Result(total / samples, {"scores": scores, "samples": samples})
 
 
+def clear(problem: Problem, *, classes: int = 5, guided: bool = False) -> Result:
+    """Return CLEAR (Kumar, Wong and Taylor, 2017, arXiv:1704.04133): where which class has the strongest response.
+
+    The response of a class at a position is the positive part of its deconvolved signal, summed over the channels.
+    The target competes with the classes of the largest outputs.
+
+    Parameters
+    ----------
+    problem : Problem
+        With inputs ``(n, channels, ...)``.
+    classes : int
+        How many classes compete with the target, itself not counted.
+    guided : bool
+        Whether guided backpropagation makes the responses rather than the deconvolutional network.
+
+    Returns
+    -------
+    Result
+        Values ``(n, 1, ...)``: the target's response where it is the strongest, else zero. In the details the scores
+        ``(n,)``; the ``dominant_class`` ``(n, ...)``, -1 where nothing responds, and -2 for a target that is a
+        function; and the ``dominant_strength`` ``(n, ...)``, its response.
+
+    Raises
+    ------
+    InputError
+        If the model applies no ReLU or ReLU6, or its outputs are not ``(n, classes)``.
+    """
+    check_count("classes", classes)
+    problem.space()
+
+    def work(rows: Tensor) -> tuple[Tensor, ...]:
+        leaf = problem.inputs[rows].clone().requires_grad_()
+        outputs = problem.outputs(leaf.clone())
+        problem.target.resolve(outputs, rows)
+        scores = problem.target.pick(outputs, rows)
+        outputs = outputs[:, None] if outputs.ndim == 1 else outputs
+        if outputs.ndim != 2:
+            raise InputError(f"model: gives outputs {tuple(outputs.shape)}; expected (n, classes)")
+        indices = problem.target.indices
+        own = torch.full((len(rows),), -2) if indices is None else torch.from_numpy(indices)[rows]
+        own = own.to(outputs.device)
+        names, responses = [own], []
+        order = outputs.detach().argsort(dim=1, descending=True, stable=True)
+        # The target is asked for by itself, the others by their rank.
+        rivals = torch.stack([line[line != mine][:classes] for line, mine in zip(order, own, strict=True)])
+        wanted = [scores, *(outputs.gather(1, rivals[:, [k]])[:, 0] for k in range(rivals.shape[1]))]
+        names += list(rivals.T)
+        for number, score in enumerate(wanted):
+            gradient = problem.differentiate(score, leaf, "the inputs", again=number + 1 < len(wanted))
+            responses.append(gradient.to(problem.precise).sum(1).clamp(min=0))
+        strength, winner = torch.stack(responses).max(0)
+        places = torch.arange(len(rows), device=winner.device).reshape(-1, *[1] * (winner.ndim - 1))
+        numbers = torch.stack(names)[winner, places]
+        numbers = numbers.masked_fill(strength == 0, -1)
+        values = torch.where(winner == 0, strength, 0)[:, None]
+        return scores.detach(), values, numbers, strength
+
+    with RectifiedGradients(guided) as rectifiers:
+        parts = problem.chunks.run(len(problem), work)
+    _check_rectified(rectifiers)
+    scores, values, numbers, strength = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Result(values, {"scores": scores, "dominant_class": numbers, "dominant_strength": strength})
+
+
 def _clean_gradients(problem: Problem, combine: Callable[[Tensor, Tensor], Tensor]) -> Result:
     """Apply `combine` to the inputs and their gradients; a single pass settles the targets as well."""
 
@@ -199,9 +263,13 @@ def _clean_gradients(problem: Problem, combine: Callable[[Tensor, Tensor], Tenso
 def _rectified(problem: Problem, *, guided: bool) -> Result:
     with RectifiedGradients(guided) as rectifiers:
         result = _clean_gradients(problem, lambda images, gradients: gradients)
+    _check_rectified(rectifiers)
+    return result
+
+
+def _check_rectified(rectifiers: RectifiedGradients) -> None:
     if not rectifiers.met:
         raise InputError("model: applies no ReLU or ReLU6; the method expects one that does")
-    return result
 
 
 def _quadrature(steps: int, rule: str) -> tuple[np.ndarray, np.ndarray]:

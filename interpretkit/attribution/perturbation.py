@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interpretkit.attribution.batching import check_count
+from interpretkit.attribution.blurring import blurred
 from interpretkit.attribution.problem import Baseline, Problem, Result
+from interpretkit.attribution.segments import mean_colours, segment_labels
 from interpretkit.errors import InputError
-from interpretkit.training.seeds import derive_seed, numpy_generator, torch_generator
+from interpretkit.training.seeds import numpy_generator, torch_generator
 
 
 def occlusion(
@@ -49,7 +51,7 @@ def occlusion(
     InputError
         If the window does not fit into the inputs, or its steps leave gaps.
     """
-    size = _space(problem)
+    size = problem.space()
     sides = _per_axis("window", window if window is not None else [round(s / 7) or 1 for s in size], size)
     steps = _per_axis("stride", stride if stride is not None else [s // 2 or 1 for s in sides], size)
     for side, step, extent in zip(sides, steps, size, strict=True):
@@ -113,7 +115,7 @@ def rise(
     InputError
         If an option is out of its range or the inputs are not images.
     """
-    size = _space(problem, dimensions=2)
+    size = problem.space(2)
     check_count("samples", samples, 1)
     check_count("cells", cells, 1)
     if not 0 < keep < 1:
@@ -173,17 +175,15 @@ def lime(
     InputError
         If an option is out of its range, the inputs are not images, or the segments have another shape.
     """
-    size = _space(problem, dimensions=2)
+    size = problem.space(2)
     check_count("samples", samples, 2)
     if not (kernel_width > 0 and ridge >= 0):
         raise InputError(
             f"kernel_width {kernel_width}, ridge {ridge}: expected a width above 0 and a penalty of at least 0"
         )
-    labels = _segments(problem, segments)
+    labels = segment_labels(problem, segments)
     choices = [_choices(problem.seed, samples, int(own.max()) + 1) for own in labels]
-    fills = torch.stack(
-        [_mean_colours(image, own) for image, own in zip(problem.inputs, labels, strict=True)]
-    )
+    fills = torch.stack([mean_colours(image, own) for image, own in zip(problem.inputs, labels, strict=True)])
     scores = problem.clean_scores(probabilities=probabilities)
 
     def work(pairs: Tensor) -> Tensor:
@@ -253,7 +253,7 @@ def meaningful_perturbation(
     InputError
         If an option is out of its range or the inputs are not images.
     """
-    size = _space(problem, dimensions=2)
+    size = problem.space(2)
     check_count("iterations", iterations, 1)
     check_count("coarseness", coarseness, 1)
     check_count("jitter", jitter, 0)
@@ -267,19 +267,19 @@ def meaningful_perturbation(
 
     def fine(mask: Tensor) -> Tensor:
         upsampled = F.interpolate(mask.clamp(0, 1), tuple(size), mode="bilinear")
-        return _blur(upsampled, mask_blur)
+        return blurred(upsampled, mask_blur)
 
     def work(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         images = problem.inputs[rows]
         scores = problem.scores(images.clone(), rows, clean=True, probabilities=probabilities)
-        blurred = _blur(images.to(problem.precise), image_blur)
+        soft = blurred(images.to(problem.precise), image_blur)
         mask = torch.full((len(rows), 1, *coarse), 0.5, dtype=problem.precise, device=images.device)
         mask.requires_grad_()
         optimizer = torch.optim.Adam([mask], lr=rate)
 
         def perturbed(shift: Sequence[int]) -> Tensor:
             keep = fine(mask)
-            moved, filling = (image.roll(tuple(shift), (2, 3)) for image in (images, blurred))
+            moved, filling = (image.roll(tuple(shift), (2, 3)) for image in (images, soft))
             return (keep * moved + (1 - keep) * filling).to(images.dtype)
 
         for shift in shifts:
@@ -299,16 +299,6 @@ def meaningful_perturbation(
     return Result(torch.cat(maps), {"scores": torch.cat(scores), "perturbed_scores": torch.cat(remaining)})
 
 
-def _space(problem: Problem, dimensions: int | None = None) -> torch.Size:
-    """Return the inputs' extents after example and channel."""
-    size = problem.inputs.shape[2:]
-    if len(size) != dimensions if dimensions else not size:
-        raise InputError(
-            f"inputs: have shape {tuple(problem.inputs.shape)}; expected (n, channels, height, width)"
-        )
-    return size
-
-
 def _per_axis(name: str, value: int | Sequence[int], size: torch.Size) -> list[int]:
     values = [value] * len(size) if isinstance(value, int) else [int(v) for v in value]
     if len(values) != len(size) or min(values) < 1:
@@ -326,53 +316,11 @@ def _smooth_mask(problem: Problem, sample: int, size: torch.Size, cells: int, ke
     return mask[0, :, down : down + size[0], right : right + size[1]].to(problem.inputs.device)
 
 
-def _segments(problem: Problem, given: NDArray[np.integer] | Tensor | None) -> Tensor:
-    """Return the segments ``(n, height, width)`` on the CPU, numbered from 0 without a gap."""
-    shape = (len(problem), *problem.inputs.shape[2:])
-    if given is None:
-        labels = [_quickshift(image.double().cpu().numpy(), problem.seed) for image in problem.inputs]
-    else:
-        array = np.asarray(given.cpu() if isinstance(given, Tensor) else given)
-        if array.shape not in (shape, shape[1:]) or not np.issubdtype(array.dtype, np.integer):
-            raise InputError(
-                f"segments: have shape {array.shape} and type {array.dtype}; expected whole numbers "
-                f"{shape[1:]} or {shape}"
-            )
-        labels = list(np.broadcast_to(array, shape))
-    numbered = [np.unique(own, return_inverse=True)[1].reshape(shape[1:]) for own in labels]
-    return torch.from_numpy(np.stack(numbered).astype(np.int64))
-
-
-def _quickshift(image: NDArray[np.float64], seed: int) -> NDArray[np.integer]:
-    from skimage.segmentation import quickshift
-
-    # Quickshift's distances are meant for values from 0 to 1, which normalised inputs are not.
-    scaled = (image - image.min()) / (np.ptp(image) or 1.0)
-    return quickshift(
-        scaled.transpose(1, 2, 0),
-        kernel_size=4,
-        max_dist=200,
-        ratio=0.2,
-        convert2lab=len(image) == 3,
-        rng=derive_seed(seed, "quickshift") % 2**32,
-    )
-
-
 def _choices(seed: int, samples: int, count: int) -> Tensor:
     """Return which of the segments each sample keeps ``(samples, count)``; the first keeps all."""
     kept = numpy_generator(seed, "lime").integers(0, 2, size=(samples, count)).astype(bool)
     kept[0] = True
     return torch.from_numpy(kept)
-
-
-def _mean_colours(image: Tensor, labels: Tensor) -> Tensor:
-    """Return an image ``(channels, height, width)`` whose segments have their mean colour."""
-    flat = labels.flatten().to(image.device)
-    count = torch.bincount(flat)
-    precise = torch.promote_types(image.dtype, torch.float32)
-    sums = torch.zeros(len(image), len(count), dtype=precise, device=image.device)
-    sums.index_add_(1, flat, image.flatten(1).to(precise))
-    return (sums / count)[:, flat].reshape(image.shape).to(image.dtype)
 
 
 def _fit(
@@ -387,14 +335,3 @@ def _fit(
     features = kept.astype(np.float64)
     model = Ridge(alpha=ridge).fit(features, answers, sample_weight=weight)
     return np.asarray(model.coef_), float(model.score(features, answers, sample_weight=weight))
-
-
-def _blur(images: Tensor, deviation: float) -> Tensor:
-    """Return images ``(m, channels, height, width)`` smoothed by a Gaussian, the border repeated outwards."""
-    radius = math.ceil(3 * deviation)
-    places = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
-    kernel = torch.exp(-(places**2) / (2 * deviation**2))
-    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
-    padded = F.pad(images, (radius, radius, radius, radius), mode="replicate")
-    across = F.conv2d(padded, kernel, groups=images.shape[1])
-    return F.conv2d(across, kernel.transpose(2, 3), groups=images.shape[1])

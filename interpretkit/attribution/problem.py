@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from interpretkit.attribution.batching import Chunks
@@ -63,6 +63,21 @@ class Problem:
         """The precision in which sums are kept: that of the inputs, but at least single."""
         return torch.promote_types(self.inputs.dtype, torch.float32)
 
+    def space(self, dimensions: int | None = None) -> torch.Size:
+        """Return the inputs' extents after example and channel.
+
+        Raises
+        ------
+        InputError
+            If there are none, or not as many as `dimensions`.
+        """
+        size = self.inputs.shape[2:]
+        if len(size) != dimensions if dimensions else not size:
+            raise InputError(
+                f"inputs: have shape {tuple(self.inputs.shape)}; expected (n, channels, height, width)"
+            )
+        return size
+
     def scores(
         self, images: Tensor, rows: Tensor, *, clean: bool = False, probabilities: bool = False
     ) -> Tensor:
@@ -114,6 +129,25 @@ class Problem:
         InputError
             If the layer does not run, or the scores do not depend on it.
         """
+        scores, activations = self._tapped(tap, images, rows, clean)
+        gradients = self.differentiate(scores, activations, f"layer {tap.name!r}")
+        return scores.detach(), activations.detach(), gradients
+
+    def layer_activations(
+        self, tap: LayerTap, images: Tensor, rows: Tensor, *, clean: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return scores ``(m,)`` and a layer's activations, without gradients; see :meth:`scores`.
+
+        Raises
+        ------
+        InputError
+            If the layer does not run.
+        """
+        with torch.no_grad():
+            scores, activations = self._tapped(tap, images, rows, clean)
+        return scores, activations.detach()
+
+    def _tapped(self, tap: LayerTap, images: Tensor, rows: Tensor, clean: bool) -> tuple[Tensor, Tensor]:
         tap.clear()
         # Copies, because the model may change its input in place, and a second pass may be needed.
         scores = self.traced_scores(images.clone(), rows, clean=clean)
@@ -126,8 +160,7 @@ class Problem:
                 if self.layer
                 else "layer: no convolution with more than one position runs; expected a layer's name"
             )
-        gradients = self.differentiate(scores, tap.activation, f"layer {tap.name!r}")
-        return scores.detach(), tap.activation.detach(), gradients
+        return scores, tap.activation
 
     def baseline(self, value: Baseline) -> Tensor:
         """Return a baseline in the inputs' shape ``(n, ...)``.
@@ -154,6 +187,21 @@ class Problem:
         self, images: Tensor, rows: Tensor, *, clean: bool = False, probabilities: bool = False
     ) -> Tensor:
         """Return scores ``(m,)`` that remember how they came about; see :meth:`scores`."""
+        outputs = self.outputs(images)
+        if clean:
+            self.target.resolve(outputs, rows)
+        if probabilities and self.target.function is None and outputs.ndim == 2 and outputs.shape[1] > 1:
+            outputs = outputs.softmax(1)
+        return self.target.pick(outputs, rows)
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """Return what the model gives for images ``(m, ...)``: a tensor with a row for each.
+
+        Raises
+        ------
+        InputError
+            If it gives anything else.
+        """
         outputs = self.model(images)
         if not isinstance(outputs, Tensor):
             raise InputError(
@@ -165,15 +213,13 @@ class Problem:
                 f"model: gives outputs of shape {tuple(outputs.shape)} for {len(images)} images; "
                 "expected a row for each"
             )
-        if clean:
-            self.target.resolve(outputs, rows)
-        if probabilities and self.target.function is None and outputs.ndim == 2 and outputs.shape[1] > 1:
-            outputs = outputs.softmax(1)
-        return self.target.pick(outputs, rows)
+        return outputs
 
     @staticmethod
-    def differentiate(scores: Tensor, leaf: Tensor, by: str) -> Tensor:
+    def differentiate(scores: Tensor, leaf: Tensor, by: str, *, again: bool = False) -> Tensor:
         """Return the gradient of each score ``(m,)`` by its own part of a leaf ``(m, ...)``.
+
+        With `again` the computation is kept for another.
 
         Raises
         ------
@@ -183,9 +229,42 @@ class Problem:
         gradient = None
         if scores.requires_grad:
             # Each score depends on its own image alone, so the sum's gradient holds the gradients of all.
-            (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
+            (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True, retain_graph=again)
         if gradient is None:
             raise InputError(
                 f"target: no gradient passes from the score to {by}; expected a differentiable path"
             )
         return gradient
+
+
+def prepared(
+    model: nn.Module, inputs: Tensor | NDArray[np.floating], name: str = "inputs"
+) -> tuple[Tensor, torch.device]:
+    """Return the inputs ``(n, ...)`` as the model takes them, and the device on which they were given.
+
+    Errors call them by `name`.
+
+    Raises
+    ------
+    InputError
+        If they are not finite floating-point numbers, or there are none.
+    """
+    if not isinstance(inputs, (Tensor, np.ndarray)):
+        raise InputError(f"{name}: are a {type(inputs).__name__}; expected a tensor or array (n, ...)")
+    if isinstance(inputs, np.ndarray):
+        if inputs.dtype.kind not in "fiub":
+            raise InputError(f"{name}: are of type {inputs.dtype}; expected floating-point numbers")
+        # A copy, for torch shares no memory that is read-only or walked backwards.
+        inputs = torch.from_numpy(np.array(inputs))
+    given = inputs.detach()
+    if given.ndim < 2 or len(given) == 0:
+        raise InputError(f"{name}: have shape {tuple(given.shape)}; expected (n, ...) with n of at least 1")
+    if not given.is_floating_point():
+        raise InputError(f"{name}: are of type {given.dtype}; expected floating-point numbers")
+    finite = given.isfinite().flatten(1).all(1)
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0])
+        raise InputError(f"{name}: example {row} holds NaN or infinite values; expected finite ones")
+    weights = next((p for p in model.parameters() if p.is_floating_point()), None)
+    copied = given.clone() if weights is None else given.to(weights.device, weights.dtype, copy=True)
+    return copied, given.device

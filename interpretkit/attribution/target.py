@@ -27,6 +27,13 @@ class TargetScores:
     examples : int
         The number of examples, ``n``.
 
+    Attributes
+    ----------
+    function : callable or None
+        The same, if it is one.
+    classes : int or None
+        How many outputs an index picks from, once the targets are settled; None for a function.
+
     Raises
     ------
     InputError
@@ -35,6 +42,7 @@ class TargetScores:
 
     def __init__(self, target: Target, examples: int) -> None:
         self.function: Callable[[Tensor], Tensor] | None = None
+        self.classes: int | None = None
         self._largest = target is None
         self._indices = torch.full((examples,), -1, dtype=torch.long)
         if target is None:
@@ -51,9 +59,12 @@ class TargetScores:
 
     def resolve(self, outputs: Tensor, rows: Tensor) -> None:
         """Settle the targets of the examples `rows` ``(m,)`` by the outputs of their unperturbed inputs."""
+        if self.function:
+            return
+        outputs = _two_dimensional(outputs)
+        self.classes = outputs.shape[1]
         if self._largest:
-            width = _two_dimensional(outputs)
-            self._indices[rows] = width.detach().argmax(1).cpu()
+            self._indices[rows] = outputs.detach().argmax(1).cpu()
 
     def pick(self, outputs: Tensor, rows: Tensor) -> Tensor:
         """Return the score ``(m,)`` of each row of the outputs ``(m, ...)``.

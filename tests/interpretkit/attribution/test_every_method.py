@@ -21,13 +21,18 @@ SEGMENTS = np.arange(14)[:, None] // 4 * 4 + np.arange(14)[None] // 4
 CHEAP = {
     "integrated_gradients": {"steps": 6},
     "smoothgrad": {"samples": 4},
+    "patternnet": {"patterns": images(24)},
+    "pattern_attribution": {"patterns": images(24)},
     "occlusion": {"window": 5, "stride": 4},
     "rise": {"samples": 12, "cells": 4},
     "lime": {"samples": 30, "segments": SEGMENTS},
+    "kernel_shap": {"samples": 40, "segments": SEGMENTS},
+    "prediction_difference": {"window": 4, "padding": 1, "stride": 4, "samples": 2},
     "meaningful_perturbation": {"iterations": 4, "coarseness": 3, "mask_blur": 1.0, "image_blur": 2.0},
 }
-RECTIFIED = {"guided_backprop", "deconvnet"}
-RANDOM = {"smoothgrad", "rise", "lime", "meaningful_perturbation"}
+RECTIFIED = {"guided_backprop", "deconvnet", "clear"}
+WITHOUT_GRADIENT = {"scorecam", "occlusion", "rise", "lime", "kernel_shap", "prediction_difference"}
+RANDOM = {"smoothgrad", "rise", "lime", "kernel_shap", "prediction_difference", "meaningful_perturbation"}
 
 every_method = pytest.mark.parametrize("method", list(METHODS))
 
@@ -250,10 +255,18 @@ def test_precisions_agree(method):
 @every_method
 def test_the_values_lie_where_the_network_looks(method):
     inputs = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    fitted = {"patterns": torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(1))}
     options = {
+        "patternnet": fitted,
+        "pattern_attribution": fitted,
         "occlusion": {"window": 4, "stride": 2},
         "rise": {"samples": 1000, "cells": 4},
         "lime": {"segments": (np.arange(32)[:, None] // 8 * 4 + np.arange(32)[None] // 8), "samples": 200},
+        "kernel_shap": {
+            "segments": (np.arange(32)[:, None] // 8 * 4 + np.arange(32)[None] // 8),
+            "samples": 200,
+        },
+        "prediction_difference": {"window": 4, "padding": 1, "stride": 4, "samples": 4},
         "meaningful_perturbation": {"iterations": 60, "coarseness": 4, "mask_blur": 1.0, "sparsity": 1e-2},
     }
     values = attribute(LooksAt(), inputs, 1, method=method, **options.get(method, {})).values.abs().sum(1)
@@ -338,7 +351,7 @@ def test_models_that_cannot_be_differentiated_or_rectified(method):
             return self.inner(x).round().detach() + 0.5
 
     without_relu = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Flatten(), nn.Linear(4 * 144, 5))
-    if method in {"occlusion", "rise", "lime"}:
+    if method in WITHOUT_GRADIENT:
         assert explain(Detached(), images(), 0, method=method).values.isfinite().all()
     else:
         with pytest.raises(InputError, match=r"no gradient passes from the score|differentiable"):

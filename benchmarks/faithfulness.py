@@ -1,0 +1,355 @@
+"""Attribution: do the methods point at what they should, and which of them best, beside captum's on the same images.
+
+Four photographs of different categories make a mosaic, and a method explains the category of one of them: its region
+is known exactly, and three of four regions speak of something else. The photographs are those that the network names
+rightly, chosen before any method has run. Every method explains the same mosaics, with settings that cost at most
+about two hundred passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from cnn_interp.datasets.jpeg_archive import read_jpeg_archive
+from cnn_interp.images import photograph
+from cnn_interp.models import Network, load_network
+from interpretkit.attribution import attribute
+from interpretkit.attribution.faithfulness import deletion, energy_inside, pointing_game, weight_randomization
+from interpretkit.attribution.patterns import fit_patterns
+from interpretkit.evidence import Row
+from interpretkit.progress import track
+from interpretkit.training.seeds import numpy_generator
+
+SIZE, CELL = 224, 112
+PHOTOGRAPHS = ("chelsea", "coffee", "rocket", "astronaut", "clock_motion", "motorcycle_left")
+# What the network must give a photograph at the size of its cell to be taken.
+CONFIDENT = 0.5
+CHANCE = "docs/attribution.md, faithfulness: a quarter of the mosaic holds the category"
+SANITY = "Adebayo et al. 2018, arXiv:1810.03292: what tells of a network changes with its weights"
+STEPS, SAMPLES, WINDOW, STRIDE, GRID = 20, 200, 56, 28, 8
+DELETION_STEPS = 14
+
+Explain = Callable[[Tensor, NDArray[np.int64]], NDArray[np.floating] | Tensor]
+
+
+@dataclass(frozen=True)
+class Mosaics:
+    """Inputs ``(n, 3, 224, 224)``, the region ``(n, 224, 224)`` of each one's target ``(n,)``, and what they are."""
+
+    inputs: Tensor
+    regions: NDArray[np.bool_]
+    targets: NDArray[np.int64]
+    others: Tensor
+    description: str
+    stand_in: str
+
+
+def run(
+    quick: bool = True, data: Mapping[str, Path] | None = None, seed: int = 0, device: str = "cpu"
+) -> list[Row]:
+    """Return the rows of evidence on the faithfulness of attributions.
+
+    Parameters
+    ----------
+    quick : bool
+        Twelve mosaics instead of 200, and the quicker methods.
+    data : mapping of str to path, optional
+        ``imagenet-sample``, an npz of JPEGs with ImageNet's labels; photographs of scikit-image stand in.
+    seed : int
+        Of the mosaics and of the methods.
+    device : str
+        Where to compute.
+    """
+    network = load_network("mobilenet_v2", device=device, seed=seed)
+    mosaics = make_mosaics(network, (data or {}).get("imagenet-sample"), 12 if quick else 200, seed)
+    own, peers = our_methods(network, mosaics.others, seed, quick), captums_methods(network, quick)
+    return [*ranking(network, mosaics, own, peers, seed), *sanity(network, mosaics, quick, seed)]
+
+
+def ranking(
+    network: Network,
+    mosaics: Mosaics,
+    own: Mapping[str, Explain],
+    peers: Mapping[str, Explain],
+    seed: int,
+) -> list[Row]:
+    """Let every method explain every mosaic, and rank them by what they point at and by deletion."""
+    scores: dict[tuple[str, str], dict[str, NDArray[np.float64]]] = {}
+    everyone = [
+        *(("interpretkit", k, v) for k, v in own.items()),
+        *(("captum", k, v) for k, v in peers.items()),
+    ]
+    for package, name, explain in track(everyone, "methods"):
+        values = np.concatenate(
+            [
+                np.asarray(explain(mosaics.inputs[i : i + 8], mosaics.targets[i : i + 8]), dtype=np.float32)
+                for i in range(0, len(mosaics.inputs), 8)
+            ]
+        )
+        curve = deletion(
+            network.module, mosaics.inputs, values, mosaics.targets, steps=DELETION_STEPS, seed=seed
+        )
+        scores[package, name] = {
+            "pointing": pointing_game(values, mosaics.regions, tolerance=0).hits,
+            "energy": energy_inside(values, mosaics.regions),
+            "deletion": curve.areas,
+        }
+    chance = deletion(
+        network.module,
+        mosaics.inputs,
+        np.zeros((len(mosaics.inputs), SIZE, SIZE)),
+        mosaics.targets,
+        steps=DELETION_STEPS,
+        seed=seed,
+    ).areas.mean()
+    measures = (
+        ("pointing", "pointing game, share of hits", 0.25, max),
+        ("energy", "share of the positive part within the region", 0.25, max),
+        ("deletion", "area under the deletion curve (smaller is better)", float(chance), min),
+    )
+    rows = []
+    for key, name, baseline, best in measures:
+        means = {who: float(found[key].mean()) for who, found in scores.items()}
+        captum = best((who for who in means if who[0] == "captum"), key=lambda who: means[who])
+        order = sorted(
+            (who for who in means if who[0] == "interpretkit"),
+            key=lambda who: means[who],
+            reverse=best is max,
+        )
+        for place, who in enumerate(order, 1):
+            rows.append(
+                Row(
+                    system=who[1],
+                    data=mosaics.description,
+                    name=name,
+                    value=means[who],
+                    interval=bootstrap(scores[who][key], seed),
+                    baseline=baseline,
+                    reference=means[captum],
+                    source=f"captum's best in the same run: {captum[1]}",
+                    seed=seed,
+                    stand_in=bool(mosaics.stand_in),
+                    notes=f"{place}. of {len(order)}; baseline: chance" + mosaics.stand_in,
+                )
+            )
+    return rows
+
+
+def sanity(network: Network, mosaics: Mosaics, quick: bool, seed: int) -> list[Row]:
+    """Randomise the network's layers from the top, and see whether the attributions change."""
+    images = mosaics.inputs[: 2 if quick else 8]
+    rows = []
+    asked: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("Grad-CAM", "gradcam", {}),
+        ("saliency", "saliency", {}),
+        ("input x gradient", "input_x_gradient", {}),
+        ("guided backprop", "guided_backprop", {}),
+        ("integrated gradients", "integrated_gradients", {"steps": STEPS}),
+    )
+    for name, method, options in asked:
+        found = weight_randomization(
+            network.module,
+            images,
+            mosaics.targets[: len(images)],
+            method=method,
+            layers=(
+                "classifier.1",
+                "features.18.0",
+                "features.14.conv.2",
+                "features.7.conv.2",
+                "features.1.conv.1",
+            ),
+            seed=seed,
+            **options,
+        )
+        last = np.abs(found.rank_correlations[-1])
+        rows.append(
+            Row(
+                system=name,
+                data=f"{len(images)} mosaics, five layers of MobileNetV2 randomised from the top",
+                name="rank correlation with the untouched network's attribution (absolute)",
+                value=float(last.mean()),
+                interval=bootstrap(last, seed),
+                reference=0.0,
+                source=SANITY,
+                seed=seed,
+                notes="smaller is better; by layer: "
+                + ", ".join(f"{v:.2f}" for v in np.abs(found.rank_correlations).mean(1)),
+            )
+        )
+    return rows
+
+
+def make_mosaics(network: Network, archive: Path | None, count: int, seed: int) -> Mosaics:
+    """Put photographs that the network names rightly together by fours; the rest of them fits the patterns."""
+    if archive is None:
+        pictures = [photograph(name) for name in PHOTOGRAPHS]
+        labels: list[int | None] = [None] * len(pictures)
+        description, stand_in = (
+            "mosaics of scikit-image's photographs",
+            ("; few photographs, labelled by the network itself, stand in for a labelled set"),
+        )
+    else:
+        images = read_jpeg_archive(archive)
+        pictures = [Image.fromarray(images.image(i)) for i in range(len(images))]
+        labels = [int(label) for label in images.labels]
+        description, stand_in = "mosaics of ImageNet photographs", ""
+    # Seen as in the mosaic, at a quarter of the size, in the middle of grey.
+    cells = [network.crop(picture).resize((CELL, CELL), Image.Resampling.BICUBIC) for picture in pictures]
+    probabilities = np.concatenate(
+        [
+            network.module(network.prepare([c.resize((SIZE, SIZE)) for c in cells[i : i + 16]]))
+            .softmax(1)
+            .detach()
+            .cpu()
+            .numpy()
+            for i in track(range(0, len(cells), 16), "photographs")
+        ]
+    )
+    named = probabilities.argmax(1)
+    chosen = [
+        i
+        for i, label in enumerate(labels)
+        if label is None or (named[i] == label and probabilities[i, label] > CONFIDENT)
+    ]
+    generator = numpy_generator(seed, "mosaics")
+    built, regions, targets = [], [], []
+    for number in range(count):
+        four = generator.choice(chosen, size=4, replace=False)
+        while len(set(named[four])) < 4:
+            four = generator.choice(chosen, size=4, replace=False)
+        picture = Image.new("RGB", (SIZE, SIZE))
+        for place, index in enumerate(four):
+            picture.paste(cells[index], (CELL * (place % 2), CELL * (place // 2)))
+        asked = number % 4
+        region = np.zeros((SIZE, SIZE), dtype=bool)
+        top, left = CELL * (asked // 2), CELL * (asked % 2)
+        region[top : top + CELL, left : left + CELL] = True
+        built.append(np.asarray(picture))
+        regions.append(region)
+        targets.append(int(named[four[asked]]))
+    pixels = torch.from_numpy(np.stack(built)).permute(0, 3, 1, 2).float() / 255
+    others = network.prepare([pictures[i] for i in generator.permutation(len(pictures))[:64]])
+    return Mosaics(
+        network.normalise(pixels),
+        np.stack(regions),
+        np.array(targets),
+        others,
+        f"{count} {description}, MobileNetV2",
+        stand_in,
+    )
+
+
+def our_methods(network: Network, others: Tensor, seed: int, quick: bool) -> dict[str, Explain]:
+    """Return this toolkit's methods by name; the quick ones cost at most some fifty passes."""
+    grid = cells()
+    patterns = fit_patterns(network.module, others)
+    options: dict[str, tuple[str, dict[str, Any]]] = {
+        "saliency": ("saliency", {}),
+        "input x gradient": ("input_x_gradient", {}),
+        "guided backprop": ("guided_backprop", {}),
+        "deconvnet": ("deconvnet", {}),
+        "CLEAR": ("clear", {}),
+        "DeepLift": ("deeplift", {}),
+        "LRP": ("lrp", {}),
+        "PatternNet": ("patternnet", {"patterns": patterns}),
+        "PatternAttribution": ("pattern_attribution", {"patterns": patterns}),
+        "integrated gradients": ("integrated_gradients", {"steps": STEPS}),
+        "SmoothGrad": ("smoothgrad", {"samples": STEPS}),
+        "Grad-CAM": ("gradcam", {}),
+        "Grad-CAM, features.13": ("gradcam", {"layer": "features.13"}),
+        "Grad-CAM++": ("gradcam_plus_plus", {}),
+        "Layer-CAM": ("layercam", {}),
+        "occlusion": ("occlusion", {"window": WINDOW, "stride": STRIDE}),
+    }
+    if not quick:
+        options |= {
+            "Score-CAM, features.16": ("scorecam", {"layer": "features.16"}),
+            "RISE": ("rise", {"samples": SAMPLES}),
+            "LIME": ("lime", {"samples": SAMPLES, "segments": grid[0, 0]}),
+            "KernelSHAP": ("kernel_shap", {"samples": SAMPLES, "segments": grid[0, 0]}),
+            "prediction difference": (
+                "prediction_difference",
+                {"window": 20, "stride": 20, "samples": 2, "reference": others},
+            ),
+            "meaningful perturbation": ("meaningful_perturbation", {"iterations": 60}),
+        }
+
+    def explainer(method: str, own: dict[str, Any]) -> Explain:
+        return lambda inputs, targets: attribute(
+            network.module, inputs, targets, method=method, seed=seed, **own
+        ).values.cpu()
+
+    return {name: explainer(method, own) for name, (method, own) in options.items()}
+
+
+def captums_methods(network: Network, quick: bool) -> dict[str, Explain]:
+    """Return captum's methods by name, at the same settings."""
+    from captum import attr
+
+    module, grid = network.module, cells()
+
+    def plain(explainer: Any, **options: Any) -> Explain:
+        return lambda inputs, targets: (
+            explainer.attribute(
+                inputs.detach().clone().requires_grad_(),
+                target=torch.from_numpy(targets).to(inputs.device),
+                **options,
+            )
+            .detach()
+            .cpu()
+        )
+
+    def singly(explainer: Any, **options: Any) -> Explain:
+        one = plain(explainer, feature_mask=grid.to(network.device), n_samples=SAMPLES, **options)
+        return lambda inputs, targets: torch.cat(
+            [torch.as_tensor(one(inputs[i : i + 1], targets[i : i + 1])) for i in range(len(inputs))]
+        )
+
+    grad_cam = attr.LayerGradCam(module, module.get_submodule("features.18.0"))
+
+    def enlarged(inputs: Tensor, targets: NDArray[np.int64]) -> Tensor:
+        small = grad_cam.attribute(
+            inputs, torch.from_numpy(targets).to(inputs.device), relu_attributions=True
+        )
+        assert isinstance(small, Tensor)
+        return torch.nn.functional.interpolate(small.detach().cpu(), (SIZE, SIZE), mode="bilinear")
+
+    patch = (3, WINDOW, WINDOW)
+    methods: dict[str, Explain] = {
+        "saliency": plain(attr.Saliency(module)),
+        "input x gradient": plain(attr.InputXGradient(module)),
+        "guided backprop": plain(attr.GuidedBackprop(module)),
+        "deconvolution": plain(attr.Deconvolution(module)),
+        "integrated gradients": plain(attr.IntegratedGradients(module), n_steps=STEPS, internal_batch_size=8),
+        "Grad-CAM": enlarged,
+        "guided Grad-CAM": plain(attr.GuidedGradCam(module, module.get_submodule("features.18.0"))),
+        "occlusion": plain(attr.Occlusion(module), sliding_window_shapes=patch, strides=(3, STRIDE, STRIDE)),
+    }
+    if not quick:
+        methods |= {
+            "LIME": singly(attr.Lime(module), perturbations_per_eval=8),
+            "KernelSHAP": singly(attr.KernelShap(module), perturbations_per_eval=8),
+        }
+    return methods
+
+
+def cells() -> Tensor:
+    """Return the segments ``(1, 1, 224, 224)`` of LIME and KernelSHAP: a grid, the same for both packages."""
+    along = torch.arange(SIZE) * GRID // SIZE
+    return (along[:, None] * GRID + along[None])[None, None]
+
+
+def bootstrap(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    """Return the 95 % interval of a mean by the bootstrap over images."""
+    draws = numpy_generator(seed, "bootstrap").choice(values, size=(1000, len(values))).mean(1)
+    return float(np.quantile(draws, 0.025)), float(np.quantile(draws, 0.975))
