@@ -11,10 +11,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import types
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 
-__all__ = ["WORDS", "capacity", "holds", "nonzero", "nothing", "plus", "read", "room", "single", "write"]
+__all__ = [
+    "WORDS",
+    "capacity",
+    "holds",
+    "lowest",
+    "nonzero",
+    "nothing",
+    "plus",
+    "read",
+    "room",
+    "single",
+    "write",
+]
 
 WORDS = 8
 """Words of a set in the wide form; the functions below spell them out, which is what makes them fast."""
@@ -66,6 +79,11 @@ def nonzero(bits: Any) -> bool:
 
 def holds(bits: Any, slot: Any) -> bool:
     """Return whether a set holds a slot."""
+    raise NotImplementedError
+
+
+def lowest(word: Any) -> Any:
+    """Return the place of the lowest bit of one word, which is not zero."""
     raise NotImplementedError
 
 
@@ -195,3 +213,19 @@ def _holds(bits, slot):
     if isinstance(bits, types.Integer):
         return lambda bits, slot: (bits >> np.uint64(slot)) & _ONE != _ZERO
     return lambda bits, slot: (bits[slot >> 6] >> np.uint64(slot & 63)) & _ONE != _ZERO
+
+
+@intrinsic
+def _cttz(typingctx, word):
+    def code(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), code
+
+
+_trailing_zeros: Any = _cttz
+
+
+@overload(lowest)
+def _lowest(word):
+    return lambda word: _trailing_zeros(word)

@@ -9,9 +9,18 @@ import numpy.typing as npt
 
 from catalysis.path_homology.barcodes import Barcodes
 from catalysis.path_homology.bits import WORDS
+from catalysis.path_homology.decorations import carry_out
 from catalysis.path_homology.sweep import sweep_decorations, sweep_digraphs
 
-__all__ = ["ROOM_FOR_64", "fast_persistence", "flat", "obstacle", "sweep_decorations", "sweep_digraphs"]
+__all__ = [
+    "ROOM_FOR_64",
+    "carry_out",
+    "fast_persistence",
+    "flat",
+    "obstacle",
+    "sweep_decorations",
+    "sweep_digraphs",
+]
 
 MAX_VERTICES = 8192
 """Largest number of vertices that the engine takes."""

@@ -28,101 +28,24 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from catalysis.path_homology.bits import capacity, holds, nonzero, nothing, plus, read, room, single, write
+from catalysis.path_homology.bits import capacity, nonzero, nothing, plus, read, room, write
+from catalysis.path_homology.classes import (
+    BEGIN,
+    END,
+    N_LIVE,
+    add_bar,
+    collected,
+    end_youngest,
+    no_classes,
+    open_class,
+    outlive,
+    put,
+)
 
 __all__ = ["sweep_decorations", "sweep_digraphs"]
 
-# Rows of `slots[level]`: the slots (bits) in use, oldest class first; the slots that are free, as a stack;
-# and, for each slot, how long the journal of the level was when its class was born.
-_LIVE, _FREE, _SINCE = 0, 1, 2
-
-# Columns of `counts[level]`: living classes; bars; where the journal of the level begins, and where it ends
-# for now. Level p keeps H_p.
-_N_LIVE, _N_BARS, _BEGIN, _END = 0, 1, 2, 3
-
 # Marks, in the table of 2-paths between two vertices, that an arrow joins them.
 _JOINED = 1 << 30
-
-
-@njit
-def _put(level, place, bits, value, journal, counts):
-    """Set the value at a place and, unless it is zero, note the place in the journal."""
-    write(value, place, bits)
-    if nonzero(bits):
-        entry = counts[level, _END]
-        journal[entry] = place
-        counts[level, _END] = entry + 1
-
-
-@njit
-def _bar(level, birth, death, bars, counts):
-    k = counts[level, _N_BARS]
-    bars[level, k, 0] = birth
-    bars[level, k, 1] = death
-    counts[level, _N_BARS] = k + 1
-
-
-@njit
-def _birth(level, time, value, slots, births, counts):
-    """Open a slot for a new class and return its bit; the caller sees to it that one is free."""
-    k = counts[level, _N_LIVE]
-    slot = slots[level, _FREE, k]
-    slots[level, _LIVE, k] = slot
-    slots[level, _SINCE, slot] = counts[level, _END]
-    births[level, slot] = time
-    counts[level, _N_LIVE] = k + 1
-    return single(value, slot)
-
-
-@njit
-def _youngest(level, bits, slots, counts):
-    """Return the rank, by age, of the youngest class among `bits`."""
-    rank = counts[level, _N_LIVE] - 1
-    while not holds(bits, slots[level, _LIVE, rank]):
-        rank -= 1
-    return rank
-
-
-@njit
-def _mend(bits, slot, begin, end, value, journal):
-    """Add the dying class to the others in `bits`, wherever it has been written."""
-    for entry in range(begin, end):
-        place = journal[entry]
-        here = read(value, place)
-        if holds(here, slot):
-            write(value, place, plus(here, bits))
-
-
-@njit
-def _close(level, rank, slots, counts):
-    """Take the class of this rank from the list of the living and free its slot."""
-    slot = slots[level, _LIVE, rank]
-    last = counts[level, _N_LIVE] - 1
-    for k in range(rank, last):
-        slots[level, _LIVE, k] = slots[level, _LIVE, k + 1]
-    slots[level, _FREE, last] = slot
-    counts[level, _N_LIVE] = last
-    if last == 0:
-        counts[level, _END] = counts[level, _BEGIN]  # every value is zero again
-
-
-@njit
-def _record(level, birth, death, bars, counts):
-    if death > birth:
-        _bar(level, birth, death, bars, counts)
-
-
-# Counting references to arrays would cost more than all the rest of a death. The compiler proves it needless
-# where functions are short; that is why this one is cut into four and has no frame of its own.
-@njit(inline="always")
-def _death(level, bits, time, value, journal, slots, births, bars, counts):
-    """End the youngest class among `bits`, the non-zero value of a new boundary."""
-    rank = _youngest(level, bits, slots, counts)
-    slot = slots[level, _LIVE, rank]
-    _record(level, births[level, slot], time, bars, counts)
-    # Only what was written since the class was born can hold its bit.
-    _mend(bits, slot, slots[level, _SINCE, slot], counts[level, _END], value, journal)
-    _close(level, rank, slots, counts)
 
 
 @njit
@@ -161,13 +84,8 @@ def _sweep(n, tail, head, time, max_dim, length, regular, form, bars, counts):
     max_live = capacity(form)
     slots = np.empty((3, 3, max_live), np.int64)
     births = np.empty((3, max_live))
-    # Plain loops here and below: assignments that may broadcast take seconds to compile.
-    for level in range(3):
-        for slot in range(max_live):
-            slots[level, _FREE, slot] = slot
-        for column in range(4):
-            counts[level, column] = 0
-    counts[2, _BEGIN] = counts[2, _END] = m  # the journal of the arrows has at most m entries
+    no_classes(slots, counts)
+    counts[2, BEGIN] = counts[2, END] = m + 1  # the journal of the arrows has at most m entries
 
     out_start = np.zeros(n + 1, np.int64)
     in_start = np.zeros(n + 1, np.int64)
@@ -236,7 +154,7 @@ def _sweep(n, tail, head, time, max_dim, length, regular, form, bars, counts):
     above = np.uintp(ground)
     on_arrow = ground + 1
     parent = np.full(ground + 1, -1, np.int32)
-    journal = np.empty(on_arrow + m, np.int32)
+    journal = np.empty(on_arrow + m + 2, np.int32)
     value = room(form, on_arrow + m)
     zero = nothing(form)
     write(value, ground, zero)
@@ -264,12 +182,12 @@ def _sweep(n, tail, head, time, max_dim, length, regular, form, bars, counts):
         if joins:
             component[tree_u] = tree_v
             if now > 0 and length > 0:
-                _bar(0, 0.0, now, bars, counts)
+                add_bar(0, 0.0, now, bars, counts)
         if max_dim == 0:
             continue
         if length == 1:
             if not joins:
-                _bar(1, now, np.inf, bars, counts)
+                add_bar(1, now, np.inf, bars, counts)
             continue
 
         # The arrow uv. If a 2-path u b v is there already, the triangle that it makes kills, at once, the
@@ -286,10 +204,10 @@ def _sweep(n, tail, head, time, max_dim, length, regular, form, bars, counts):
             elif regular and back >= 0:
                 bits = read(value, on_arrow + back)
             else:
-                if counts[1, _N_LIVE] == max_live:
+                if counts[1, N_LIVE] == max_live:
                     return False
-                bits = _birth(1, now, value, slots, births, counts)
-        _put(1, on_arrow + k, bits, value, journal, counts)
+                bits = open_class(1, now, value, slots, births, counts)
+        put(1, on_arrow + k, bits, value, journal, counts)
         arrow_at[u * n + v] = k
         out_end[u] += 1
         in_end[v] += 1
@@ -341,13 +259,13 @@ def _sweep(n, tail, head, time, max_dim, length, regular, form, bars, counts):
                         judged = False
             if judged:
                 if nonzero(bits):
-                    _death(1, bits, now, value, journal, slots, births, bars, counts)
+                    end_youngest(1, bits, now, value, journal, slots, births, bars, counts)
                 elif exact2:
-                    if counts[2, _N_LIVE] == max_live:
+                    if counts[2, N_LIVE] == max_live:
                         return False
-                    path = _birth(2, now, value, slots, births, counts)
+                    path = open_class(2, now, value, slots, births, counts)
                 elif max_dim == 2:
-                    _bar(2, now, np.inf, bars, counts)
+                    add_bar(2, now, np.inf, bars, counts)
             if not exact2:
                 continue
 
@@ -365,9 +283,9 @@ def _sweep(n, tail, head, time, max_dim, length, regular, form, bars, counts):
                     up_x = parent[x]
                 if x != above:
                     parent[x] = ground
-                    _put(2, x, bits, value, journal, counts)
+                    put(2, x, bits, value, journal, counts)
                 elif nonzero(bits):
-                    _death(2, bits, now, value, journal, slots, births, bars, counts)
+                    end_youngest(2, bits, now, value, journal, slots, births, bars, counts)
                     path = zero  # the death may have changed it: read it again
                     x = np.uintp(first_place)
                     while x != above:
@@ -439,7 +357,7 @@ def _sweep(n, tail, head, time, max_dim, length, regular, form, bars, counts):
             up_x = parent[x]
             up_y = parent[y]
             bits = zero
-            if counts[2, _N_LIVE] == 0:
+            if counts[2, N_LIVE] == 0:
                 # No class lives, every value is zero: only the forest grows.
                 while up_x >= 0:
                     x = np.uintp(up_x)
@@ -465,7 +383,7 @@ def _sweep(n, tail, head, time, max_dim, length, regular, form, bars, counts):
                         z = np.uintp(parent[z])
                 if x == y:
                     if nonzero(bits):
-                        _death(2, bits, now, value, journal, slots, births, bars, counts)
+                        end_youngest(2, bits, now, value, journal, slots, births, bars, counts)
                     continue
             # Two trees become one: the smaller hangs from the larger, and never ground from another. The root
             # keeps the size of its tree, negative.
@@ -474,54 +392,13 @@ def _sweep(n, tail, head, time, max_dim, length, regular, form, bars, counts):
             if x != above:
                 parent[x] = up_x + up_y
             parent[y] = x
-            _put(2, y, bits, value, journal, counts)
+            put(2, y, bits, value, journal, counts)
 
     for v in range(n):
         if component[v] == v or length == 0:
-            _bar(0, 0.0, np.inf, bars, counts)
-    for level in range(1, 3):
-        for k in range(counts[level, _N_LIVE]):
-            _bar(level, births[level, slots[level, _LIVE, k]], np.inf, bars, counts)
+            add_bar(0, 0.0, np.inf, bars, counts)
+    outlive(slots, births, bars, counts)
     return True
-
-
-@njit
-def _sorted_into(bars, n_bars, out, at):
-    """Append bars to `out` from row `at` on, sorted by birth and then death; return the next free row."""
-    for k in range(n_bars):
-        birth = bars[k, 0]
-        death = bars[k, 1]
-        row = at + k
-        while row > at and (
-            birth < out[row - 1, 0] or (birth == out[row - 1, 0] and death < out[row - 1, 1])
-        ):
-            out[row, 0] = out[row - 1, 0]
-            out[row, 1] = out[row - 1, 1]
-            row -= 1
-        out[row, 0] = birth
-        out[row, 1] = death
-    return at + n_bars
-
-
-@njit
-def _room(found, n_found, more):
-    """Return `found`, or a longer copy of it if `more` rows do not fit."""
-    if n_found + more <= len(found):
-        return found
-    longer = np.empty((2 * (n_found + more), 2))
-    for row in range(n_found):
-        longer[row, 0] = found[row, 0]
-        longer[row, 1] = found[row, 1]
-    return longer
-
-
-@njit
-def _collected(bars, counts, n_bars, found, n_found):
-    """Move the bars of one digraph to `found`, their numbers to `n_bars`; return the next free row."""
-    for p in range(len(n_bars)):
-        n_bars[p] = counts[p, _N_BARS]
-        n_found = _sorted_into(bars[p], counts[p, _N_BARS], found, n_found)
-    return n_found
 
 
 @njit(cache=True, nogil=True)
@@ -606,8 +483,7 @@ def sweep_digraphs(n_vertices, offsets, arrows, weights, max_dim, length, regula
         if not complete:
             n_bars[g - start, 0] = -1
             continue
-        found = _room(found, n_found, counts[0, _N_BARS] + counts[1, _N_BARS] + counts[2, _N_BARS])
-        n_found = _collected(bars, counts, n_bars[g - start], found, n_found)
+        found, n_found = collected(bars, counts, 0, n_bars[g - start], found, n_found)
     return found[:n_found], n_bars, -1
 
 
@@ -672,6 +548,5 @@ def sweep_decorations(n, pairs, times, ranks, max_dim, length, regular, form):
         if not complete:
             n_bars[g, 0] = -1
             continue
-        found = _room(found, n_found, counts[0, _N_BARS] + counts[1, _N_BARS] + counts[2, _N_BARS])
-        n_found = _collected(bars, counts, n_bars[g], found, n_found)
+        found, n_found = collected(bars, counts, 0, n_bars[g], found, n_found)
     return found[:n_found], n_bars, -1

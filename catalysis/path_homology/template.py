@@ -9,16 +9,22 @@ from catalysis.path_homology.barcodes import Barcodes
 from catalysis.path_homology.batch import BatchBarcodes, Chunk, as_chunk, in_chunks, joined, with_replacements
 from catalysis.path_homology.digraph import checked_digraph, checked_field, checked_lengths
 from catalysis.path_homology.engines import compiled, obstacle_to_fast, persistence
+from catalysis.path_homology.geometry import MOST_ARROWS, MOST_WALKS, Geometry, n_walks, tables
 from interpretkit.errors import InputError
 
 __all__ = ["DigraphTemplate"]
+
+ENOUGH = 1000
+"""How many decorations repay the making of tables."""
 
 
 class DigraphTemplate:
     """A weighted graph whose edges get their directions from ranks that change: one site, many decorations.
 
     Each edge becomes the arrow from the vertex of lower rank to that of higher rank, or both arrows if the
-    ranks are equal. What the geometry fixes (checks, order of entry, sizes) is done once.
+    ranks are equal. What the geometry fixes (checks, order of entry, sizes) is done once. After the first thousand
+    decorations the walks along all possible arrows are tabulated as well, which makes the rest faster; that is for
+    regular homology up to dimension 2, with paths of length 3, and for graphs of some hundred vertices.
 
     Parameters
     ----------
@@ -74,6 +80,8 @@ class DigraphTemplate:
         fast = compiled()
         if fast is not None:
             self._obstacle = self._obstacle or fast.obstacle(self.n_vertices)
+        self._n_seen = 0
+        self._geometry: Geometry | None = None
         if self._obstacle and engine == "fast":
             raise InputError(f"engine = 'fast': {self._obstacle}; engine 'auto' or 'readable' does that")
 
@@ -110,21 +118,28 @@ class DigraphTemplate:
             chunks = [as_chunk([self._one(row)]) for row in rows]
             return joined(chunks, self.max_dim, "readable", self.regular, self.field)
         pairs, times = fast.flat(self.pairs), fast.flat(self.weights)
+        self._n_seen += len(rows)
+        if self._geometry is None and self._n_seen >= ENOUGH and self._exact_and_small():
+            self._geometry = tables(self.n_vertices, self.pairs, self.weights)
+        geometry = self._geometry
         in_second = False
 
         def chunk(start: int, stop: int) -> Chunk:
             nonlocal in_second
             part = np.array(rows[start:stop], dtype=np.float64, order="C")
-            bars, counts, _ = fast.sweep_decorations(
-                self.n_vertices,
-                pairs,
-                times,
-                part,
-                self.max_dim,
-                self.max_path_length,
-                self.regular,
-                fast.ROOM_FOR_64,
-            )
+            if geometry is not None:
+                bars, counts = fast.carry_out(*geometry, part)
+            else:
+                bars, counts, _ = fast.sweep_decorations(
+                    self.n_vertices,
+                    pairs,
+                    times,
+                    part,
+                    self.max_dim,
+                    self.max_path_length,
+                    self.regular,
+                    fast.ROOM_FOR_64,
+                )
             crowded = np.flatnonzero(counts[:, 0] < 0)
             if len(crowded):
                 others = {int(i): self._one(part[i]) for i in crowded}
@@ -135,6 +150,14 @@ class DigraphTemplate:
         chunks = in_chunks(chunk, len(rows), n_threads)
         engine = "fast, readable" if in_second else "fast"
         return joined(chunks, self.max_dim, engine, self.regular, self.field)
+
+    def _exact_and_small(self) -> bool:
+        """Return whether the tables serve what is asked, and are not too large."""
+        if not (self.regular and self.max_dim == 2 and self.max_path_length == 3):
+            return False
+        return n_walks(self.n_vertices, self.pairs) + self.n_vertices**2 <= MOST_WALKS and (
+            2 * len(self.pairs) <= MOST_ARROWS
+        )
 
     def _checked_ranks(self, ranks: npt.ArrayLike) -> npt.NDArray[np.generic]:
         rows = np.asarray(ranks)
