@@ -67,6 +67,7 @@ METHODS: Mapping[str, Method] = {
     "gradcam": Method(cam.gradcam, takes_layer=True),
     "gradcam_plus_plus": Method(cam.gradcam_plus_plus, takes_layer=True),
     "layercam": Method(cam.layercam, takes_layer=True),
+    "guided_gradcam": Method(cam.guided_gradcam, takes_layer=True),
     "scorecam": Method(cam.scorecam, takes_layer=True),
     "occlusion": Method(perturbation.occlusion),
     "rise": Method(perturbation.rise),

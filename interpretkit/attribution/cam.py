@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from interpretkit.attribution.gradients import guided_backprop
 from interpretkit.attribution.instrumentation import LayerTap, tapped
 from interpretkit.attribution.problem import Problem, Result
 from interpretkit.errors import InputError
@@ -85,6 +86,31 @@ def layercam(
         return (gradients.relu() * activations).sum(1, keepdim=True)
 
     return _map(problem, weigh, rectify, upsample, reshape)
+
+
+def guided_gradcam(problem: Problem, *, reshape: Reshape | None = None) -> Result:
+    """Return guided Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391): guided backpropagation where Grad-CAM looks.
+
+    Parameters
+    ----------
+    problem : Problem
+        With inputs ``(n, channels, height, width)``, or of one or three dimensions of space, and the layer's name.
+    reshape : callable, optional
+        For layers that give tokens: from their output to ``(m, channels, height, width)``.
+
+    Returns
+    -------
+    Result
+        Values of the inputs' shape, the product of both; in the details the scores ``(n,)`` and the ``layer`` taken.
+
+    Raises
+    ------
+    InputError
+        If the layer is not in the model, does not run, or does not give maps; or the model applies no ReLU or ReLU6.
+    """
+    where = gradcam(problem, reshape=reshape)
+    what = guided_backprop(problem)
+    return Result(what.values.to(problem.precise) * where.values, where.details)
 
 
 def scorecam(

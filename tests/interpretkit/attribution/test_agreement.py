@@ -75,6 +75,16 @@ def test_gradcam_agrees_with_captum(layer, number):
     assert_exact(attribute(model, inputs, TARGETS, method="gradcam", layer=layer).values, enlarged)
 
 
+def test_guided_gradcam_agrees_with_captum():
+    model, inputs = plain(torch.float64), images().double()
+    peer = captum.attr.GuidedGradCam(model, model[3])
+    expected = peer.attribute(inputs, TARGETS, interpolate_mode="bilinear")
+    assert isinstance(expected, Tensor)
+    found = attribute(model, inputs, TARGETS, method="guided_gradcam", layer="3")
+    assert_exact(found.values, expected.detach())
+    assert found.values.abs().sum() > 0
+
+
 @pytest.mark.parametrize(("window", "stride"), [(5, 4), (4, 4), (3, 1), ((5, 2), (3, 2))])
 def test_occlusion_agrees_with_captum(window, stride):
     model, inputs = plain(), images()

@@ -30,7 +30,7 @@ CHEAP = {
     "prediction_difference": {"window": 4, "padding": 1, "stride": 4, "samples": 2},
     "meaningful_perturbation": {"iterations": 4, "coarseness": 3, "mask_blur": 1.0, "image_blur": 2.0},
 }
-RECTIFIED = {"guided_backprop", "deconvnet", "clear"}
+RECTIFIED = {"guided_backprop", "deconvnet", "clear", "guided_gradcam"}
 WITHOUT_GRADIENT = {"scorecam", "occlusion", "rise", "lime", "kernel_shap", "prediction_difference"}
 RANDOM = {"smoothgrad", "rise", "lime", "kernel_shap", "prediction_difference", "meaningful_perturbation"}
 
