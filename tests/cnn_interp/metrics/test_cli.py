@@ -1,0 +1,104 @@
+import csv
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from cnn_interp.metrics import cli
+from cnn_interp.models import Network
+from interpretkit.errors import InputError
+
+run = CliRunner()
+
+
+def small_network():
+    """Return a network of two layers that a test can afford; what a user would give as ``module:factory``."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(
+            nn.Conv2d(3, 8, 5, stride=4, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(8, 12, 3, stride=2, padding=1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(12, 4),
+        )
+    return Network("small", module, size=64)
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """Make the small network what is loaded by any name."""
+    monkeypatch.setattr("cnn_interp.models.load_network", lambda name, **_: small_network())
+
+
+def test_dissect_writes_a_report_and_the_units(own, tmp_path):
+    out = tmp_path / "found"
+    result = run.invoke(cli.app, ["dissect", "--images", "6", "--out", str(out), "--quiet", "--json"])
+    assert result.exit_code == 0, result.output
+    shown = json.loads(result.stdout.splitlines()[-1])
+    assert set(shown["2"]) >= {"unique_detectors", "by_best_category", "unique_detectors_random"}
+    with (out / "units.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["unit"]) for row in rows] == list(range(12))
+    detectors = sum(row["detector"] == "True" for row in rows)
+    with np.load(out / "2.npz", allow_pickle=False) as arrays:
+        assert arrays["iou"].shape[0] == 12
+        assert detectors == (arrays["iou"].max(axis=1) > 0.04).sum()
+        assert detectors > 0
+    page = (out / "report.html").read_text()
+    assert "random weights" in page
+    assert "data:image/png" in page
+    assert json.loads((out / "manifest.json").read_text())["summary"]["2"] == shown["2"]
+
+
+def test_instability_writes_a_report_and_the_parts(own, tmp_path):
+    out = tmp_path / "found"
+    options = ["--images", "24", "--layer", "0,2", "--top", "5", "--out", str(out), "--quiet", "--json"]
+    result = run.invoke(cli.app, ["instability", *options])
+    assert result.exit_code == 0, result.output
+    shown = json.loads(result.stdout.splitlines()[-1])
+    for layer, units in (("0", 8), ("2", 12)):
+        assert 0 < shown[layer]["location_instability"] < 0.5
+        assert shown[layer]["best_constant"] > 0
+        assert 0 <= shown[layer]["part_interpretability"] <= 1
+        with np.load(out / f"{layer}.npz", allow_pickle=False) as arrays:
+            assert arrays["instability"].shape[2] == units
+            assert np.nanmax(arrays["tracking"]) == pytest.approx(shown[layer]["best_tracking_r2"])
+    assert "always the centre" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dissect", "--data", "broden"], "expected broden=FOLDER"),
+        (["dissect", "--data", "broden=nowhere"], "no such folder"),
+        (["dissect", "--layer", "nothing"], "none of that name"),
+        (["instability", "--data", "faces=here"], "expected articulated"),
+        (["instability", "--data", "animal-part=nowhere"], "no such folder"),
+    ],
+)
+def test_bad_options_are_one_line(own, arguments, message, tmp_path):
+    result = run.invoke(cli.app, [*arguments, "--images", "2", "--out", str(tmp_path / "found")])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "found").exists()
+
+
+def test_the_last_layer_with_a_map_is_the_default():
+    assert cli.chosen_layers(small_network(), "") == ["2"]
+    block = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert cli.chosen_layers(Network("block", block, size=16), "") == ["0.1"]
+    assert cli.chosen_layers(small_network(), "0, 2,0") == ["0", "2"]
+    flat = SimpleNamespace(name="flat", module=nn.Flatten(), size=8, device=torch.device("cpu"))
+    with pytest.raises(InputError, match="no layer that gives maps"):
+        cli.chosen_layers(flat, "")  # type: ignore[arg-type]
+
+
+def test_images_are_spread_over_the_data():
+    assert cli.spread(10, 4) == [0, 2, 5, 7]
+    assert cli.spread(3, 9) == [0, 1, 2]
