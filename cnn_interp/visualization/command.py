@@ -1,0 +1,344 @@
+"""What `cnn visualize` does: images through methods, with every finished image kept, then the systems."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cnn_interp.images import DEFAULT_PHOTOGRAPH, find_images, photograph
+from cnn_interp.models import Network, load_network
+from cnn_interp.visualization.photographs import Photographs
+from cnn_interp.visualization.sheet import Explained, comparison_sheet
+from cnn_interp.visualization.systems import OF_UNITS, SYSTEMS, Question, Shown, check_units
+from interpretkit.attribution import METHODS, attribute
+from interpretkit.attribution.instrumentation import find_layer, instrumented
+from interpretkit.errors import InputError
+from interpretkit.files import dump_json
+from interpretkit.progress import progress
+from interpretkit.results import ResumableTable, Run, load_arrays, run_folder
+from interpretkit.visualization import Report
+
+# So many images make a sheet that fits a page, and so many sheets a report that opens at once.
+IMAGES_PER_SHEET = 6
+SHEETS_IN_REPORT = 4
+# Fewer photographs are neither worth searching nor enough to learn from and to test on.
+LEAST_PHOTOGRAPHS = 3
+MOST_TARGETS = 3
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of a run, checked as far as they can be before the network is loaded."""
+
+    attributions: tuple[str, ...]
+    systems: tuple[str, ...]
+    layer: str | None
+    units: tuple[int, ...] | None
+
+
+def run(
+    images: Sequence[str],
+    *,
+    model: str,
+    methods: str,
+    layer: str,
+    target: str,
+    units: str,
+    weights: str,
+    convert: bool,
+    limit: int | None,
+    out: Path,
+    seed: int,
+    device: str,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Carry out the command; see :func:`cnn_interp.visualization.cli.visualize`.
+
+    Raises
+    ------
+    InputError
+        If an option or an image cannot be used.
+    """
+    request = check_request(methods, layer, units)
+    paths = find_images(images)[:limit]
+    shown = Photographs.of_files(paths, convert=convert) if paths else _default_photograph()
+    network = load_network(model, weights=weights, device=device, seed=seed)
+    if request.layer is not None:
+        find_layer(network.module, request.layer)
+    index = network.target(target) if target else None
+    searched = shown if len(shown) >= LEAST_PHOTOGRAPHS else Photographs.bundled()
+    arguments = {
+        "images": list(images), "model": model, "method": methods, "layer": layer, "target": target,
+        "unit": units, "weights": weights, "convert": convert, "limit": limit, "device": device,
+    }  # fmt: skip
+    with run_folder(out, "cnn visualize", arguments, seed, paths) as folder:
+        targets = _targets(network, shown, index) if request.systems else []
+        asked = Question(
+            network, shown.subset([0]), searched, targets, request.layer, request.units,
+            seed, quiet,
+        )  # fmt: skip
+        check_units(asked)
+        with _kept_until_done(out, {**arguments, "seed": seed, "source": network.source}, shown) as work:
+            rows = attribute_all(network, shown, request, index, seed, work, quiet)
+            sheets = _write_sheets(folder, network, shown, rows, work) if request.attributions else []
+            results = {}
+            for name in request.systems:
+                results[name] = SYSTEMS[name](asked)
+                folder.save_figure(f"{name}.png", results[name].figure)
+                folder.save_arrays(f"{name}.npz", **results[name].arrays)
+                folder.save_table(f"{name}.csv", results[name].rows)
+            folder.save_table("images.csv", rows)
+            folder.summary.update(
+                n_images=len(shown),
+                model=model,
+                weights=network.source,
+                images=(images and list(images)) or f"{DEFAULT_PHOTOGRAPH}, a photograph of scikit-image",
+                targets=sorted({row["target"] for row in rows}),
+                methods=[*request.attributions, *request.systems],
+                **{name: dict(result.summary) for name, result in results.items()},
+            )
+            words = ["interpretkit cnn visualize", *images, "--model", model, "--method", methods]
+            for option, value in (("--layer", layer), ("--target", target), ("--unit", units)):
+                words += [option, value] if value else []
+            report = _report(network, shown, searched, rows, sheets, results, out)
+            report.set_provenance(" ".join(words), seed=seed, data=paths[:20])
+            report.save(folder.path("report.html"))
+    return {**folder.summary, "out": out, "report": out / "report.html"}
+
+
+def check_request(methods: str, layer: str, units: str) -> Request:
+    """Return what the options ask for.
+
+    Raises
+    ------
+    InputError
+        If a method is unknown, the units are no numbers, or an option is of no use to any method.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+    known = [*METHODS, *SYSTEMS]
+    if not names:
+        raise InputError(f"--method {methods!r}: names none; expected some of {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise InputError(f"--method {name}: {hint}expected some of {', '.join(known)}")
+    attributions = tuple(name for name in names if name in METHODS)
+    systems = tuple(name for name in names if name in SYSTEMS)
+    able = [name for name in METHODS if METHODS[name].takes_layer]
+    able += [name for name in SYSTEMS if name != "plug_and_play"]
+    if layer and not set(names) & set(able):
+        raise InputError(
+            f"--layer {layer}: {', '.join(names)} take none; expected with it one of {', '.join(able)}"
+        )
+    if units and not set(systems) & set(OF_UNITS):
+        raise InputError(f"--unit {units}: expected with it one of the methods {', '.join(OF_UNITS)}")
+    numbers = [text.strip() for text in units.split(",") if text.strip()]
+    if not all(text.isdigit() for text in numbers):
+        raise InputError(f"--unit {units}: expected whole numbers of at least 0, separated by commas")
+    return Request(attributions, systems, layer or None, tuple(map(int, numbers)) if numbers else None)
+
+
+def attribute_all(
+    network: Network,
+    shown: Photographs,
+    request: Request,
+    target: int | None,
+    seed: int,
+    work: Path,
+    quiet: bool,
+) -> list[dict[str, Any]]:
+    """Put the images through the attribution methods one by one, and keep what is done in the folder `work`.
+
+    Returns
+    -------
+    list of dict
+        A row for each image: its name, the output explained with its probability, the seconds of each method.
+    """
+    with (
+        ResumableTable(work / "images.jsonl", key="number") as table,
+        progress("Explaining images", len(shown), quiet=quiet) as bar,
+    ):
+        for number, name in enumerate(shown.names):
+            if number not in table:
+                inputs = shown.inputs(network, [number])
+                with instrumented(network.module, seed), torch.no_grad():
+                    outputs = network.module(inputs)
+                if target is not None and target >= outputs.shape[1]:
+                    raise InputError(
+                        f"--target {target}: {network.name} has {outputs.shape[1]} outputs; expected 0 to "
+                        f"{outputs.shape[1] - 1}"
+                    )
+                probabilities = outputs.softmax(1)[0]
+                largest = int(probabilities.argmax())
+                explained = largest if target is None else target
+                values: dict[str, np.ndarray] = {}
+                seconds: dict[str, float] = {}
+                for method in request.attributions:
+                    started = time.perf_counter()
+                    layer = request.layer if METHODS[method].takes_layer else None
+                    found = attribute(
+                        network.module, inputs, explained, method=method, layer=layer, seed=seed
+                    )
+                    values[method] = found.numpy()[0].astype(np.float32)
+                    seconds[method] = round(time.perf_counter() - started, 3)
+                if values:
+                    with (work / f"{number:06d}.npz").open("wb") as file:
+                        np.savez_compressed(file, **values)  # type: ignore[arg-type]
+                table.append(
+                    {
+                        "number": number,
+                        "image": name,
+                        "target": network.category(explained),
+                        "target_index": explained,
+                        "probability": float(probabilities[explained]),
+                        "largest": network.category(largest),
+                        "largest_probability": float(probabilities[largest]),
+                        **{f"seconds_{method}": value for method, value in seconds.items()},
+                    }
+                )
+            bar.advance(note=Path(name).name)
+        return table.rows
+
+
+@contextmanager
+def _kept_until_done(out: Path, arguments: Mapping[str, Any], shown: Photographs) -> Iterator[Path]:
+    """Give a hidden folder beside `out` that belongs to these arguments and is removed when the block ends well.
+
+    What a bad image or option ends is removed too; only what is killed or interrupted waits to be resumed.
+    """
+    stamps = [
+        (name, Path(name).stat().st_size, Path(name).stat().st_mtime_ns) if Path(name).is_file() else name
+        for name in shown.names
+    ]
+    plain = {name: value for name, value in arguments.items() if name != "device"}
+    digest = hashlib.sha256(dump_json([plain, stamps]).encode()).hexdigest()[:12]
+    final = out.resolve()
+    work = final.with_name(f".{final.name}.unfinished-{digest}")
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        yield work
+    except InputError:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _write_sheets(
+    folder: Run, network: Network, shown: Photographs, rows: Sequence[Mapping[str, Any]], work: Path
+) -> list[Path]:
+    """Write the arrays of every image and a sheet for every few, and return the sheets' paths."""
+    sheets = []
+    for start in range(0, len(rows), IMAGES_PER_SHEET):
+        explained = []
+        for row in rows[start : start + IMAGES_PER_SHEET]:
+            number = int(row["number"])
+            values = load_arrays(work / f"{number:06d}.npz")
+            stem = Path(str(row["image"])).stem
+            folder.save_arrays(f"arrays/{number:06d}-{stem}.npz", **values)
+            pixels = np.asarray(network.crop(shown.load(number).convert("RGB")), dtype=np.float64) / 255
+            taken_for = f"taken for {row['largest']}, {row['largest_probability']:.0%}"
+            explained.append(
+                Explained(
+                    name=stem,
+                    pixels=pixels,
+                    target=str(row["target"]),
+                    probability=float(row["probability"]),
+                    values=values,
+                    note=taken_for if row["target"] != row["largest"] else (stem if len(rows) > 1 else ""),
+                )
+            )
+        name = "sheet.png" if start == 0 else f"sheets/{start // IMAGES_PER_SHEET + 1:04d}.png"
+        sheets.append(folder.save_figure(name, comparison_sheet(explained)))
+    return sheets
+
+
+def _report(
+    network: Network,
+    shown: Photographs,
+    searched: Photographs,
+    rows: Sequence[Mapping[str, Any]],
+    sheets: Sequence[Path],
+    results: Mapping[str, Shown],
+    out: Path,
+) -> Report:
+    first = rows[0]
+    one = len(rows) == 1
+    title = f"What {network.name} sees in {Path(str(first['image'])).name if one else f'{len(rows)} images'}"
+    lead = (
+        f"Explained is “{first['target']}”, to which the network gives {first['probability']:.0%}."
+        if one
+        else "Each image with the output that is explained, and the places that spoke for it and against it."
+    )
+    report = Report(title, lead, kicker="interpretkit cnn visualize")
+    report.add_numbers(
+        {
+            "images": len(rows),
+            "network": (network.name, network.source),
+            "mean probability": (
+                f"{np.mean([r['probability'] for r in rows]):.0%}",
+                "of the outputs explained",
+            ),
+        }
+    )
+    if sheets:
+        report.add_section(
+            "Methods compared",
+            "Red speaks for the output, blue against it; each map is scaled by itself. Of gradients (saliency, "
+            "guided backprop, deconvnet, smoothgrad, patternnet) only the size is drawn. Maps of single pixels "
+            "are blurred a little for the eye, the arrays are not.",
+        )
+        for sheet in sheets[:SHEETS_IN_REPORT]:
+            report.add_figures((sheet, "", "Images with a column for each attribution method"))
+        if len(sheets) > SHEETS_IN_REPORT:
+            report.add_note(f"{len(sheets) - SHEETS_IN_REPORT} more sheets are in `{out}/sheets`.")
+    for result in results.values():
+        report.add_section(
+            result.title, result.text, figures=[(result.figure, result.caption)], table=result.rows
+        )
+    if set(results) - {"inversion"}:
+        report.add_text(f"The photographs searched and learned from are {len(searched)}: {searched.source}.")
+    table = [
+        {
+            "image": Path(str(row["image"])).name,
+            "explained": row["target"],
+            "probability": row["probability"],
+            "taken for": row["largest"],
+            "its probability": row["largest_probability"],
+        }
+        for row in rows[:200]
+    ]
+    shares = {"probability": ".1%", "its probability": ".1%"}
+    report.add_section("Images", table=table, formats=shares)
+    report.add_next_step("What do the layers look like?", f"interpretkit cnn layers --model {network.name}")
+    report.add_next_step(
+        "What do units respond to?",
+        f"interpretkit cnn visualize --model {network.name} --method activation_maximization,top_patches,"
+        "deconvnet_projection",
+    )
+    return report
+
+
+def _targets(network: Network, shown: Photographs, target: int | None) -> list[int]:
+    """Return the classes that the systems of classes are asked about: the one given, else the images' own."""
+    if target is not None:
+        return [target]
+    found: list[int] = []
+    with instrumented(network.module, 0), torch.no_grad():
+        for _, inputs in shown.subset(range(min(len(shown), 8))).batches(network):
+            found += network.module(inputs).argmax(1).tolist()
+    return list(dict.fromkeys(found))[:MOST_TARGETS]
+
+
+def _default_photograph() -> Photographs:
+    return Photographs((DEFAULT_PHOTOGRAPH,), lambda _: photograph(), "scikit-image")

@@ -1,0 +1,231 @@
+"""What can be told of an image from a layer: an up-convolutional decoder (Dosovitskiy & Brox, CVPR 2016)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cnn_interp.models import Network
+from cnn_interp.truncated import UpTo
+from cnn_interp.visualization.photographs import Photographs
+from interpretkit.attribution.instrumentation import instrumented
+from interpretkit.errors import InputError
+from interpretkit.training import History, TensorBatches, derive_seed, fit
+
+_WIDEST = 128
+_NARROWEST = 24
+
+
+class UpConvolutionalDecoder(nn.Module):
+    """From a layer's maps ``(n, c, h, w)`` to images ``(n, 3, side, side)``, doubling the side at each step.
+
+    Parameters
+    ----------
+    channels, height : int
+        Of the maps; outputs without places have a height of 1.
+    side : int
+        Of the images, px.
+
+    Notes
+    -----
+    Enlarging by nearest neighbours before a convolution leaves no chequered pattern, as a transposed convolution
+    does.
+    """
+
+    def __init__(self, channels: int, height: int, side: int) -> None:
+        super().__init__()
+        width = _WIDEST
+        self.scale = nn.BatchNorm2d(channels)
+        blocks: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.LeakyReLU(0.2)]
+        size = height
+        while size < side:
+            # An odd step at the end, so that any side is reached.
+            size = min(2 * size, side)
+            narrower = max(width // 2, _NARROWEST) if size >= side / 4 else width
+            blocks += [
+                nn.Upsample(size=(size, size)),
+                nn.Conv2d(width, narrower, 3, padding=1),
+                nn.LeakyReLU(0.2),
+            ]
+            width = narrower
+        self.body = nn.Sequential(*blocks, nn.Conv2d(width, 3, 3, padding=1))
+        self.side = side
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return images ``(n, 3, side, side)`` with values in 0 … 1 for features ``(n, c[, h, w])``."""
+        maps = features if features.ndim == 4 else features[:, :, None, None]
+        images = self.body(self.scale(maps)).sigmoid()
+        return images if images.shape[-1] == self.side else F.adaptive_avg_pool2d(images, self.side)
+
+
+@dataclass(frozen=True)
+class TrainedDecoder:
+    """A decoder and how well it reconstructs photographs that it has not seen.
+
+    Attributes
+    ----------
+    model : UpConvolutionalDecoder
+        In evaluation mode.
+    layer : str
+        What it decodes.
+    error : float
+        Mean square error of held-out images, of values in 0 … 1.
+    mean_image_error : float
+        The same for the mean of the training images, which needs no layer.
+    originals, reconstructions : ndarray of float32, (m, 3, side, side)
+        Of the first held-out images.
+    n_train, n_held_out : int
+        How many images.
+    history : History
+        Of the training; the weights are those of the epoch that was best on a part of the training photographs.
+    """
+
+    model: UpConvolutionalDecoder
+    layer: str
+    error: float
+    mean_image_error: float
+    originals: NDArray[np.float32]
+    reconstructions: NDArray[np.float32]
+    n_train: int
+    n_held_out: int
+    history: History
+
+
+def train_decoder(
+    network: Network,
+    layer: str,
+    photographs: Photographs | None = None,
+    *,
+    images: int = 480,
+    side: int = 64,
+    held_out: float = 0.2,
+    epochs: int = 12,
+    learning_rate: float = 2e-3,
+    batch_size: int = 16,
+    shown: int = 8,
+    seed: int = 0,
+    quiet: bool = True,
+) -> TrainedDecoder:
+    """Train a decoder for a layer on pieces of photographs, and test it on other photographs.
+
+    Parameters
+    ----------
+    network : Network
+        Left as it was found.
+    layer : str
+        A dotted name.
+    photographs : Photographs, optional
+        By default those that scikit-image brings. They are divided first and cut into pieces then, so that no two
+        pieces of one photograph are on both sides.
+    images : int
+        How many pieces in all.
+    side : int
+        Of the reconstructions, px.
+    held_out : float
+        The share of photographs to test on; as many again choose the epoch.
+    epochs, learning_rate, batch_size
+        Of Adam.
+    shown : int
+        How many held-out images to return with their reconstructions.
+    seed : int
+        Of the division, the pieces, the weights and the order.
+    quiet : bool
+        Show no progress.
+
+    Raises
+    ------
+    InputError
+        If there is no such layer, or fewer than three photographs.
+    """
+    source = photographs or Photographs.bundled()
+    if len(source) < 3:
+        raise InputError(
+            f"{source.source}: {len(source)} in all; expected at least 3, to learn, to choose and to test"
+        )
+    rest, test = source.split(held_out, seed)
+    train, validation = rest.split(held_out / (1 - held_out), seed)
+    share = {"train": 1 - 2 * held_out, "validation": held_out, "test": held_out}
+    parts = {"train": train, "validation": validation, "test": test}
+    tensors: dict[str, dict[str, Tensor]] = {}
+    for name, some in parts.items():
+        count = max(round(images * share[name]), len(some), 2)
+        # Only photographs to learn from may be cut into smaller pieces than a network is used to.
+        large = some.crops(count, network.size, seed=derive_seed(seed, "pieces", name) % 2**31)
+        tensors[name] = {
+            "features": _features(network, layer, large, seed),
+            "images": F.interpolate(large, size=(side, side), mode="area"),
+        }
+    maps = tensors["train"]["features"]
+    device = network.device
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, "decoder"))
+        model = UpConvolutionalDecoder(maps.shape[1], maps.shape[2] if maps.ndim == 4 else 1, side).to(device)
+        # Most pixels are near the mean image, which the decoder need not learn by steps.
+        mean = tensors["train"]["images"].mean((0, 2, 3))
+        last = model.body[-1]
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        with torch.no_grad():
+            last.bias.copy_(torch.logit(mean.clamp(0.02, 0.98)))
+        optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+        steps = epochs * -(-len(maps) // batch_size)
+        history = fit(
+            model,
+            TensorBatches(tensors["train"], batch_size, seed=seed),
+            lambda net, batch: {"loss": F.mse_loss(net(batch["features"].float()), batch["images"])},
+            optimizer=optimizer,
+            epochs=epochs,
+            scheduler=torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps),
+            scheduler_steps="batch",
+            validate=lambda net: {
+                "validation_error": _error(
+                    _decode(net, tensors["validation"]["features"], device), tensors["validation"]["images"]
+                )
+            },
+            monitor="validation_error",
+            precision="float32",
+            description=f"Training a decoder of {layer}",
+            quiet=quiet,
+        )
+    test_images = tensors["test"]["images"]
+    decoded = _decode(model, tensors["test"]["features"], device)
+    average = tensors["train"]["images"].mean(0, keepdim=True).expand_as(test_images)
+    return TrainedDecoder(
+        model=model,
+        layer=layer,
+        error=_error(decoded, test_images),
+        mean_image_error=_error(average, test_images),
+        originals=test_images[:shown].numpy(),
+        reconstructions=decoded[:shown].numpy(),
+        n_train=len(maps),
+        n_held_out=len(test_images),
+        history=history,
+    )
+
+
+def _features(network: Network, layer: str, pixels: Tensor, seed: int) -> Tensor:
+    """Return what a layer gives for pixels ``(n, 3, h, w)``, in half precision to hold many."""
+    until = UpTo(network.module, layer)
+    with instrumented(network.module, seed), torch.no_grad():
+        found = [until(network.normalise(some)).half().cpu() for some in pixels.split(8)]
+    features = torch.cat(found)
+    if features.ndim not in (2, 4):
+        raise InputError(
+            f"layer {layer!r}: gives outputs of shape {tuple(features.shape)}; expected (n, channels) or "
+            "(n, channels, height, width)"
+        )
+    return features
+
+
+def _decode(model: nn.Module, features: Tensor, device: torch.device) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([model(some.to(device).float()).cpu() for some in features.split(32)])
+
+
+def _error(images: Tensor, originals: Tensor) -> float:
+    return float((images - originals).double().square().mean())

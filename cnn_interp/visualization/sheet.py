@@ -1,0 +1,175 @@
+"""Pictures: heat laid over photographs, rows of images, and the sheet that compares methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter
+
+from interpretkit.visualization import new_figure, style
+from interpretkit.visualization.style import INK, MUTED
+
+# Methods that speak of single pixels leave speckles, which an eye cannot read; so far they are blurred when drawn.
+BLUR = 0.014
+# The strongest hundredth of the pixels would otherwise leave all the others pale.
+BRIGHTEST = 99.0
+# What these give are gradients and signals of pixels, no shares of the output.
+UNSIGNED = ("saliency", "guided_backprop", "deconvnet", "smoothgrad", "patternnet")
+_WARM = np.array([0.84, 0.10, 0.05])
+_COLD = np.array([0.02, 0.30, 0.70])
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An image with what methods say about it.
+
+    Attributes
+    ----------
+    name : str
+        Of the image.
+    pixels : ndarray of float, (h, w, 3)
+        What the network saw, in 0 … 1.
+    target : str
+        Of the output that is explained.
+    probability : float
+        Of that output.
+    values : mapping of str to ndarray of float, (c, h, w)
+        The attribution of each method.
+    note : str
+        A second line about the image, such as what the network took it for.
+    """
+
+    name: str
+    pixels: NDArray[np.floating]
+    target: str
+    probability: float
+    values: Mapping[str, NDArray[np.floating]]
+    note: str = ""
+
+
+def heat(values: ArrayLike, *, signed: bool = True) -> NDArray[np.float64]:
+    """Return an attribution ``(c, h, w)`` as heat ``(h, w)`` in −1 … 1: summed, blurred a little, and scaled.
+
+    If it is not `signed`, only the size of the values counts, as with gradients, whose sign says which way a pixel
+    would have to change.
+    """
+    given = np.asarray(values, dtype=np.float64)
+    summed = (given if signed else np.abs(given)).sum(0)
+    blurred = gaussian_filter(summed, BLUR * summed.shape[1]) if len(np.asarray(values)) > 1 else summed
+    strong = float(np.percentile(np.abs(blurred), BRIGHTEST)) or float(np.abs(blurred).max())
+    return np.clip(blurred / strong, -1, 1) if strong > 0 else np.zeros_like(blurred)
+
+
+def overlay(pixels: ArrayLike, warmth: ArrayLike) -> NDArray[np.float64]:
+    """Return a picture ``(h, w, 3)``, greyed, with heat ``(h, w)`` over it: red for, blue against."""
+    image, signed = np.asarray(pixels, dtype=np.float64), np.asarray(warmth, dtype=np.float64)
+    grey = (image @ [0.299, 0.587, 0.114])[..., None].repeat(3, 2)
+    ground = 0.25 + 0.75 * grey
+    cover = 0.88 * np.abs(signed)[..., None] ** 1.1
+    colour = np.where(signed[..., None] > 0, _WARM, _COLD)
+    return np.clip(ground * (1 - cover) + colour * cover, 0, 1)
+
+
+def comparison_sheet(rows: Sequence[Explained], *, title: str = "") -> Figure:
+    """Draw images with a column for each method.
+
+    Parameters
+    ----------
+    rows : sequence of Explained
+        All with the same methods.
+    title : str
+        Above the sheet.
+    """
+    methods = list(rows[0].values)
+    side = 2.15 if len(methods) > 4 else 2.6
+    with style():
+        figure = new_figure(side * (len(methods) + 1), (side + 0.42) * len(rows) + (0.5 if title else 0.2))
+        axes = figure.subplots(len(rows), len(methods) + 1, squeeze=False)
+        for line, row in zip(axes, rows, strict=True):
+            _picture(line[0], row.pixels)
+            line[0].set_xlabel(
+                _shortened(row.target, 26) + f"  {_percent(row.probability)}",
+                fontsize=9.5,
+                color=INK,
+                labelpad=4,
+            )
+            if row.note:
+                line[0].text(
+                    0.5, -0.19, _shortened(row.note, 34), transform=line[0].transAxes, ha="center",
+                    fontsize=7.5, color=MUTED,
+                )  # fmt: skip
+            for cell, method in zip(line[1:], methods, strict=True):
+                _picture(cell, overlay(row.pixels, heat(row.values[method], signed=method not in UNSIGNED)))
+        for cell, name in zip(axes[0], ["image", *methods], strict=True):
+            cell.set_title(name.replace("_", " "), loc="center", fontsize=10)
+        if title:
+            figure.suptitle(title, fontsize=12.5, fontweight="bold", color=INK, x=0.012, ha="left")
+    return figure
+
+
+def gallery(
+    rows: Mapping[str, Sequence[tuple[ArrayLike, str]]], *, side: float = 1.7, title: str = ""
+) -> Figure:
+    """Draw rows of pictures, each with a line under it.
+
+    Parameters
+    ----------
+    rows : mapping of str to sequence of (picture, text)
+        The name of each row, and its pictures ``(h, w, 3)`` in 0 … 1 or ``(h, w)``, drawn in viridis.
+    side : float
+        Of a picture, inches.
+    title : str
+        Above them.
+    """
+    widest = max(len(pictures) for pictures in rows.values())
+    with style():
+        figure = new_figure(side * widest + 1.2, (side + 0.4) * len(rows) + (0.45 if title else 0.1))
+        axes = figure.subplots(len(rows), widest, squeeze=False)
+        for line, (name, pictures) in zip(axes, rows.items(), strict=True):
+            for cell in line[len(pictures) :]:
+                cell.set_axis_off()
+            for cell, (picture, text) in zip(line, pictures, strict=False):
+                _picture(cell, picture)
+                cell.set_xlabel(text, fontsize=8.5, color=INK, labelpad=3)
+            line[0].set_ylabel(
+                name,
+                fontsize=9.5,
+                rotation=0,
+                ha="right",
+                va="center",
+                labelpad=8,
+                color=INK,
+                fontweight="bold",
+            )
+        if title:
+            figure.suptitle(title, fontsize=12, fontweight="bold", color=INK, x=0.012, ha="left")
+    return figure
+
+
+def relief(projection: ArrayLike) -> NDArray[np.float64]:
+    """Return a projection ``(3, h, w)`` as a picture ``(h, w, 3)`` about grey, the strongest pixels at the ends."""
+    picture = np.asarray(projection, dtype=np.float64).transpose(1, 2, 0)
+    strong = float(np.percentile(np.abs(picture), 99.5)) or 1.0
+    return np.clip(0.5 + 0.5 * picture / strong, 0, 1)
+
+
+def _picture(axes: Axes, picture: ArrayLike) -> None:
+    axes.imshow(np.clip(np.asarray(picture), 0, None), interpolation="bilinear")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if 0.005 <= share < 0.995 else f"{share:.2%}"
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"

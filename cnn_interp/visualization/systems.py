@@ -1,0 +1,461 @@
+"""The systems of section 2 as the command line runs them: each gives a picture, arrays, numbers and few words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cnn_interp.activations import map_layers
+from cnn_interp.models import Network
+from cnn_interp.visualization import deconvnet_projection
+from cnn_interp.visualization.activation import check_channels
+from cnn_interp.visualization.activation_maximization import maximize_activation
+from cnn_interp.visualization.decoder import train_decoder
+from cnn_interp.visualization.empirical_fields import empirical_receptive_fields
+from cnn_interp.visualization.inversion import invert
+from cnn_interp.visualization.photographs import Photographs
+from cnn_interp.visualization.plug_and_play import generate, train_prior
+from cnn_interp.visualization.sheet import gallery, relief
+from cnn_interp.visualization.top_patches import UnitPatches, patch_crops, top_patches
+from interpretkit.errors import InputError
+
+
+@dataclass
+class Question:
+    """What is asked of a network.
+
+    Attributes
+    ----------
+    network : Network
+        The network.
+    image : Photographs
+        The image to invert; one.
+    photographs : Photographs
+        To search and to learn from; at least three.
+    targets : sequence of int
+        Classes.
+    layer : str or None
+        The layer asked for.
+    units : sequence of int or None
+        The channels asked for.
+    seed : int
+        Of all randomness.
+    quiet : bool
+        Show no progress.
+    """
+
+    network: Network
+    image: Photographs
+    photographs: Photographs
+    targets: Sequence[int]
+    layer: str | None = None
+    units: Sequence[int] | None = None
+    seed: int = 0
+    quiet: bool = True
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The layers that give maps, in the order in which they run, with ``(channels, height, width)``."""
+        return map_layers(self.network.module, self.image.inputs(self.network, [0]))
+
+    @cached_property
+    def middle_layer(self) -> str:
+        """The layer asked for, else the last whose maps have an eighth of the image's side.
+
+        Units there see a part of the image that is large enough to show something and small enough to be a part.
+        """
+        if self.layer is not None:
+            return self.layer
+        return self.last_with(8)
+
+    def last_with(self, shrinkage: int) -> str:
+        """Return the last layer whose maps are no more than so many times smaller than the image."""
+        least = self.network.size / shrinkage
+        names = [name for name, shape in self.shapes.items() if least <= shape[1] <= self.network.size / 2]
+        if not names:
+            raise InputError(f"{self.network.name}: has no layer that gives maps; expected --layer NAME")
+        return names[-1]
+
+    @cached_property
+    def patches(self) -> UnitPatches:
+        """The strongest patches of the units asked for, else of three that stand out."""
+        found = top_patches(
+            self.network, self.middle_layer, self.photographs, units=self.units, k=5, seed=self.seed,
+            quiet=self.quiet,
+        )  # fmt: skip
+        few = slice(None) if self.units is not None else slice(0, 3)
+        return UnitPatches(
+            found.layer, found.units[few], found.values[few], found.images[few], found.positions[few],
+            found.boxes[few], found.field, found.n_images,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a system found, ready to be written and reported."""
+
+    title: str
+    text: str
+    figure: Figure
+    caption: str
+    arrays: Mapping[str, NDArray[Any]]
+    rows: list[dict[str, Any]]
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _pictures(images: NDArray[np.floating]) -> list[NDArray[np.floating]]:
+    return list(images.transpose(0, 2, 3, 1))
+
+
+def activation_maximization(question: Question) -> Shown:
+    """Images for the units asked for, else for the classes."""
+    network, units = question.network, question.units
+    if units is not None and question.layer is None:
+        raise InputError("--unit: activation_maximization needs to know the layer; expected --layer NAME")
+    layer = question.layer
+    if layer is not None and units is None:
+        units = question.patches.units.tolist()
+    channels = units if layer is not None and units is not None else question.targets
+    found = maximize_activation(
+        network, channels, layer=layer, photographs=question.photographs, steps=128, seed=question.seed,
+        quiet=question.quiet,
+    )  # fmt: skip
+    assert found.best_photograph is not None
+    assert found.best_photograph_index is not None
+    name = (lambda c: f"unit {c}") if layer else network.category
+    rows = [
+        {
+            "unit": name(int(channel)),
+            "reached": float(reached),
+            "best photograph": float(best),
+            "noise": float(noise),
+        }
+        for channel, reached, best, noise in zip(
+            found.channels, found.reached, found.best_photograph, found.noise, strict=True
+        )
+    ]
+    best_pictures = network.pixels(question.photographs.inputs(network, found.best_photograph_index.tolist()))
+    figure = gallery(
+        {
+            "made": [
+                (p, f"{r['unit']}\n{r['reached']:.3g}")
+                for p, r in zip(_pictures(found.images), rows, strict=True)
+            ],
+            "best\nphotograph": [
+                (p.clip(0, 1), f"{r['best photograph']:.3g}")
+                for p, r in zip(_pictures(best_pictures.cpu().numpy()), rows, strict=True)
+            ],
+        },
+        side=2.3,
+    )
+    what = "logits" if layer is None else f"the mean of a channel of `{layer}`"
+    return Shown(
+        "Activation maximization",
+        f"Images made to excite a unit, improved from grey by 128 steps. Activations are {what}; beside them are "
+        f"the strongest of {len(question.photographs)} photographs, and of noise with a natural spectrum.",
+        figure,
+        "Above: what excites the unit most. Below: the photograph that excites it most.",
+        {
+            "images": found.images,
+            "channels": found.channels,
+            "reached": found.reached,
+            "history": found.history,
+        },
+        rows,
+        {"reached_over_best_photograph": float(np.mean(found.reached / found.best_photograph))},
+    )
+
+
+def inversion(question: Question) -> Shown:
+    """The image as the layer asked for keeps it, else layers of every resolution."""
+    network = question.network
+    layers = [question.layer] if question.layer else _one_of_each_resolution(question.shapes)
+    inputs = question.image.inputs(network, [0])
+    found = invert(
+        network, inputs, layers, steps=120, photographs=question.photographs, seed=question.seed,
+        quiet=question.quiet,
+    )  # fmt: skip
+    rows = [
+        {
+            "layer": layer,
+            "relative error": float(found.error[layer][0]),
+            "another photograph": found.other_photographs[layer],
+        }
+        for layer in layers
+    ]
+    original = network.pixels(inputs).cpu().numpy().clip(0, 1)
+    pictures = [(original[0].transpose(1, 2, 0), "image")]
+    pictures += [
+        (found.images[r["layer"]][0].transpose(1, 2, 0), f"{r['layer']}\nerror {r['relative error']:.2f}")
+        for r in rows
+    ]
+    return Shown(
+        "Inversion",
+        "Images that give a layer what the image on the left gave it; what differs is what the layer has let go. "
+        "The error is that of the layer's output, relative to its norm. Beside it stands the error of another "
+        "photograph.",
+        gallery({"": pictures}, side=2.0),
+        "Deeper layers keep what there is and let go where and how exactly.",
+        {f"images_{number}": found.images[layer] for number, layer in enumerate(layers)}
+        | {"layers": np.array(layers), "error": np.array([r["relative error"] for r in rows])},
+        rows,
+        {"relative_error": {r["layer"]: r["relative error"] for r in rows}},
+    )
+
+
+def _one_of_each_resolution(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    last = {shape[1:]: name for name, shape in shapes.items() if shape[1] > 1}
+    return list(last.values())[-4:]
+
+
+def decoder(question: Question) -> Shown:
+    """Reconstructions by an up-convolutional decoder trained now."""
+    layer = question.layer or question.last_with(16)
+    found = train_decoder(
+        question.network, layer, question.photographs, seed=question.seed, quiet=question.quiet
+    )
+    share = found.error / found.mean_image_error
+    figure = gallery(
+        {
+            "held out": [(p, "") for p in _pictures(found.originals)],
+            "decoded": [(p, "") for p in _pictures(found.reconstructions)],
+        },
+        side=1.3,
+    )
+    rows = [
+        {"what": f"decoded from {layer}", "mean square error": found.error},
+        {"what": "the mean image", "mean square error": found.mean_image_error},
+    ]
+    return Shown(
+        "Up-convolutional decoder",
+        f"A network trained on {found.n_train} pieces of photographs to restore them from `{layer}`, tested on "
+        f"{found.n_held_out} pieces of other photographs. It makes {share:.0%} of the error of the mean image.",
+        figure,
+        "Pieces of photographs that the decoder has not seen, and what it makes of the layer's output for them.",
+        {"originals": found.originals, "reconstructions": found.reconstructions},
+        rows,
+        {"error": found.error, "mean_image_error": found.mean_image_error, "layer": layer},
+    )
+
+
+def plug_and_play(question: Question) -> Shown:
+    """Images of the classes, drawn with and without a prior trained now."""
+    network = question.network
+    prior = train_prior(question.photographs, device=network.device, seed=question.seed, quiet=question.quiet)
+    found = generate(network, question.targets, prior, seed=question.seed, quiet=question.quiet)
+    rows = [
+        {
+            "class": network.category(int(target)),
+            "probability": float(p),
+            "probability without prior": float(q),
+            "distance": float(d),
+            "distance without prior": float(e),
+            "distance of photographs": prior.distance,
+        }
+        for target, p, q, d, e in zip(
+            found.targets, found.probability, found.probability_without_prior, found.distance,
+            found.distance_without_prior, strict=True,
+        )
+    ]  # fmt: skip
+    figure = gallery(
+        {
+            "with prior": [
+                (p, f"{r['class']}\n{r['probability']:.0%}")
+                for p, r in zip(_pictures(found.images), rows, strict=True)
+            ],
+            "without": [
+                (p, f"{r['probability without prior']:.0%}")
+                for p, r in zip(_pictures(found.without_prior), rows, strict=True)
+            ],
+        },
+        side=2.3,
+    )
+    return Shown(
+        "Plug & play generation",
+        "Images drawn step by step towards a class, with a denoising autoencoder of pixels, trained now, that draws "
+        "them towards photographs. The distance is how far the autoencoder moves an image: small is realistic by "
+        "its lights. Trained on small pieces, it knows surfaces and edges but no objects.",
+        figure,
+        "The same beginning and the same number of steps, with the prior and without.",
+        {"images": found.images, "without_prior": found.without_prior, "targets": found.targets},
+        rows,
+        {"probability": float(found.probability.mean()), "distance": float(found.distance.mean()),
+         "distance_without_prior": float(found.distance_without_prior.mean())},
+    )  # fmt: skip
+
+
+def top_patches_of_units(question: Question) -> Shown:
+    """The patches to which units respond most."""
+    found = question.patches
+    crops = patch_crops(question.network, question.photographs, found)
+    figure = gallery(
+        {
+            f"unit {unit}": [
+                (framed(crops[u][rank], found, u, rank), f"{found.values[u, rank]:.3g}")
+                for rank in range(len(crops[u]))
+            ]
+            for u, unit in enumerate(found.units)
+        },
+        side=1.5,
+    )
+    rows = [
+        {
+            "unit": int(unit),
+            "rank": rank + 1,
+            "activation": float(found.values[u, rank]),
+            "photograph": question.photographs.names[int(found.images[u, rank])],
+            "row": int(found.positions[u, rank, 0]),
+            "column": int(found.positions[u, rank, 1]),
+        }
+        for u, unit in enumerate(found.units)
+        for rank in range(found.values.shape[1])
+    ]
+    return Shown(
+        "Top patches",
+        f"The patches of {found.n_images} photographs to which units of `{found.layer}` respond most; each is "
+        f"the unit's receptive field, {_size(found)}.",
+        figure,
+        "With the activations below them.",
+        {"units": found.units, "values": found.values, "images": found.images,
+         "positions": found.positions, "boxes": found.boxes},
+        rows,
+        {"layer": found.layer, "units": found.units.tolist()},
+    )  # fmt: skip
+
+
+def deconvnet_projections(question: Question) -> Shown:
+    """The pixels that the strongest activations stand for."""
+    network, patches = question.network, question.patches
+    crops = patch_crops(network, question.photographs, patches)
+    projections = deconvnet_projection.project(network, question.photographs, patches, seed=question.seed)
+    test = deconvnet_projection.sufficiency(network, question.photographs, projections, seed=question.seed)
+    pictures: dict[str, list[tuple[Any, str]]] = {}
+    for u, unit in enumerate(patches.units):
+        pictures[f"unit {unit}"] = [
+            (framed(crop, patches, u, rank), "") for rank, crop in enumerate(crops[u])
+        ]
+        pictures[f"projected {unit}"] = [
+            (
+                framed(relief(projections.crop(u, rank)), patches, u, rank),
+                f"{test.projected[u, rank]:.0%} left",
+            )
+            for rank in range(len(crops[u]))
+        ]
+    rows = [
+        {
+            "unit": int(unit),
+            "left by projection": float(test.projected[u].mean()),
+            "left by the middle": float(test.centred[u].mean()),
+            "left by blots at random": float(test.random[u].mean()),
+        }
+        for u, unit in enumerate(patches.units)
+    ]
+    return Shown(
+        "Deconvnet projections",
+        f"The strongest activations of units of `{patches.layer}` carried back to the pixels. As a test, all but "
+        f"the {test.share:.0%} of the receptive field to which the projection points is blanked: the table "
+        "says which share of the activation is left, beside as many pixels in the middle and in blots at random.",
+        gallery(pictures, side=1.3),
+        "Patches, and the pixels in them that made the activation.",
+        {"values": projections.values, "units": patches.units, "boxes": patches.boxes},
+        rows,
+        {"left_by_projection": float(test.projected.mean()), "left_at_random": float(test.random.mean())},
+    )
+
+
+def receptive_fields(question: Question) -> Shown:
+    """How much of their receptive fields units use."""
+    all_patches = question.patches
+    few = np.s_[:2, :3]
+    patches = UnitPatches(
+        all_patches.layer, all_patches.units[:2], all_patches.values[few], all_patches.images[few],
+        all_patches.positions[few], all_patches.boxes[few], all_patches.field, all_patches.n_images,
+    )  # fmt: skip
+    found = empirical_receptive_fields(
+        question.network, question.photographs, patches, seed=question.seed, quiet=question.quiet
+    )
+    height, width = found.maps.shape[1:]
+    reach = [
+        min(int(size / 2) + found.occluder, extent // 2)
+        for size, extent in zip(
+            [s if np.isfinite(s) else 1e9 for s in found.theoretical.size], (height, width), strict=True
+        )
+    ]
+    window = np.s_[
+        height // 2 - reach[0] : height // 2 + reach[0] + 1, width // 2 - reach[1] : width // 2 + reach[1] + 1
+    ]
+    rows = [
+        {
+            "unit": int(unit),
+            "used (px)": float(size),
+            "theoretical (px)": found.theoretical.size[0],
+            "share": float(r),
+        }
+        for unit, size, r in zip(found.units, found.sizes, found.ratios, strict=True)
+    ]
+    pictures = [
+        (np.nan_to_num(map_[window]), f"unit {row['unit']}: {row['used (px)']:.0f} of {_size(patches)}")
+        for map_, row in zip(found.maps, rows, strict=True)
+    ]
+    return Shown(
+        "Receptive fields",
+        f"What units of `{patches.layer}` could see, and what they use: an {found.occluder} px occluder slides "
+        "over the images to which a unit responds most, and the change of its activation is drawn around its place.",
+        gallery({"": pictures}, side=2.8),
+        "The frame is the theoretical field, and the occluder's width around it.",
+        {"maps": found.maps, "sizes": found.sizes, "units": found.units},
+        rows,
+        {"layer": patches.layer, "theoretical_px": found.theoretical.size[0], "used_px": float(found.sizes.mean())},
+    )  # fmt: skip
+
+
+def framed(picture: NDArray[np.floating], patches: UnitPatches, unit: int, rank: int) -> NDArray[np.floating]:
+    """Return a patch ``(h, w, 3)`` in the frame of the whole receptive field, pale where that leaves the image."""
+    if not np.isfinite(patches.field.size).all():
+        return picture
+    height, width = (min(round(size), 3 * max(picture.shape)) for size in patches.field.size)
+    centre = patches.field.centres(patches.positions[unit, rank])
+    frame = np.full((max(height, picture.shape[0]), max(width, picture.shape[1]), 3), 0.93)
+    top, left = (
+        int(np.clip(corner - round(middle - (size - 1) / 2), 0, extent - length))
+        for corner, middle, size, extent, length in zip(
+            patches.boxes[unit, rank][:2], centre, (height, width), frame.shape, picture.shape, strict=False
+        )
+    )
+    frame[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return frame
+
+
+def _size(patches: UnitPatches) -> str:
+    height, width = patches.field.size
+    return "all of the image" if np.isinf(height) else f"{height:.0f} × {width:.0f} px"
+
+
+SYSTEMS: Mapping[str, Callable[[Question], Shown]] = {
+    "activation_maximization": activation_maximization,
+    "inversion": inversion,
+    "decoder": decoder,
+    "plug_and_play": plug_and_play,
+    "deconvnet_projection": deconvnet_projections,
+    "receptive_fields": receptive_fields,
+    "top_patches": top_patches_of_units,
+}
+# Those that ask single units.
+OF_UNITS = ("activation_maximization", "deconvnet_projection", "receptive_fields", "top_patches")
+
+
+def check_units(question: Question) -> None:
+    """Raise InputError unless the layer has the units asked for."""
+    if question.units is None:
+        return
+    layer = question.middle_layer
+    if layer in question.shapes:
+        outputs = torch.empty(1, *question.shapes[layer], device="meta")
+        check_channels(outputs, torch.tensor(list(question.units)), layer)

@@ -1,0 +1,246 @@
+"""The pieces of images that a unit responds to most, found in one pass over any number of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cnn_interp.models import Network
+from cnn_interp.receptive_fields import ReceptiveField, receptive_field
+from cnn_interp.truncated import UpTo
+from cnn_interp.visualization.activation import check_channels
+from cnn_interp.visualization.photographs import Photographs
+from interpretkit.attribution.instrumentation import instrumented
+from interpretkit.errors import InputError
+from interpretkit.files import atomic_path
+from interpretkit.progress import progress
+from interpretkit.results import load_arrays
+
+# A search that is to survive being killed is written to its file after so many forward passes.
+_SAVE_EVERY = 16
+
+
+class TopPatches:
+    """The images that channels respond to most, and where; of each image only its strongest place counts.
+
+    Memory does not grow with the number of images: only the `k` best of each channel are kept.
+
+    Parameters
+    ----------
+    channels : int
+        How many channels are watched.
+    k : int
+        How many images to keep for each.
+
+    Attributes
+    ----------
+    values : ndarray of float32, (channels, k)
+        The activations, falling; minus infinity where there were fewer images.
+    images : ndarray of int, (channels, k)
+        The images' numbers; −1 where there were fewer. Of equal activations the earlier image comes first.
+    positions : ndarray of int, (channels, k, 2)
+        Row and column on the layer's map; of equal activations the first in reading order.
+    seen : int
+        How many images have been looked at.
+    """
+
+    def __init__(self, channels: int, k: int) -> None:
+        if channels < 1 or k < 1:
+            raise InputError(f"{channels} channels, the top {k}: expected at least 1")
+        self.values = np.full((channels, k), -np.inf, dtype=np.float32)
+        self.images = np.full((channels, k), -1, dtype=np.int64)
+        self.positions = np.full((channels, k, 2), -1, dtype=np.int64)
+        self.seen = 0
+
+    def update(self, maps: Tensor) -> None:
+        """Look at the maps ``(n, channels, h, w)`` of the next ``n`` images."""
+        n, channels, _, width = maps.shape
+        if channels != len(self.values):
+            raise ValueError(f"expected maps of {len(self.values)} channels, not {channels}")
+        # NumPy's argmax is the first of several; torch's is not said to be.
+        flat = maps.detach().float().flatten(2).cpu().numpy()
+        if np.isnan(flat).any():
+            raise InputError("the layer gives NaN for some image; expected numbers")
+        place = flat.argmax(2)
+        values = np.take_along_axis(flat, place[:, :, None], 2)[:, :, 0]
+        numbers = np.broadcast_to(self.seen + np.arange(n), (channels, n))
+        positions = np.stack(np.divmod(place, width), -1)
+        k = self.values.shape[1]
+        all_values = np.concatenate([self.values, values.T], 1)
+        # A stable sort leaves earlier images before later ones where they are equal.
+        order = np.argsort(-all_values, axis=1, kind="stable")[:, :k]
+        self.values = np.take_along_axis(all_values, order, 1)
+        self.images = np.take_along_axis(np.concatenate([self.images, numbers], 1), order, 1)
+        places = np.concatenate([self.positions, positions.transpose(1, 0, 2)], 1)
+        self.positions = np.take_along_axis(places, order[:, :, None], 1)
+        self.seen += n
+
+    def save(self, path: Path | str, label: str = "") -> None:
+        """Write the state, atomically; `label` says what it belongs to."""
+        with atomic_path(path) as hidden, hidden.open("wb") as file:
+            np.savez(
+                file,
+                values=self.values,
+                images=self.images,
+                positions=self.positions,
+                seen=np.array(self.seen),
+                label=np.array(label),
+            )
+
+    @classmethod
+    def load(cls, path: Path | str, label: str = "") -> TopPatches:
+        """Read a state back.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged, or belongs to something else than `label`.
+        """
+        arrays = load_arrays(path)
+        wanted = {"values", "images", "positions", "seen", "label"}
+        if set(arrays) != wanted or str(arrays["label"]) != label:
+            raise InputError(f"{path}: belongs to another search; remove it to begin anew")
+        state = cls(*arrays["values"].shape)
+        state.values, state.images, state.positions = (arrays[n] for n in ("values", "images", "positions"))
+        state.seen = int(arrays["seen"])
+        return state
+
+
+@dataclass(frozen=True)
+class UnitPatches:
+    """The strongest patches of some units.
+
+    Attributes
+    ----------
+    layer : str
+        The layer.
+    units : ndarray of int, (u,)
+        The channels.
+    values : ndarray of float32, (u, k)
+        The activations, falling.
+    images : ndarray of int, (u, k)
+        Which photograph.
+    positions : ndarray of int, (u, k, 2)
+        Row and column of the strongest place on the layer's map.
+    boxes : ndarray of int, (u, k, 4)
+        The receptive field of that place within the network's input: top, left, bottom, right, px.
+    field : ReceptiveField
+        Of the layer.
+    n_images : int
+        How many photographs were searched.
+    """
+
+    layer: str
+    units: NDArray[np.int64]
+    values: NDArray[np.float32]
+    images: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+    field: ReceptiveField
+    n_images: int
+
+
+def top_patches(
+    network: Network,
+    layer: str,
+    photographs: Photographs,
+    *,
+    units: Sequence[int] | None = None,
+    k: int = 9,
+    images_per_forward: int = 8,
+    state: Path | None = None,
+    seed: int = 0,
+    quiet: bool = True,
+) -> UnitPatches:
+    """Search photographs for the patches to which units of a layer respond most.
+
+    Parameters
+    ----------
+    network : Network
+        Left as it was found.
+    layer : str
+        The dotted name of a layer that gives maps.
+    photographs : Photographs
+        Streamed; memory does not grow with their number.
+    units : sequence of int, optional
+        Channels; by default the eight whose strongest activations stand out most from their mean over photographs.
+    k : int
+        How many patches of each; fewer if there are fewer photographs.
+    images_per_forward : int
+        How many go through the network at once.
+    state : path, optional
+        A file that keeps the state of the search, so that a killed one goes on where it was.
+    seed : int
+        For networks that draw random numbers even in evaluation mode.
+    quiet : bool
+        Show no progress.
+
+    Raises
+    ------
+    InputError
+        If there is no such layer or unit, the layer gives no maps, or `state` belongs to another search.
+    """
+    if not len(photographs):
+        raise InputError("no photographs to search; expected at least 1")
+    k = min(k, len(photographs))
+    until = UpTo(network.module, layer)
+    field = receptive_field(network.module, layer, photographs.inputs(network, [0]))
+    label = f"{network.name} {network.source} {layer} top {k} of {len(photographs)} {photographs.names[-1]}"
+    found = TopPatches.load(state, label) if state is not None and state.is_file() else None
+    with instrumented(network.module, seed), torch.no_grad():
+        if found is None:
+            maps = until(photographs.inputs(network, [0]))
+            check_channels(maps, torch.tensor([] if units is None else list(units)), layer)
+            found = TopPatches(maps.shape[1], k)
+        with progress("Searching photographs", len(photographs), quiet=quiet) as bar:
+            bar.advance(found.seen)
+            batches = photographs.batches(network, images_per_forward, found.seen)
+            for number, (rows, inputs) in enumerate(batches, 1):
+                found.update(until(inputs))
+                bar.advance(len(rows))
+                if state is not None and number % _SAVE_EVERY == 0:
+                    found.save(state, label)
+    if state is not None:
+        found.save(state, label)
+    chosen = np.array(_standing_out(found) if units is None else list(units), dtype=np.int64)
+    size = (network.size, network.size)
+    positions = found.positions[chosen]
+    boxes = [[field.box(position, size) for position in unit] for unit in positions]
+    return UnitPatches(
+        layer=layer,
+        units=chosen,
+        values=found.values[chosen],
+        images=found.images[chosen],
+        positions=positions,
+        boxes=np.array(boxes, dtype=np.int64),
+        field=field,
+        n_images=found.seen,
+    )
+
+
+def patch_crops(
+    network: Network, photographs: Photographs, found: UnitPatches
+) -> list[list[NDArray[np.float32]]]:
+    """Return the patches as images ``(h, w, 3)`` in 0 … 1, a list for each unit; each photograph is read once."""
+    crops: dict[tuple[int, int], NDArray[np.float32]] = {}
+    for image in np.unique(found.images):
+        pixels = np.asarray(network.crop(photographs.load(int(image)).convert("RGB")), dtype=np.float32)
+        pixels /= 255
+        for unit, place in zip(*np.nonzero(found.images == image), strict=True):
+            top, left, bottom, right = found.boxes[unit, place]
+            crops[int(unit), int(place)] = pixels[top:bottom, left:right]
+    units, k = found.images.shape
+    return [[crops[unit, place] for place in range(k)] for unit in range(units)]
+
+
+def _standing_out(found: TopPatches, count: int = 8) -> Iterable[int]:
+    """Return the channels whose best activation is largest beside the last one kept."""
+    best, last = found.values[:, 0], found.values[:, -1]
+    contrast = (best - last) / (np.abs(best) + np.abs(last) + 1e-6)
+    return np.sort(np.argsort(-contrast, kind="stable")[:count]).tolist()

@@ -1,0 +1,60 @@
+"""A network that ends at a layer gives what the layer gives, and stops there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cnn_interp.activations import layer_outputs
+from cnn_interp.truncated import UpTo
+from interpretkit.errors import InputError
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs += 1
+        return x
+
+
+@pytest.mark.parametrize("layer", ["0", "1", "2"])
+def test_gives_what_the_layer_gives(layer: str) -> None:
+    relu = nn.ReLU(inplace=True)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 5, 3), relu, nn.Flatten())
+    x = torch.randn(2, 3, 9, 9)
+    _, expected = layer_outputs(module, x, [layer])
+    until = UpTo(module, layer)
+    for _ in range(2):
+        assert torch.equal(until(x), expected[layer])
+    assert not any(m._forward_hooks for m in module.modules())
+
+
+def test_what_follows_the_layer_is_not_computed_again() -> None:
+    after = Counting()
+    until = UpTo(nn.Sequential(nn.Identity(), after), "0")
+    for _ in range(5):
+        until(torch.ones(1, 2))
+    assert after.runs == 1
+
+
+def test_without_a_layer_it_is_the_network() -> None:
+    module = nn.Linear(3, 2)
+    x = torch.randn(4, 3)
+    assert torch.equal(UpTo(module, None)(x), module(x))
+
+
+def test_layers_that_do_not_run_are_refused() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spare = nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    with pytest.raises(InputError, match="does not run"):
+        UpTo(Idle(), "spare")(torch.ones(1, 2))

@@ -1,0 +1,207 @@
+"""What units respond to in images: top patches, deconvnet projections, receptive fields as used."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cnn_interp.models import Network
+from cnn_interp.visualization.activation import activations
+from cnn_interp.visualization.deconvnet_projection import project, sufficiency
+from cnn_interp.visualization.empirical_fields import empirical_receptive_fields, field_size
+from cnn_interp.visualization.systems import framed
+from cnn_interp.visualization.top_patches import TopPatches, patch_crops, top_patches
+from interpretkit.errors import InputError
+
+# The tests are imported by path, so that the shared networks must be found by hand.
+sys.path.insert(0, str(Path(__file__).parent))
+from small_networks import SIDE, convolutional, noise_photographs
+
+
+def naive(maps: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sort every image of every channel, one comparison at a time."""
+    n, channels, height, width = maps.shape
+    values = np.empty((channels, k))
+    images, positions = np.empty((channels, k), int), np.empty((channels, k, 2), int)
+    for channel in range(channels):
+        found = []
+        for image in range(n):
+            places = [(maps[image, channel, y, x], y, x) for y in range(height) for x in range(width)]
+            value, y, x = max(places, key=lambda place: (place[0], -place[1], -place[2]))
+            found.append((value, image, y, x))
+        found.sort(key=lambda row: (-row[0], row[1]))
+        for rank, (value, image, y, x) in enumerate(found[:k]):
+            values[channel, rank], images[channel, rank], positions[channel, rank] = value, image, (y, x)
+    return values, images, positions
+
+
+@pytest.mark.parametrize("batch", [1, 3, 50])
+def test_the_top_is_exact_also_with_ties(batch: int) -> None:
+    # Few levels, so that there are many ties between images and within them.
+    maps = np.random.default_rng(0).integers(0, 4, (23, 5, 4, 3)).astype(np.float32)
+    state = TopPatches(5, 6)
+    for start in range(0, 23, batch):
+        state.update(torch.from_numpy(maps[start : start + batch]))
+    values, images, positions = naive(maps, 6)
+    assert np.array_equal(state.values, values)
+    assert np.array_equal(state.images, images)
+    assert np.array_equal(state.positions, positions)
+
+
+def test_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
+    maps = torch.randn(20, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    whole, first = TopPatches(3, 4), TopPatches(3, 4)
+    whole.update(maps)
+    first.update(maps[:11])
+    first.save(tmp_path / "state.npz", "a search")
+    second = TopPatches.load(tmp_path / "state.npz", "a search")
+    second.update(maps[11:])
+    assert np.array_equal(whole.values, second.values)
+    assert np.array_equal(whole.positions, second.positions)
+    with pytest.raises(InputError, match="another search"):
+        TopPatches.load(tmp_path / "state.npz", "another")
+
+
+def test_top_patches_of_a_network_are_where_its_activations_are(tmp_path: Path) -> None:
+    network, photographs = convolutional(), noise_photographs(9)
+    found = top_patches(network, "3", photographs, units=[2, 5], k=4, images_per_forward=4)
+    best = activations(network, photographs, "3").numpy()
+    for row, unit in enumerate((2, 5)):
+        assert np.allclose(found.values[row], np.sort(best[:, unit])[::-1][:4])
+        assert found.images[row].tolist() == np.argsort(-best[:, unit])[:4].tolist()
+    crops = patch_crops(network, photographs, found)
+    # Size 8: the second convolution reaches three pooled pixels, each of two pixels that reach three.
+    assert found.field.size == (8, 8)
+    assert all(max(crop.shape[:2]) <= 8 for row in crops for crop in row)
+    state = tmp_path / "state.npz"
+    kept = top_patches(network, "3", photographs, units=[2, 5], k=4, state=state)
+    again = top_patches(network, "3", photographs, units=[2, 5], k=4, state=state)
+    assert np.array_equal(kept.values, again.values)
+    assert np.array_equal(kept.images, found.images)
+
+
+def test_units_that_are_not_there_are_refused() -> None:
+    with pytest.raises(InputError, match="unit 99"):
+        top_patches(convolutional(), "3", noise_photographs(2), units=[99])
+    with pytest.raises(InputError, match="maps"):
+        top_patches(convolutional(), "7", noise_photographs(2))
+
+
+def test_a_single_convolution_is_projected_to_its_kernel() -> None:
+    network, photographs = convolutional(), noise_photographs(5)
+    patches = top_patches(network, "0", photographs, units=[1, 4], k=3)
+    projections = project(_rectified(network), photographs, patches)
+    convolution = network.module[0]  # type: ignore[index]
+    for row, unit in enumerate((1, 4)):
+        for rank in range(3):
+            if patches.boxes[row, rank][2:].min() < 3 or patches.boxes[row, rank].max() > SIDE - 1:
+                continue
+            crop = projections.crop(row, rank)
+            if crop.shape == (3, 3, 3):
+                assert np.allclose(crop, convolution.weight[unit].detach().numpy(), atol=1e-6)
+
+
+def _rectified(network: Network) -> Network:
+    # The deconvnet refuses networks without a ReLU; one before the convolution that passes everything changes nothing.
+    class Passing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            torch.relu(x.detach())
+            return x
+
+    module = nn.Sequential(network.module[0], nn.ReLU())  # type: ignore[index]
+    module[0].register_forward_pre_hook(lambda _, args: (Passing()(args[0]),))
+    return Network("rectified", module, size=SIDE, resize=SIDE)
+
+
+def test_projections_stay_within_the_receptive_field_and_follow_the_switches() -> None:
+    network, photographs = convolutional(), noise_photographs(6)
+    patches = top_patches(network, "3", photographs, units=[0, 7], k=3)
+    projections = project(network, photographs, patches)
+    for unit, rank in np.ndindex(2, 3):
+        top, left, bottom, right = patches.boxes[unit, rank]
+        outside = projections.values[unit, rank].copy()
+        outside[:, top:bottom, left:right] = 0
+        assert np.abs(outside).max() == 0
+        assert np.abs(projections.crop(unit, rank)).max() > 0
+
+
+def test_the_whole_field_would_leave_the_whole_activation() -> None:
+    network, photographs = convolutional(), noise_photographs(6)
+    patches = top_patches(network, "3", photographs, units=[0, 7], k=3)
+    projections = project(network, photographs, patches)
+    nearly_all = sufficiency(network, photographs, projections, share=0.999)
+    assert np.allclose(nearly_all.projected, 1, atol=0.05)
+    with pytest.raises(InputError, match="share"):
+        sufficiency(network, photographs, projections, share=1.5)
+
+
+def planted(used: int) -> Network:
+    """Return a network whose one unit could see 9 × 9 pixels and uses `used` × `used`."""
+    module = nn.Sequential(nn.Conv2d(3, 1, 9, padding=4), nn.ReLU())
+    convolution = module[0]
+    assert isinstance(convolution, nn.Conv2d)
+    edge = (9 - used) // 2
+    with torch.no_grad():
+        convolution.weight.zero_()
+        convolution.weight[:, :, edge : 9 - edge, edge : 9 - edge] = 0.1
+        convolution.bias.fill_(10.0)  # type: ignore[union-attr]
+    return Network("planted", module.eval(), size=SIDE, resize=SIDE)
+
+
+@pytest.mark.parametrize("used", [3, 5, 9])
+def test_the_field_that_is_used_is_found(used: int) -> None:
+    network, photographs = planted(used), noise_photographs(24)
+    patches = top_patches(network, "0", photographs, units=[0], k=24)
+    found = empirical_receptive_fields(network, photographs, patches, occluder=1, stride=1)
+    assert found.theoretical.size == (9, 9)
+    assert found.sizes[0] == pytest.approx(used, abs=0.6)
+    assert found.ratios[0] == pytest.approx(used / 9, abs=0.07)
+
+
+def test_nothing_changes_outside_the_theoretical_field() -> None:
+    network, photographs = convolutional(), noise_photographs(4)
+    patches = top_patches(network, "3", photographs, units=[3], k=2)
+    found = empirical_receptive_fields(network, photographs, patches, occluder=3, stride=1)
+    for rank in range(2):
+        top, left, bottom, right = patches.boxes[0, rank]
+        change = found.discrepancy[0, rank].copy()
+        assert change[top:bottom, left:right].max() > 0
+        # A pixel beyond the field changes only with an occluder that reaches into it.
+        change[max(top - 2, 0) : bottom + 2, max(left - 2, 0) : right + 2] = 0
+        assert change.max() == 0
+
+
+def test_size_of_a_map() -> None:
+    change = np.zeros((20, 20))
+    change[5:12, 3:10] = 1.0
+    change[0, 0] = 0.05
+    assert field_size(change) == 7
+    assert field_size(np.zeros((4, 4))) == 0
+
+
+def test_an_occluder_of_nothing_is_refused() -> None:
+    photographs = noise_photographs(1)
+    patches = top_patches(convolutional(), "3", photographs, units=[3], k=1)
+    with pytest.raises(InputError, match="occluder"):
+        empirical_receptive_fields(convolutional(), photographs, patches, occluder=0)
+
+
+def test_a_patch_at_the_border_is_framed_where_it_was() -> None:
+    network, photographs = planted(9), noise_photographs(3)
+    patches = top_patches(network, "0", photographs, units=[0], k=1)
+    # As if the strongest place had been the corner: of the 9 × 9 pixels, 5 × 5 lie within the image.
+    corner = replace(
+        patches,
+        positions=np.zeros((1, 1, 2), dtype=np.int64),
+        boxes=np.array([[[0, 0, 5, 5]]], dtype=np.int64),
+    )
+    frame = framed(np.zeros((5, 5, 3)), corner, 0, 0)
+    assert frame.shape == (9, 9, 3)
+    assert (frame[4:, 4:] == 0).all()
+    assert int((frame[..., 0] == 0).sum()) == 25

@@ -1,0 +1,230 @@
+"""The command: images and folders through methods and systems; what it refuses, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.main import get_command
+
+from cnn_interp.cli import app
+from cnn_interp.visualization import command
+from cnn_interp.visualization.sheet import heat, overlay
+from interpretkit.attribution import METHODS
+
+# The networks' factories are named on the command line, so their module must be found by its name.
+sys.path.insert(0, str(Path(__file__).parent))
+import small_networks
+
+CallCommand = Callable[..., tuple[int, dict[str, Any] | None, str]]
+COLOURS = "small_networks:colour_classifier"
+CONVOLUTIONAL = "small_networks:convolutional"
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CallCommand:
+    """Return a function that runs the command and gives exit code, JSON and stderr; results are in tmp_path/out."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> tuple[int, dict[str, Any] | None, str]:
+        with pytest.raises(SystemExit) as ended:
+            get_command(app).main(
+                ["visualize", *map(str, arguments), "--out", "out", "--device", "cpu", "--json"]
+            )
+        out, err = capfd.readouterr()
+        code = ended.value.code
+        return (0 if code is None else int(code)), (json.loads(out) if out.strip() else None), err
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder of four images."""
+    images = tmp_path / "photos"
+    images.mkdir()
+    photographs = small_networks.noise_photographs(4)
+    for number in range(4):
+        photographs.load(number).save(images / f"{number}.png")
+    return images
+
+
+def left_behind(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name not in ("photos", "bad", "bad.pth"))
+
+
+def test_one_image_gives_a_sheet_arrays_and_a_report(call: CallCommand, tmp_path: Path, folder: Path) -> None:
+    Image.new("RGB", (40, 40), (200, 30, 20)).save(tmp_path / "photos" / "red.png")
+    code, found, _ = call(folder / "red.png", "--model", COLOURS, "--method", "gradcam,saliency,occlusion")
+    assert code == 0
+    assert found is not None
+    assert found["n_images"] == 1
+    assert found["targets"] == ["red"]
+    assert "weights" in found
+    out = tmp_path / "out"
+    arrays = np.load(out / "arrays" / "000000-red.npz")
+    assert {name: arrays[name].shape for name in arrays.files} == {
+        "gradcam": (1, 32, 32),
+        "saliency": (3, 32, 32),
+        "occlusion": (1, 32, 32),
+    }
+    width, height = Image.open(out / "sheet.png").size
+    assert width > 3 * height / 2
+    assert "data:image/png;base64" in (out / "report.html").read_text()
+    assert json.loads((out / "manifest.json").read_text())["summary"]["n_images"] == 1
+    assert left_behind(tmp_path) == ["out"]
+
+
+def test_the_target_can_be_named(call: CallCommand, folder: Path) -> None:
+    code, found, _ = call(
+        folder, "--model", COLOURS, "--method", "saliency", "--target", "Dark", "--limit", "2"
+    )
+    assert code == 0
+    assert found is not None
+    assert found["targets"] == ["dark"]
+    assert found["n_images"] == 2
+
+
+def test_every_method_of_attribution_has_a_name_here() -> None:
+    request = command.check_request(",".join(METHODS), "", "")
+    assert request.attributions == tuple(METHODS)
+
+
+def test_systems_of_units(call: CallCommand, tmp_path: Path, folder: Path) -> None:
+    names = "top_patches,deconvnet_projection,receptive_fields"
+    code, found, err = call(
+        folder, "--model", CONVOLUTIONAL, "--method", names, "--layer", "3", "--unit", "1,4"
+    )
+    assert code == 0, err
+    assert found is not None
+    assert found["top_patches"]["units"] == [1, 4]
+    assert 0 < found["receptive_fields"]["used_px"] < 40
+    for name in names.split(","):
+        assert (tmp_path / "out" / f"{name}.png").stat().st_size > 1000
+        assert np.load(tmp_path / "out" / f"{name}.npz").files
+    assert "Receptive fields" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_an_interrupted_folder_goes_on(
+    call: CallCommand, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (folder, "--model", COLOURS, "--method", "saliency")
+    done: list[int] = []
+    attribute = command.attribute
+
+    def failing(*args: Any, **options: Any) -> Any:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(1)
+        return attribute(*args, **options)
+
+    monkeypatch.setattr(command, "attribute", failing)
+    code, _, _ = call(*arguments)
+    assert code == 130
+    assert not (tmp_path / "out").exists()
+
+    def counting(*args: Any, **options: Any) -> Any:
+        done.append(1)
+        return attribute(*args, **options)
+
+    monkeypatch.setattr(command, "attribute", counting)
+    code, found, _ = call(*arguments)
+    assert code == 0
+    assert found is not None
+    assert found["n_images"] == 4
+    assert len(done) == 4
+    assert len(list((tmp_path / "out" / "arrays").iterdir())) == 4
+    assert left_behind(tmp_path) == ["out"]
+
+
+def save_bad_images(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "text.png").write_text("not an image")
+    (folder / "empty.png").write_bytes(b"")
+    Image.new("RGB", (1, 1)).save(folder / "pixel.png")
+    Image.new("CMYK", (40, 40)).save(folder / "cmyk.jpg")
+    Image.new("I;16", (40, 40)).save(folder / "deep.png")
+    Image.new("RGBA", (40, 40), (0, 0, 0, 100)).save(folder / "alpha.png")
+
+
+@pytest.mark.parametrize("name", ["text.png", "empty.png", "pixel.png", "cmyk.jpg", "deep.png", "alpha.png"])
+def test_bad_images_are_refused_in_one_line(
+    call: CallCommand, tmp_path: Path, folder: Path, name: str
+) -> None:
+    save_bad_images(tmp_path / "bad")
+    # Also after good ones, of which nothing may be left.
+    code, found, err = call(folder, tmp_path / "bad" / name, "--model", COLOURS, "--method", "saliency")
+    assert code == 2
+    assert found is None
+    assert len(err.strip().splitlines()) == 1
+    assert name in err
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["cmyk.jpg", "deep.png", "alpha.png"])
+def test_odd_images_can_be_converted(call: CallCommand, tmp_path: Path, name: str) -> None:
+    save_bad_images(tmp_path / "bad")
+    code, _, err = call(tmp_path / "bad" / name, "--model", COLOURS, "--method", "saliency", "--convert")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mentions"),
+    [
+        (("--method", "gradcamm"), "gradcam"),
+        (("--method", ","), "--method"),
+        (("--method", "gradcam", "--layer", "nowhere"), "nowhere"),
+        (("--method", "saliency", "--layer", "0"), "--layer"),
+        (("--method", "saliency", "--target", "5"), "0 to 4"),
+        (("--method", "saliency", "--target", "-1"), "target"),
+        (("--method", "saliency", "--target", "purple"), "purple"),
+        (("--method", "saliency", "--unit", "3"), "--unit"),
+        (("--method", "top_patches", "--layer", "0", "--unit", "one"), "--unit"),
+        (("--method", "top_patches", "--layer", "0", "--unit", "99"), "unit 99"),
+        (("--method", "activation_maximization", "--unit", "1"), "--layer"),
+        (("--weights", "bad.pth"), "bad.pth"),
+        (("--model", "resnet1800"), "resnet1800"),
+        (("missing.png",), "missing.png"),
+        (("--limit", "0"), "--limit"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(
+    call: CallCommand, tmp_path: Path, folder: Path, arguments: tuple[str, ...], mentions: str
+) -> None:
+    (tmp_path / "bad.pth").write_bytes(b"damaged")
+    images = () if arguments[0].endswith(".png") else (folder,)
+    code, found, err = call("--model", COLOURS, *images, *arguments)
+    assert code == 2
+    assert found is None
+    assert len(err.strip().splitlines()) == 1
+    assert mentions in err
+    assert left_behind(tmp_path) == []
+
+
+def test_layers_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        get_command(app).main(["layers", "--model", CONVOLUTIONAL, "--device", "cpu", "--json"])
+    assert not ended.value.code
+    found = json.loads(capfd.readouterr().out)["layers"]
+    assert [row["layer"] for row in found] == ["0", "1", "2", "3", "4", "5"]
+    assert found[3] == {"layer": "3", "type": "Conv2d", "channels": 16, "height": 16, "width": 16}
+
+
+def test_heat_keeps_signs_and_scale() -> None:
+    values = np.zeros((1, 20, 20))
+    values[0, 4:8, 4:8], values[0, 12:16, 12:16] = 3.0, -1.5
+    warmth = heat(values)
+    assert warmth[5, 5] == 1
+    assert warmth[13, 13] == pytest.approx(-0.5)
+    assert heat(values, signed=False)[13, 13] == pytest.approx(0.5)
+    assert not heat(np.zeros((3, 20, 20))).any()
+    picture = overlay(np.full((20, 20, 3), 0.5), warmth)
+    assert picture[5, 5, 0] > picture[5, 5, 2]
+    assert picture[13, 13, 2] > picture[13, 13, 0]
+    assert np.ptp(picture[0, 0]) < 1e-9
