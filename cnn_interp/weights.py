@@ -185,7 +185,7 @@ def read_state_dict(path: Path | str, device: torch.device | str = "cpu") -> dic
         # torch's unpickling error is named by the module that torch itself keeps it in.
         if type(error).__name__ != "UnpicklingError":
             raise
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, None) from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -194,11 +194,12 @@ def read_state_dict(path: Path | str, device: torch.device | str = "cpu") -> dic
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _unreadable(path: Path, error: Exception | None) -> InputError:
+    # What torch says of a refused pickle is a page long, and how to run its code.
+    words = str(error).strip().splitlines() if error else []
+    why = (words or ["it is damaged, or holds more than tensors"])[0]
     return InputError(
-        f"weights {path}: cannot be read ({first[:120]}); expected a state dict (.pth, .pt, .safetensors) "
-        "without code"
+        f"weights {path}: cannot be read ({why[:120]}); expected a state dict (.pth, .pt, .safetensors) without code"
     )
 
 
