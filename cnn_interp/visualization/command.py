@@ -139,7 +139,8 @@ def check_request(methods: str, layer: str, units: str) -> Request:
     able += [name for name in SYSTEMS if name != "plug_and_play"]
     if layer and not set(names) & set(able):
         raise InputError(
-            f"--layer {layer}: {', '.join(names)} {'takes' if len(names) == 1 else 'take'} none; expected with it one of {', '.join(able)}"
+            f"--layer {layer}: {', '.join(names)} {'takes' if len(names) == 1 else 'take'} none; "
+            f"expected with it one of {', '.join(able)}"
         )
     if units and not set(systems) & set(OF_UNITS):
         raise InputError(f"--unit {units}: expected with it one of the methods {', '.join(OF_UNITS)}")
