@@ -1,0 +1,649 @@
+"""Adversarial perturbations in the space of pixels: FGSM, PGD, DeepFool, and the smallest by box-constrained L-BFGS.
+
+Pixels lie between 0 and 1, and so do those of every perturbed image, exactly. Sizes of perturbations are measured on
+that scale. A network's own normalisation is inside, not around, what is attacked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cnn_interp.models import Network
+from interpretkit.attribution.instrumentation import instrumented
+from interpretkit.errors import InputError
+from interpretkit.training.seeds import torch_generator
+
+# A network that normalises by itself, or a module that takes pixels between 0 and 1 as they are.
+Classifier = Network | nn.Module
+Logits = Callable[[Tensor], Tensor]
+Classes = Tensor | NDArray[np.integer] | Sequence[int] | None
+Norm = Literal["linf", "l2"]
+
+# Halvings of the way back to the original: the perturbation found is at most 1 part in 4096 longer than it need be.
+_HALVINGS = 12
+# A bracket for the weight of a perturbation's length is looked for in so many steps of this factor.
+_BRACKETING, _FACTOR = 20, 2.0
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Images, what an attack made of them, and what the network says to both.
+
+    Attributes
+    ----------
+    method : str
+        The attack.
+    originals, perturbed : Tensor, (n, channels, height, width)
+        Pixels between 0 and 1, on the CPU.
+    labels : Tensor of int, (n,)
+        The classes that the attack was to lead away from.
+    targets : Tensor of int, (n,), or None
+        The classes that it was to lead to; None where any other class would do.
+    before, after : Tensor, (n, classes)
+        The network's probabilities for the originals and for the perturbed images.
+    evaluations : Tensor of int, (n,)
+        How often the network was run on a version of each image.
+    """
+
+    method: str
+    originals: Tensor
+    perturbed: Tensor
+    labels: Tensor
+    targets: Tensor | None
+    before: Tensor
+    after: Tensor
+    evaluations: Tensor
+
+    @property
+    def difference(self) -> Tensor:
+        """What was added to the originals, ``(n, channels, height, width)``."""
+        return self.perturbed - self.originals
+
+    @property
+    def l2(self) -> Tensor:
+        """The Euclidean length of each perturbation, ``(n,)``."""
+        return self.difference.flatten(1).norm(dim=1)
+
+    @property
+    def linf(self) -> Tensor:
+        """The largest change of a value in each image, ``(n,)``."""
+        return self.difference.flatten(1).abs().amax(1)
+
+    @property
+    def fair(self) -> Tensor:
+        """Whether the network gave the label before, so that there was something to attack; bool ``(n,)``."""
+        return self.before.argmax(1) == self.labels
+
+    @property
+    def succeeded(self) -> Tensor:
+        """Whether the network was led away from the label (or to the target), bool ``(n,)``."""
+        found = self.after.argmax(1)
+        return found != self.labels if self.targets is None else found == self.targets
+
+    @property
+    def success_rate(self) -> float:
+        """The share of successes among the images that the network had right; NaN if there were none."""
+        fair = self.fair
+        return float(self.succeeded[fair].double().mean()) if bool(fair.any()) else float("nan")
+
+
+@contextmanager
+def logits_of(model: Classifier, pixels: Tensor, seed: int = 0) -> Iterator[tuple[Logits, Tensor]]:
+    """Open a network for attacks: evaluation mode, frozen, put back as it was at the end.
+
+    Parameters
+    ----------
+    model : Network or Module
+        A module takes pixels as they are.
+    pixels : Tensor, (n, channels, height, width)
+        The images.
+    seed : int
+        For models that draw random numbers even in evaluation mode.
+
+    Yields
+    ------
+    logits, pixels
+        A function from pixels to outputs ``(n, classes)``, and the pixels on the network's device.
+
+    Raises
+    ------
+    InputError
+        If the pixels are no batch of images, or leave 0 … 1, or the network does not give a row of scores per image.
+    """
+    if pixels.ndim != 4 or not len(pixels) or not pixels.is_floating_point():
+        raise InputError(
+            f"pixels: {str(pixels.dtype).removeprefix('torch.')} of shape {tuple(pixels.shape)}; expected floats of "
+            "shape (n, channels, height, width)"
+        )
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0 and high <= 1):
+        raise InputError(f"pixels: between {low:.3g} and {high:.3g}; expected values in 0 … 1")
+    module = model.module if isinstance(model, Network) else model
+    first = next(module.parameters(), None)
+    pixels = pixels.detach().to(pixels.device if first is None else first.device)
+
+    def logits(images: Tensor) -> Tensor:
+        # A copy, because the model may change its input in place.
+        found = module(model.normalise(images) if isinstance(model, Network) else images.clone())
+        if not isinstance(found, Tensor) or found.ndim != 2 or found.shape[1] < 2:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(
+                f"model: gives {shape}; expected scores of shape (n, classes) of at least 2 classes"
+            )
+        return found
+
+    with instrumented(module, seed):
+        yield logits, pixels
+
+
+def fgsm(
+    model: Classifier,
+    pixels: Tensor,
+    labels: Classes = None,
+    *,
+    epsilon: float,
+    targets: Classes = None,
+    images_per_forward: int = 16,
+    seed: int = 0,
+) -> Attack:
+    """Take one step along the sign of the loss's gradient (Goodfellow et al. 2015, arXiv 1412.6572).
+
+    Parameters
+    ----------
+    model : Network or Module
+        What is attacked. It is left as it was.
+    pixels : Tensor, (n, channels, height, width)
+        Values in 0 … 1.
+    labels : array of int, (n,), optional
+        What the images show; by default what the network says.
+    epsilon : float
+        The change of each value.
+    targets : array of int, (n,), optional
+        Classes to lead to, against the gradient of their loss.
+    images_per_forward : int
+        How many images go through the network at a time.
+    seed : int
+        For models that draw random numbers.
+
+    Returns
+    -------
+    Attack
+
+    Raises
+    ------
+    InputError
+        If the pixels, classes or epsilon cannot be used.
+    """
+    _positive("epsilon", epsilon)
+    with logits_of(model, pixels, seed) as (logits, images):
+        problem = _Problem(logits, images, labels, targets, images_per_forward)
+        moved = []
+        for rows in problem.batches:
+            clean = images[rows]
+            _, gradient = problem.loss_gradient(clean, rows)
+            moved.append((clean + epsilon * gradient.sign()).clamp(0, 1))
+        return problem.attack("fgsm", torch.cat(moved), evaluations=2)
+
+
+def pgd(
+    model: Classifier,
+    pixels: Tensor,
+    labels: Classes = None,
+    *,
+    epsilon: float,
+    norm: Norm = "linf",
+    steps: int = 20,
+    step_size: float | None = None,
+    random_start: bool = True,
+    targets: Classes = None,
+    images_per_forward: int = 16,
+    seed: int = 0,
+) -> Attack:
+    """Climb the loss within a ball about each image (projected gradient descent; Madry et al. 2018, arXiv 1706.06083).
+
+    Parameters
+    ----------
+    model, pixels, labels, targets, images_per_forward
+        See :func:`fgsm`.
+    epsilon : float
+        The ball's radius.
+    norm : {"linf", "l2"}
+        The norm that makes the ball.
+    steps : int
+        How many steps to take.
+    step_size : float, optional
+        The length of each, in that norm; ``2.5 epsilon / steps`` by default.
+    random_start : bool
+        Start at a random point of the ball, the same for all images, and not at the image.
+    seed : int
+        Of the start.
+
+    Returns
+    -------
+    Attack
+        With the image of the largest loss on each path.
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used.
+    """
+    _positive("epsilon", epsilon)
+    _at_least_one("steps", steps)
+    if norm not in ("linf", "l2"):
+        raise InputError(f"norm {norm!r}: expected linf or l2")
+    size = 2.5 * epsilon / steps if step_size is None else step_size
+    _positive("step_size", size)
+    with logits_of(model, pixels, seed) as (logits, images):
+        problem = _Problem(logits, images, labels, targets, images_per_forward)
+        start = torch.zeros_like(images[:1])
+        if random_start:
+            start = _point_in_ball(images[:1], epsilon, norm, seed)
+        found = []
+        for rows in problem.batches:
+            clean = images[rows]
+            moved = _within(clean + start, clean, epsilon, norm)
+            best, largest = clean, torch.full((len(clean),), -torch.inf, device=clean.device)
+            for _ in range(steps):
+                loss, gradient = problem.loss_gradient(moved, rows)
+                better = loss > largest
+                best = torch.where(_across(better), moved, best)
+                largest = torch.where(better, loss, largest)
+                direction = gradient.sign() if norm == "linf" else _unit(gradient)
+                moved = _within(moved + size * direction, clean, epsilon, norm)
+            with torch.no_grad():
+                better = problem.loss(moved, rows) > largest
+            found.append(torch.where(_across(better), moved, best))
+        return problem.attack("pgd", torch.cat(found), evaluations=steps + 3)
+
+
+def deepfool(
+    model: Classifier,
+    pixels: Tensor,
+    labels: Classes = None,
+    *,
+    classes: int = 10,
+    overshoot: float = 0.02,
+    steps: int = 50,
+    images_per_forward: int = 16,
+    seed: int = 0,
+) -> Attack:
+    """Find a short perturbation by linearising the classes' borders (Moosavi-Dezfooli et al. 2016, arXiv 1511.04599).
+
+    Each step goes to the nearest border as the gradients see it. At the end the way back to the original is halved
+    until the border is met, which undoes the overshoot. An image that the network had wrong stays as it is.
+
+    Parameters
+    ----------
+    model, pixels, labels, images_per_forward, seed
+        See :func:`fgsm`.
+    classes : int
+        Borders are looked for with so many classes, the likeliest but for the label.
+    overshoot : float
+        The share by which each step is lengthened, so that borders are crossed.
+    steps : int
+        How many at most.
+
+    Returns
+    -------
+    Attack
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used.
+    """
+    for name, value in (("classes", classes), ("steps", steps)):
+        _at_least_one(name, value)
+    if overshoot < 0:
+        raise InputError(f"overshoot {overshoot}: expected a share of at least 0")
+    with logits_of(model, pixels, seed) as (logits, images):
+        problem = _Problem(logits, images, labels, None, images_per_forward)
+        found, counts = [], []
+        for rows in problem.batches:
+            clean = images[rows]
+            total = torch.zeros_like(clean)
+            count = torch.zeros(len(clean), dtype=torch.long, device=clean.device)
+            for _ in range(steps):
+                moved = (clean + (1 + overshoot) * total).clamp(0, 1)
+                active = (~problem.won(moved, rows)).nonzero()[:, 0]
+                count += 1
+                if not len(active):
+                    break
+                total[active] += problem.step_to_border(moved[active], rows[active], classes)
+                count[active] += 1 + classes
+            moved = (clean + (1 + overshoot) * total).clamp(0, 1)
+            found.append(problem.shorten(moved, rows))
+            counts.append(count + _HALVINGS + 2)
+        return problem.attack("deepfool", torch.cat(found), evaluations=torch.cat(counts))
+
+
+def minimal_perturbation(
+    model: Classifier,
+    pixels: Tensor,
+    labels: Classes = None,
+    *,
+    targets: Classes = None,
+    candidates: int = 1,
+    search_steps: int = 4,
+    iterations: int = 15,
+    seed: int = 0,
+) -> Attack:
+    r"""Find a smallest perturbation by box-constrained L-BFGS (Szegedy et al. 2014, arXiv 1312.6199).
+
+    For an image x and a class t, c‖r‖² + loss(x + r, t) is minimised over r with x + r in the box [0, 1], and the
+    largest weight c is looked for whose minimum still takes the network to t. Where any other class will do, the loss
+    is that of t against the label alone, for the other classes do not matter to their border. At the end the way back
+    to the original is halved until the border is met. For a linear network the length is the distance to the border,
+    \|margin\| / ‖w‖, as long as the box does not matter. The images are worked on one by one.
+
+    Parameters
+    ----------
+    model, pixels, labels, seed
+        See :func:`fgsm`.
+    targets : array of int, (n,), optional
+        Classes to lead to; by default those whose borders are nearest, as the gradients at the image see it.
+    candidates : int
+        Of the nearest borders, so many are tried and the shortest perturbation is kept.
+    search_steps : int
+        Halvings of the bracket for c, on a logarithmic scale, once it has been found in steps of a factor of 2.
+    iterations : int
+        Of L-BFGS for each c, and no more evaluations than twice as many.
+
+    Returns
+    -------
+    Attack
+        Where no c gave a success, the image is returned unchanged.
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used.
+    """
+    for name, value in (
+        ("candidates", candidates),
+        ("search_steps", search_steps),
+        ("iterations", iterations),
+    ):
+        _at_least_one(name, value)
+    with logits_of(model, pixels, seed) as (logits, images):
+        problem = _Problem(logits, images, labels, targets, 16)
+        found, counts = [], []
+        for row in range(len(images)):
+            rows = torch.tensor([row], device=images.device)
+            if bool(problem.won(images[rows], rows)):
+                found.append(images[rows])
+                counts.append(1)
+                continue
+            given = problem.targets
+            wanted = problem.nearest_classes(rows, candidates) if given is None else given[rows]
+            best, count = images[rows], 2 if given is not None else 3 + max(10, candidates)
+            for target in wanted.tolist():
+                search = _Search(problem, rows, target, iterations)
+                moved = search.run(search_steps)
+                count += search.evaluations + _HALVINGS
+                if moved is None:
+                    continue
+                moved = problem.shorten(moved, rows)
+                if not bool(problem.won(best, rows)) or _length(moved - images[rows]) < _length(
+                    best - images[rows]
+                ):
+                    best = moved
+            found.append(best)
+            counts.append(count)
+        return problem.attack("minimal", torch.cat(found), evaluations=torch.tensor(counts))
+
+
+class _Search:
+    """The search for the largest weight c at which the minimum of c‖r‖² + loss(x + r, t) is classified as t."""
+
+    def __init__(self, problem: _Problem, rows: Tensor, target: int, iterations: int) -> None:
+        self.problem = problem
+        self.rows = rows
+        self.image = problem.images[rows]
+        self.target = torch.tensor([target], device=self.image.device)
+        self.iterations = iterations
+        self.evaluations = 0
+        flat = self.image.flatten().double().cpu().numpy()
+        self.bounds = np.column_stack([-flat, 1 - flat])
+
+    def run(self, steps: int) -> Tensor | None:
+        """Return the image ``(1, ...)`` of the shortest success, or None."""
+        weight, start = self.first_guess()
+        best: Tensor | None = None
+        low, high = 0.0, np.inf
+        for _ in range(_BRACKETING):
+            moved, change = self.minimum(weight, start)
+            if moved is None:
+                high = weight
+            else:
+                low = weight
+                if best is None or _length(moved - self.image) < _length(best - self.image):
+                    best, start = moved, change
+            if low > 0 and np.isfinite(high):
+                break
+            weight *= _FACTOR if moved is not None else 1 / _FACTOR
+        if best is None or not np.isfinite(high):
+            return best
+        for _ in range(steps):
+            middle = float(np.sqrt(low * high))
+            moved, change = self.minimum(middle, start)
+            if moved is None:
+                high = middle
+                continue
+            low = middle
+            if _length(moved - self.image) < _length(best - self.image):
+                best, start = moved, change
+        return best
+
+    def first_guess(self) -> tuple[float, NDArray[np.float64]]:
+        """Return the weight and the change that would be right if the network were linear."""
+        leaf = self.image.detach().requires_grad_()
+        outputs = self.problem.logits(leaf)
+        margin = outputs[0, self.target] - outputs[0].detach().max()
+        (gradient,) = torch.autograd.grad(outputs[0, self.target] - outputs[0, outputs[0].argmax()], leaf)
+        slope = gradient.flatten().double().cpu().numpy()
+        square = max(float(slope @ slope), 1e-12)
+        size = abs(float(margin.detach())) + 1e-6
+        self.evaluations += 1
+        # At the border the slope of the loss is half that of the margin, and the change is margin / slope.
+        return square / (4 * size), slope * (size / square)
+
+    def minimum(self, weight: float, start: NDArray[np.float64]) -> tuple[Tensor | None, NDArray[np.float64]]:
+        """Minimise for one weight; return the image if it is classified as the target, and the change."""
+
+        def value(change: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            moved = self.moved(change).requires_grad_()
+            loss = self.loss(moved)
+            (gradient,) = torch.autograd.grad(loss, moved)
+            self.evaluations += 1
+            slope = gradient.flatten().double().cpu().numpy()
+            return float(loss.detach()) + weight * float(change @ change), slope + 2 * weight * change
+
+        found = minimize(
+            value,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=self.bounds,
+            options={"maxiter": self.iterations, "maxfun": 2 * self.iterations},
+        ).x
+        moved = self.moved(found)
+        self.evaluations += 1
+        return (moved if bool(self.problem.won(moved, self.rows)) else None), found
+
+    def loss(self, moved: Tensor) -> Tensor:
+        """Return the loss of the target: among all classes if it was asked for, else against the label alone."""
+        outputs = self.problem.logits(moved)
+        if self.problem.targets is not None:
+            return functional.cross_entropy(outputs, self.target)
+        label = self.problem.labels[self.rows]
+        return functional.softplus(outputs[0, label] - outputs[0, self.target]).sum()
+
+    def moved(self, change: NDArray[np.float64]) -> Tensor:
+        """Return the image with a change; clamped because rounding could leave the box."""
+        step = torch.from_numpy(change).to(self.image).reshape(self.image.shape)
+        return (self.image + step).clamp(0, 1)
+
+
+class _Problem:
+    """Images with the classes to lead away from and to, and a network opened by :func:`logits_of`."""
+
+    def __init__(
+        self, logits: Logits, images: Tensor, labels: Classes, targets: Classes, images_per_forward: int
+    ) -> None:
+        _at_least_one("images_per_forward", images_per_forward)
+        self.logits = logits
+        self.images = images
+        self.batches = torch.arange(len(images), device=images.device).split(images_per_forward)
+        with torch.no_grad():
+            self.clean = torch.cat([logits(images[rows]) for rows in self.batches])
+        self.classes = range(self.clean.shape[1])
+        own = self.clean.argmax(1)
+        self.labels = own if labels is None else self._classes("labels", labels)
+        self.targets = None if targets is None else self._classes("targets", targets)
+
+    def _classes(self, name: str, given: Tensor | NDArray[np.integer] | Sequence[int]) -> Tensor:
+        found = torch.as_tensor(given if isinstance(given, Tensor) else np.asarray(given))
+        count = len(self.classes)
+        if found.shape != (len(self.images),) or found.is_floating_point() or found.dtype == torch.bool:
+            raise InputError(
+                f"{name}: {str(found.dtype).removeprefix('torch.')} of shape {tuple(found.shape)}; expected "
+                f"{len(self.images)} whole numbers, one for each image"
+            )
+        if int(found.min()) < 0 or int(found.max()) >= count:
+            raise InputError(f"{name}: {int(found.min())} to {int(found.max())}; expected 0 to {count - 1}")
+        return found.to(self.images.device, torch.long)
+
+    def loss(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Return what an attack makes large, ``(m,)``: the label's loss, or the negative of the target's."""
+        outputs = self.logits(images)
+        if self.targets is None:
+            return functional.cross_entropy(outputs, self.labels[rows], reduction="none")
+        return -functional.cross_entropy(outputs, self.targets[rows], reduction="none")
+
+    def loss_gradient(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return :meth:`loss` and its gradient by the images."""
+        leaf = images.detach().requires_grad_()
+        loss = self.loss(leaf, rows)
+        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        return loss.detach(), gradient
+
+    def won(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Return whether the images are classified as the attack would have it, bool ``(m,)``."""
+        with torch.no_grad():
+            found = self.logits(images).argmax(1)
+        return found != self.labels[rows] if self.targets is None else found == self.targets[rows]
+
+    def borders(self, images: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return classes ``(m, k)``, their margins ``(m, k)`` to the label, and the margins' gradients (m, k, ...)."""
+        leaf = images.detach().requires_grad_()
+        outputs = self.logits(leaf)
+        labels = self.labels[rows]
+        ranked = outputs.detach().scatter(1, labels[:, None], -torch.inf)
+        classes = ranked.topk(min(count, outputs.shape[1] - 1), dim=1).indices
+        margins = outputs.gather(1, classes) - outputs.gather(1, labels[:, None])
+        last = margins.shape[1] - 1
+        gradients = [
+            torch.autograd.grad(margins[:, k].sum(), leaf, retain_graph=k < last)[0] for k in range(last + 1)
+        ]
+        return classes, margins.detach(), torch.stack(gradients, dim=1)
+
+    def step_to_border(self, images: Tensor, rows: Tensor, count: int) -> Tensor:
+        """Return the step ``(m, ...)`` to the nearest border, were the network linear."""
+        _, margins, gradients = self.borders(images, rows, count)
+        lengths = gradients.flatten(2).norm(dim=2).clamp_min(1e-12)
+        nearest = (margins.abs() / lengths).argmin(1)
+        index = torch.arange(len(images), device=images.device)
+        # A little more than the distance, for at the border itself rounding decides.
+        size = (margins[index, nearest].abs() + 1e-4) / lengths[index, nearest].square()
+        return _across(size) * gradients[index, nearest]
+
+    def nearest_classes(self, rows: Tensor, count: int) -> Tensor:
+        """Return the classes with the nearest borders at one image, as its gradients see it, ``(count,)``."""
+        classes, margins, gradients = self.borders(self.images[rows], rows, max(10, count))
+        distance = margins.abs() / gradients.flatten(2).norm(dim=2).clamp_min(1e-12)
+        return classes[0, distance[0].argsort(stable=True)[:count]]
+
+    def shorten(self, moved: Tensor, rows: Tensor) -> Tensor:
+        """Halve the way back to the originals until the border is met; failures stay as they are."""
+        clean = self.images[rows]
+        success = self.won(moved, rows)
+        low, high = torch.zeros(len(rows), device=clean.device), torch.ones(len(rows), device=clean.device)
+        # What the network had wrong anyway needs no perturbation.
+        high = torch.where(self.won(clean, rows), low, high)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            reached = self.won((clean + _across(middle) * (moved - clean)).clamp(0, 1), rows)
+            low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
+        short = (clean + _across(high) * (moved - clean)).clamp(0, 1)
+        return torch.where(_across(success), short, moved)
+
+    def attack(self, method: str, perturbed: Tensor, evaluations: int | Tensor) -> Attack:
+        """Return the result, with what the network says to it."""
+        with torch.no_grad():
+            after = torch.cat([self.logits(perturbed[rows]) for rows in self.batches])
+        count = torch.as_tensor(evaluations).cpu().expand(len(perturbed)).clone()
+        return Attack(
+            method=method,
+            originals=self.images.cpu(),
+            perturbed=perturbed.detach().cpu(),
+            labels=self.labels.cpu(),
+            targets=None if self.targets is None else self.targets.cpu(),
+            before=self.clean.softmax(1).cpu(),
+            after=after.softmax(1).cpu(),
+            evaluations=count,
+        )
+
+
+def _within(moved: Tensor, clean: Tensor, epsilon: float, norm: Norm) -> Tensor:
+    """Return the nearest images within the ball about the originals and within the box."""
+    if norm == "linf":
+        return moved.clamp((clean - epsilon).clamp_min(0), (clean + epsilon).clamp_max(1))
+    change = moved - clean
+    lengths = change.flatten(1).norm(dim=1)
+    # The original is in the box, so that going back into it only shortens a change.
+    return (clean + _across((epsilon / lengths.clamp_min(1e-12)).clamp_max(1)) * change).clamp(0, 1)
+
+
+def _point_in_ball(like: Tensor, epsilon: float, norm: Norm, seed: int) -> Tensor:
+    generator = torch_generator(seed, "start")
+    if norm == "linf":
+        point = torch.rand(like.shape, generator=generator) * 2 - 1
+    else:
+        direction = _unit(torch.randn(like.shape, generator=generator))
+        point = direction * torch.rand(1, generator=generator) ** (1 / like[0].numel())
+    return epsilon * point.to(like)
+
+
+def _unit(values: Tensor) -> Tensor:
+    return values / _across(values.flatten(1).norm(dim=1).clamp_min(1e-12))
+
+
+def _across(values: Tensor) -> Tensor:
+    """Return values ``(n,)`` as ``(n, 1, 1, 1)``."""
+    return values[:, None, None, None]
+
+
+def _length(change: Tensor) -> float:
+    return float(change.norm())
+
+
+def _positive(name: str, value: float) -> None:
+    if not (np.isfinite(value) and value > 0):
+        raise InputError(f"{name} {value}: expected a finite number above 0")
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise InputError(f"{name} {value}: expected at least 1")
