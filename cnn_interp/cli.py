@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import ast
 import importlib
-from pathlib import Path
 from typing import Any
 
-from typer.core import TyperCommand
 from typer.main import get_command
 
 from cnn_interp.visualization import cli as visualization
-from interpretkit.cli import find_module
-from interpretkit.command import Group, application, reporting
+from interpretkit.command import application
+from interpretkit.lazy import Deferred, LazyGroup, first_line, parse_module
 
 # From a command to the module whose application has it, or is it.
 ELSEWHERE = {
@@ -24,7 +22,7 @@ ELSEWHERE = {
 }
 
 
-class Deferred(TyperCommand):
+class Elsewhere(Deferred):
     """Stands for a command of another module until it is called.
 
     Parameters
@@ -40,23 +38,13 @@ class Deferred(TyperCommand):
         self.module = module
 
     def describe(self) -> str:
-        """Return the first sentence on the command, read from its module without importing it.
-
-        It is that of the function of the command's name, else that of the module.
-        """
-        spec = find_module(self.module)
-        if spec is None or not spec.origin:
+        """Return the first line on the function of the command's name, else on the module, without importing it."""
+        tree = parse_module(self.module)
+        if tree is None:
             return ""
-        try:
-            tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-        except (OSError, SyntaxError, ValueError):
-            return ""
-        functions = [
-            node
-            for node in tree.body
-            if isinstance(node, ast.FunctionDef) and node.name == str(self.name).replace("-", "_")
-        ]
-        return (ast.get_docstring([*functions, tree][0]) or "").partition("\n")[0]
+        name = str(self.name).replace("-", "_")
+        own = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+        return first_line([*own, tree][0])
 
     def load(self) -> Any:
         """Import the module and return the command, or the group if it has none of that name."""
@@ -64,28 +52,12 @@ class Deferred(TyperCommand):
         return getattr(group, "commands", {}).get(self.name, group)
 
 
-class Collected(Group):
+class Collected(LazyGroup):
     """The commands of this front end, those of other modules as placeholders."""
 
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        for name, module in ELSEWHERE.items():
-            self.commands.setdefault(name, Deferred(name, module))
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names, with the placeholders' help found out, for this is called when help is shown."""
-        for entry in self.commands.values():
-            if isinstance(entry, Deferred) and entry.help is None:
-                entry.help = entry.describe()
-        return super().list_commands(ctx)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command called, importing its module if it is not in yet."""
-        name, found, rest = super().resolve_command(ctx, args)
-        if isinstance(found, Deferred):
-            with reporting(debug="--debug" in rest, doing=f"loading the command {name!r}"):
-                found = found.load()
-        return name, found, rest
+    def deferred(self) -> list[Deferred]:
+        """Return a placeholder for every command of another module."""
+        return [Elsewhere(name, module) for name, module in ELSEWHERE.items()]
 
 
 app = application("Question a convolutional network.", cls=Collected)

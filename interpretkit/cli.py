@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 from typer.main import get_command
 
 from interpretkit import __version__
-from interpretkit.command import Device, Group, Out, Quiet, Seed, application, command, reporting
+from interpretkit.command import Device, Out, Quiet, Seed, application, command
+from interpretkit.lazy import Deferred, LazyGroup, first_line, parse_module
 
 ENTRY_POINTS = "interpretkit.commands"
 
 
-class FrontEnd(TyperCommand):
+class FrontEnd(Deferred):
     """Stands for a front end in the list of commands until it is called.
 
     Parameters
@@ -31,22 +28,16 @@ class FrontEnd(TyperCommand):
         Names the front end's typer application.
     """
 
+    kind = "front end"
+
     def __init__(self, entry_point: metadata.EntryPoint) -> None:
         super().__init__(name=entry_point.name)
         self.entry_point = entry_point
 
     def describe(self) -> str:
         """Return the first line of the docstring of the front end's module, read without importing it."""
-        spec = find_module(self.entry_point.module)
-        if spec is None:
-            return ""
-        if not spec.origin or not spec.origin.endswith(".py"):
-            return ""
-        try:
-            docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
-        except (OSError, SyntaxError, ValueError):
-            return ""
-        return (docstring or "").partition("\n")[0]
+        tree = parse_module(self.entry_point.module)
+        return "" if tree is None else first_line(tree)
 
     def load(self) -> Any:
         """Import the front end and return its command group.
@@ -64,47 +55,17 @@ class FrontEnd(TyperCommand):
         raise TypeError(f"the front end {self.entry_point.value!r} is {loaded!r}, not a typer application")
 
 
-class Root(Group):
+class Root(LazyGroup):
     """The root command group: its own commands, and a placeholder for every front end."""
 
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        for entry_point in front_ends():
-            self.commands.setdefault(entry_point.name, FrontEnd(entry_point))
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names, with each front end's help found out, for this is called when help is shown."""
-        for entry in self.commands.values():
-            if isinstance(entry, FrontEnd) and entry.help is None:
-                entry.help = entry.describe()
-        return super().list_commands(ctx)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command called, importing its front end if it belongs to one."""
-        name, found, rest = super().resolve_command(ctx, args)
-        if isinstance(found, FrontEnd):
-            with reporting(debug="--debug" in rest, doing=f"loading the front end {name!r}"):
-                found = found.load()
-        return name, found, rest
+    def deferred(self) -> list[Deferred]:
+        """Return a placeholder for every front end."""
+        return [FrontEnd(entry_point) for entry_point in front_ends()]
 
 
 def front_ends() -> list[metadata.EntryPoint]:
     """Return the entry points of all front ends installed, by name."""
     return sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda entry_point: entry_point.name)
-
-
-def find_module(name: str) -> ModuleSpec | None:
-    """Return where a module is, importing neither it nor the packages it is in; None if there is none."""
-    top, *inner = name.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    for part in inner:
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        spec = PathFinder.find_spec(f"{spec.name}.{part}", spec.submodule_search_locations)
-    return spec
 
 
 app = application(

@@ -176,7 +176,8 @@ def _weights() -> dict[str, Any]:
 
 def _front_ends() -> list[dict[str, Any]]:
     # Found, not imported: a broken front end must not keep anybody from finding out what is wrong.
-    from interpretkit.cli import find_module, front_ends
+    from interpretkit.cli import front_ends
+    from interpretkit.lazy import find_module
 
     return [
         {

@@ -1,4 +1,4 @@
-"""The commands that question a network: adversarial images, directions, transfer, features, bias, and training data."""
+"""Put a network to the test: what fools it, what its parts mean, what its training taught it."""
 
 # Heavy packages are imported inside the commands, so that the list of commands and their help come at once.
 

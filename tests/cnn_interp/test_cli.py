@@ -8,7 +8,7 @@ import sys
 import pytest
 from typer.main import get_command
 
-from cnn_interp.cli import ELSEWHERE, Deferred, app
+from cnn_interp.cli import ELSEWHERE, Elsewhere, app
 
 
 def test_help_comes_without_torch() -> None:
@@ -27,11 +27,11 @@ def test_help_comes_without_torch() -> None:
 
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_commands_of_other_modules_describe_and_load_themselves(name: str) -> None:
-    deferred = Deferred(name, ELSEWHERE[name])
+    deferred = Elsewhere(name, ELSEWHERE[name])
     assert deferred.describe()
     loaded = deferred.load()
     assert name == "diagnose" or loaded.name == name
-    assert not isinstance(loaded, Deferred)
+    assert not isinstance(loaded, Elsewhere)
 
 
 @pytest.mark.parametrize("name", ["visualize", "layers", *ELSEWHERE])
