@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import interpretkit  # noqa: F401  (lets torchvision be imported beside a torch for the CPU)
 from cnn_interp.weights import add_weights, check_sum, checkpoint_folder, read_state_dict, torchvision_weights
+from interpretkit.attribution.instrumentation import instrumented
 from interpretkit.errors import InputError
 from interpretkit.training import resolve_device
 from interpretkit.training.seeds import derive_seed
@@ -27,6 +28,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # How long-published networks see an image: the short side at 256, the middle 224 of it.
 IMAGENET_RESIZE, IMAGENET_SIZE = 256, 224
+_SCORES = "expected one tensor of scores, (images, categories)"
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,24 @@ class Network:
             )
         return matches[0]
 
+    def check_scores(self) -> None:
+        """See by an image without content whether the network classifies: one tensor, a row of finite scores.
+
+        Raises
+        ------
+        InputError
+            If it gives anything else.
+        """
+        outputs = _tried(self.name, "cannot be run", lambda: _run_blank(self))
+        if not isinstance(outputs, Tensor):
+            raise InputError(f"network {self.name!r}: gives a {type(outputs).__name__}; {_SCORES}")
+        if outputs.ndim != 2 or outputs.shape[0] != 1:
+            raise InputError(
+                f"network {self.name!r}: gives outputs of shape {tuple(outputs.shape)} for one image; {_SCORES}"
+            )
+        if not bool(torch.isfinite(outputs).all()):
+            raise InputError(f"network {self.name!r}: gives NaN or infinite scores; expected finite ones")
+
     @staticmethod
     def _channelwise(values: Sequence[float], like: Tensor) -> Tensor:
         return torch.tensor(values, dtype=like.dtype, device=like.device).reshape(1, -1, 1, 1)
@@ -168,6 +188,8 @@ def load_network(
         network = replace(network, source=f"{Path(weights).name} ({check_sum(Path(weights))[:12]})")
     network.module.eval()
     network.module.to(where)
+    if ":" in name and not name.startswith("timm:"):
+        _tried(name, "cannot be run", lambda: _run_blank(network))
     return network
 
 
@@ -289,11 +311,7 @@ def _users_own(package: str, factory: str, name: str, weights: str) -> Network:
     if added:
         sys.path.insert(0, here)
     try:
-        module = importlib.import_module(package)
-    except (ImportError, ValueError) as error:
-        raise InputError(
-            f"network {name!r}: {package} cannot be imported ({error}); expected package.module:factory"
-        ) from error
+        module = _tried(name, f"{package} cannot be imported", lambda: importlib.import_module(package))
     finally:
         if added:
             sys.path.remove(here)
@@ -308,15 +326,36 @@ def _users_own(package: str, factory: str, name: str, weights: str) -> Network:
 
 
 def _as_network(build: Callable[[], Any], name: str, weights: str) -> Network:
-    made = build()
+    made = _tried(name, "the factory fails", build)
     if isinstance(made, Network):
         return made
     if not isinstance(made, nn.Module):
         raise InputError(
-            f"network {name!r}: the factory returned a {type(made).__name__}; expected a torch.nn.Module or a "
+            f"network {name!r}: the factory returned an object of type {type(made).__name__}; expected a torch.nn.Module or a "
             "cnn_interp.models.Network"
         )
     return Network(name, made, source="as the factory made it")
+
+
+def _run_blank(network: Network) -> Any:
+    """Return what a network gives for one grey image."""
+    inputs = network.normalise(torch.full((1, 3, network.size, network.size), 0.5))
+    with instrumented(network.module, 0), torch.no_grad():
+        return network.module(inputs)
+
+
+def _tried(name: str, complaint: str, call: Callable[[], Any]) -> Any:
+    """Call what a user wrote, and say in one line how it fails."""
+    try:
+        return call()
+    except InputError:
+        raise
+    # A user's code may raise anything, and whatever it is, it is theirs to mend; it stays in the chain of causes.
+    except Exception as error:  # noqa: BLE001
+        raise InputError(
+            f"network {name!r}: {complaint} ({type(error).__name__}: {_first_line(error)}); expected "
+            "package.module:factory, a function without arguments that returns a network for images (n, 3, h, w)"
+        ) from error
 
 
 def _load(network: Network, state: dict[str, Tensor], origin: str) -> None:

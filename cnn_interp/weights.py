@@ -116,10 +116,8 @@ def torchvision_weights(network: str, variant: str | None = None) -> Any:
     known = list_models()
     if network not in known:
         near = difflib.get_close_matches(network, known, n=5, cutoff=0.5)
-        raise InputError(
-            f"network {network!r}: torchvision has none of that name; the nearest are "
-            f"{', '.join(near or known[:8])}"
-        )
+        hint = f"the nearest are {', '.join(near)}" if near else "expected a name such as mobilenet_v2 or resnet50"
+        raise InputError(f"network {network!r}: torchvision has none of that name; {hint}")
     members = list(get_model_weights(network))
     if not members:
         raise InputError(

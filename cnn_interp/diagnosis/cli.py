@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnn_interp.diagnosis import data_cli
+from cnn_interp.options import Convert, Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, application, command
 from interpretkit.errors import InputError
 
@@ -26,18 +27,8 @@ Images = Annotated[
     list[Path] | None,
     typer.Argument(metavar="[IMAGE]...", help="Images, or folders of images.", show_default=False),
 ]
-NetworkName = Annotated[
-    str,
-    typer.Option(
-        "--network", metavar="NAME", help="A network of torchvision, timm:NAME, or package.module:factory."
-    ),
-]
-Weights = Annotated[str, typer.Option("--weights", metavar="pretrained|random|FILE", help="Its weights.")]
-Convert = Annotated[
-    bool, typer.Option("--convert", help="Turn CMYK, 16-bit and transparent images into plain RGB.")
-]
 Layers = Annotated[
-    str, typer.Option("--layers", metavar="NAME,...", help="Dotted names; the network's stages by default.")
+    str, typer.Option("--layer", metavar="NAME,...", help="Dotted names; the network's stages by default.")
 ]
 SmallData = Annotated[
     str,
@@ -61,7 +52,7 @@ ATTACKS = ("fgsm", "pgd", "deepfool", "minimal")
 def adversarial(
     images: Images = None,
     out: Out = Path("adversarial"),
-    network: NetworkName = "mobilenet_v2",
+    network: Model = "mobilenet_v2",
     weights: Weights = "pretrained",
     method: Annotated[
         str, typer.Option("--method", metavar="NAME,...", help=f"Some of {', '.join(ATTACKS)}.")
@@ -199,13 +190,13 @@ def adversarial(
     example=[
         "interpretkit cnn diagnose one-pixel",
         "interpretkit cnn diagnose one-pixel --data cifar10=cifar10.npz --population 400 --generations 75",
-        "interpretkit cnn diagnose one-pixel cat.jpg --network mobilenet_v2 --population 60 --generations 5",
+        "interpretkit cnn diagnose one-pixel cat.jpg --model mobilenet_v2 --population 60 --generations 5",
     ],
 )
 def one_pixel(
     images: Images = None,
     out: Out = Path("one-pixel"),
-    network: NetworkName = "mobilenet_v2",
+    network: Model = "mobilenet_v2",
     weights: Weights = "pretrained",
     data: SmallData = "digits",
     test_images: Annotated[
@@ -316,14 +307,14 @@ def one_pixel(
     app,
     "directions",
     example=[
-        "interpretkit cnn diagnose directions --layers features.7,features.18",
-        "interpretkit cnn diagnose directions photos/ --network resnet50",
+        "interpretkit cnn diagnose directions --layer features.7,features.18",
+        "interpretkit cnn diagnose directions photos/ --model resnet50",
     ],
 )
 def directions(
     images: Images = None,
     out: Out = Path("directions"),
-    network: NetworkName = "mobilenet_v2",
+    network: Model = "mobilenet_v2",
     weights: Weights = "pretrained",
     layers: Layers = "",
     top: Annotated[int, typer.Option("--top", min=2, help="Strongest images of a direction.")] = 9,
@@ -550,13 +541,13 @@ def transferability(
     app,
     "probe",
     example=[
-        "interpretkit cnn diagnose probe --network mobilenet_v2",
+        "interpretkit cnn diagnose probe --model mobilenet_v2",
         "interpretkit cnn diagnose probe --data cifar10=cifar10.npz --images 1000",
     ],
 )
 def probe(
     out: Out = Path("probe"),
-    network: NetworkName = "mobilenet_v2",
+    network: Model = "mobilenet_v2",
     weights: Weights = "pretrained",
     data: SmallData = "digits",
     count: Annotated[int, typer.Option("--images", min=40, help="How many images of the data to use.")] = 500,
@@ -624,7 +615,7 @@ def probe(
         )
         report.add_section("Layer by layer", figures=[(figure, "Bars: 95 % intervals.")], table=rows)
         report.set_provenance(
-            f"interpretkit cnn diagnose probe --network {network} --data {data}", seed=seed, data=files
+            f"interpretkit cnn diagnose probe --model {network} --data {data}", seed=seed, data=files
         )
         report.save(run.path("report.html"))
     return {**run.summary, "out": out}
@@ -633,11 +624,11 @@ def probe(
 @command(
     app,
     "features",
-    example="interpretkit cnn diagnose features --network mobilenet_v2 --side 96 --out features",
+    example="interpretkit cnn diagnose features --model mobilenet_v2 --side 96 --out features",
 )
 def features(
     out: Out = Path("features"),
-    network: NetworkName = "mobilenet_v2",
+    network: Model = "mobilenet_v2",
     weights: Weights = "pretrained",
     layers: Layers = "",
     side: Annotated[int, typer.Option("--side", min=32, help="Of the scenes, px.")] = 96,
@@ -713,7 +704,7 @@ def features(
             "neighbours in viewpoint should be neighbours here, and hues, that go round in a circle, a ring.",
             figures=[(maps, "One picture for each value.")],
         )
-        report.set_provenance(f"interpretkit cnn diagnose features --network {network}", seed=seed)
+        report.set_provenance(f"interpretkit cnn diagnose features --model {network}", seed=seed)
         report.save(run.path("report.html"))
     return {**run.summary, "out": out}
 
@@ -730,7 +721,7 @@ def features(
 def bias(
     images: Images = None,
     out: Out = Path("bias"),
-    network: NetworkName = "mobilenet_v2",
+    network: Model = "mobilenet_v2",
     weights: Weights = "pretrained",
     categories: Annotated[
         str,
@@ -896,7 +887,9 @@ def _network(name: str, weights: str, device: str, seed: int) -> Network:
     from cnn_interp.models import load_network
     from interpretkit.training import resolve_device
 
-    return load_network(name, weights=weights, device=resolve_device(device), seed=seed)
+    network = load_network(name, weights=weights, device=resolve_device(device), seed=seed)
+    network.check_scores()
+    return network
 
 
 def _pixels(
@@ -994,4 +987,4 @@ def _names(text: str, option: str, known: Sequence[str]) -> list[str]:
 
 def _line(check: str, images: Sequence[Path] | None, network: str) -> str:
     shown = "".join(f" {path}" for path in (images or [])[:3])
-    return f"interpretkit cnn diagnose {check}{shown}" + (f" --network {network}" if images else "")
+    return f"interpretkit cnn diagnose {check}{shown}" + (f" --model {network}" if images else "")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cnn_interp.options import Model
 from interpretkit.command import Device, Out, Quiet, Seed, command
 from interpretkit.errors import InputError
 
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
     from cnn_interp.diagnosis.logic_rules import Examples, Rule
 
-NetworkName = Annotated[
-    str,
-    typer.Option("--network", metavar="NAME", help="The pretrained network whose features are used."),
-]
 Threshold = Annotated[
     float, typer.Option("--threshold", metavar="P", help="Predictions of at least this probability are sure.")
 ]
@@ -37,7 +34,7 @@ def register(app: typer.Typer) -> None:
         "influence",
         example=[
             "interpretkit cnn diagnose influence --out influence",
-            "interpretkit cnn diagnose influence my-images/ --network mobilenet_v2 --out influence",
+            "interpretkit cnn diagnose influence my-images/ --model mobilenet_v2 --out influence",
         ],
     )(influence)
     command(
@@ -76,7 +73,7 @@ def influence(
         ),
     ] = None,
     out: Out = Path("influence"),
-    network: NetworkName = "mobilenet_v2",
+    network: Model = "mobilenet_v2",
     test: Annotated[
         Path | None,
         typer.Option("--test", metavar="FOLDER", help="Test images; else a fifth of the training images."),
@@ -528,7 +525,7 @@ def rules(
         int, typer.Option("--labels-per-class", metavar="N", min=1, help="Labels that may be used.")
     ] = 3,
     strength: Annotated[float, typer.Option("--strength", help="C: how strict the teacher is.")] = 6.0,
-    network: NetworkName = "mobilenet_v2",
+    network: Model = "mobilenet_v2",
     seed: Seed = 0,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -644,7 +641,10 @@ def vqa(
     model: Annotated[
         Path | None,
         typer.Option(
-            "--model", metavar="FILE", help="A network that this command trained before.", show_default=False
+            "--answerer",
+            metavar="FILE",
+            help="A network that this command trained before.",
+            show_default=False,
         ),
     ] = None,
     image: Annotated[
@@ -806,7 +806,7 @@ def vqa(
             f"interpretkit cnn diagnose vqa --model {out / 'answerer.safetensors' if model is None else model} "
             '--image scene.png --question "how many red things are there"',
         )
-        report.set_provenance(_called("vqa", "--model", model), seed=seed, data=files)
+        report.set_provenance(_called("vqa", "--answerer", model), seed=seed, data=files)
         report.save(run.path("report.html"))
         run.summary.update(
             accuracy=accuracy, accuracy_without_image=by_prior, attention_points_at_it=overall.pointing,

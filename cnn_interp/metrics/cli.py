@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cnn_interp.options import Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, application, command
 from interpretkit.errors import InputError
 
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
 
 app = application("How interpretable the units of a network are.")
 
-Model = Annotated[
-    str,
-    typer.Option("--model", metavar="NAME", help="A network, such as resnet50 or package.module:factory."),
-]
-Weights = Annotated[
-    str, typer.Option("--weights", metavar="pretrained|random|FILE", help="The network's weights.")
-]
 Layer = Annotated[
     str,
     typer.Option(

@@ -9,19 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from cnn_interp.options import Convert, Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, command
 
 DEFAULT_METHODS = "gradcam,integrated_gradients,guided_backprop,occlusion"
-
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model", metavar="NAME", help="A network of torchvision, timm:NAME, or package.module:factory."
-    ),
-]
-Weights = Annotated[
-    str, typer.Option("--weights", metavar="FILE", help="pretrained, random, or a file with a state dict.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -73,10 +64,7 @@ def visualize(
         ),
     ] = "",
     weights: Weights = "pretrained",
-    convert: Annotated[
-        bool,
-        typer.Option("--convert", help="Turn CMYK, 16-bit and transparent images into plain ones."),
-    ] = False,
+    convert: Convert = False,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Take no more images than this; all by default.")
     ] = None,

@@ -75,6 +75,7 @@ def run(
     network = load_network(model, weights=weights, device=device, seed=seed)
     if request.layer is not None:
         find_layer(network.module, request.layer)
+    network.check_scores()
     index = network.target(target) if target else None
     searched = shown if len(shown) >= LEAST_PHOTOGRAPHS else Photographs.bundled()
     arguments = {
@@ -284,7 +285,7 @@ def _report(
     report = Report(title, lead, kicker="interpretkit cnn visualize")
     report.add_numbers(
         {
-            "images": len(rows),
+            "image" if one else "images": len(rows),
             "network": (network.name, network.source),
             "mean probability": (
                 f"{np.mean([r['probability'] for r in rows]):.0%}",

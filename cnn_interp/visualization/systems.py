@@ -176,7 +176,7 @@ def activation_maximization(question: Question) -> Shown:
 def inversion(question: Question) -> Shown:
     """The image as the layer asked for keeps it, else layers of every resolution."""
     network = question.network
-    layers = [question.layer] if question.layer else _one_of_each_resolution(question.shapes)
+    layers = [question.layer] if question.layer else _one_of_each_resolution(question)
     inputs = question.image.inputs(network, [0])
     found = invert(
         network, inputs, layers, steps=120, photographs=question.photographs, seed=question.seed,
@@ -210,8 +210,10 @@ def inversion(question: Question) -> Shown:
     )
 
 
-def _one_of_each_resolution(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    last = {shape[1:]: name for name, shape in shapes.items() if shape[1] > 1}
+def _one_of_each_resolution(question: Question) -> list[str]:
+    last = {shape[1:]: name for name, shape in question.shapes.items() if shape[1] > 1}
+    if not last:
+        raise InputError(f"{question.network.name}: has no layer that gives maps; expected --layer NAME")
     return list(last.values())[-4:]
 
 

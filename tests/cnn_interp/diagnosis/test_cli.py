@@ -24,7 +24,7 @@ def network():
     names = ("dot", "stripe", "blank", "noise")
     return Network("tiny", SmallNetwork(3, 4, (4, 8, 8, 8)), size=32, resize=32, categories=names)
 """
-OWN = ("--network", "tiny:network")
+OWN = ("--model", "tiny:network")
 
 
 @pytest.fixture
@@ -188,8 +188,8 @@ def test_bad_input_gets_one_line_and_leaves_nothing(run: Run, photos: Path, tmp_
     refused("adversarial", image, *OWN, "--epsilon", "0", mentions="--epsilon")
     refused("adversarial", image, *OWN, "--target", "moon", mentions="moon")
     refused("adversarial", image, *OWN, "--target", "dot", "--method", "deepfool", mentions="deepfool")
-    refused("adversarial", image, *OWN, "--layers", "moon", mentions="moon")
-    refused("adversarial", image, "--network", "tiny:moon", mentions="moon")
+    refused("adversarial", image, *OWN, "--layer", "moon", mentions="moon")
+    refused("adversarial", image, "--model", "tiny:moon", mentions="moon")
     refused("one-pixel", image, *OWN, "--population", "2", mentions="--population")
     refused("one-pixel", "--data", "moon", mentions="--data")
     refused("one-pixel", "--data", f"cifar10={tmp_path / 'odd.npz'}", mentions="jpeg")

@@ -73,7 +73,7 @@ def test_influence_of_digits(run: Run, tmp_path: Path) -> None:
 
 def test_a_users_mislabelled_image_is_the_first_suspect(run: Run, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    options = ("--network", "mobilenet_v3_small", "--leave-out", "0", "--questions", "2", "--quiet", "--json")
+    options = ("--model", "mobilenet_v3_small", "--leave-out", "0", "--questions", "2", "--quiet", "--json")
     # The test images are the training images, so that the wrong one is not held out.
     from unittest.mock import patch
 
@@ -149,7 +149,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_questions_about_a_users_picture(run: Run, folder: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     code, found, err = run(
-        "vqa", "--model", model, "--image", folder / "dark" / "0.png", "--question", "what colour is the circle",
+        "vqa", "--answerer", model, "--image", folder / "dark" / "0.png", "--question", "what colour is the circle",
         "--questions", "40", "--out", out, "--quiet", "--json",
     )  # fmt: skip
     assert code == 0, err
@@ -173,7 +173,7 @@ def test_questions_about_a_users_picture(run: Run, folder: Path, model: Path, tm
         (["rules", "--images", "here"], "needs --attributes"),
         (["vqa", "--question", "what is it"], "expected both"),
         (["vqa", "--image", "x.png", "--question", "who are you"], "'who' is not known"),
-        (["vqa", "--model", "absent.safetensors"], "absent.safetensors: no such file"),
+        (["vqa", "--answerer", "absent.safetensors"], "absent.safetensors: no such file"),
         (["vqa", "--epochs", "0"], "--epochs"),
     ],
 )
