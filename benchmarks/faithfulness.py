@@ -33,7 +33,6 @@ SIZE, CELL = 224, 112
 PHOTOGRAPHS = ("chelsea", "coffee", "rocket", "astronaut", "clock_motion", "motorcycle_left")
 # What the network must give a photograph at the size of its cell to be taken.
 CONFIDENT = 0.5
-CHANCE = "docs/attribution.md, faithfulness: a quarter of the mosaic holds the category"
 SANITY = "Adebayo et al. 2018, arXiv:1810.03292: what tells of a network changes with its weights"
 STEPS, SAMPLES, WINDOW, STRIDE, GRID = 20, 100, 56, 28, 8
 DELETION_STEPS = 10
