@@ -29,6 +29,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # How long-published networks see an image: the short side at 256, the middle 224 of it.
 IMAGENET_RESIZE, IMAGENET_SIZE = 256, 224
 _SCORES = "expected one tensor of scores, (images, categories)"
+_FACTORY = "package.module:factory, a function without arguments that returns a network"
 
 
 @dataclass(frozen=True)
@@ -126,15 +127,25 @@ class Network:
             )
         return matches[0]
 
-    def check_scores(self) -> None:
-        """See by an image without content whether the network classifies: one tensor, a row of finite scores.
+    def check_scores(self, side: int | None = None) -> int:
+        """Show the network a grey image, to see whether it classifies: one tensor, a row of finite scores.
+
+        Parameters
+        ----------
+        side : int, optional
+            Of the image, px; that of the network's inputs by default.
+
+        Returns
+        -------
+        int
+            How many scores there are.
 
         Raises
         ------
         InputError
-            If it gives anything else.
+            If it cannot be run on such an image, or gives anything else.
         """
-        outputs = _tried(self.name, "cannot be run", lambda: _run_blank(self))
+        outputs = _run_blank(self, side or self.size)
         if not isinstance(outputs, Tensor):
             raise InputError(f"network {self.name!r}: gives a {type(outputs).__name__}; {_SCORES}")
         if outputs.ndim != 2 or outputs.shape[0] != 1:
@@ -143,6 +154,7 @@ class Network:
             )
         if not bool(torch.isfinite(outputs).all()):
             raise InputError(f"network {self.name!r}: gives NaN or infinite scores; expected finite ones")
+        return outputs.shape[1]
 
     @staticmethod
     def _channelwise(values: Sequence[float], like: Tensor) -> Tensor:
@@ -189,7 +201,7 @@ def load_network(
     network.module.eval()
     network.module.to(where)
     if ":" in name and not name.startswith("timm:"):
-        _tried(name, "cannot be run", lambda: _run_blank(network))
+        _run_blank(network, network.size)
     return network
 
 
@@ -311,7 +323,9 @@ def _users_own(package: str, factory: str, name: str, weights: str) -> Network:
     if added:
         sys.path.insert(0, here)
     try:
-        module = _tried(name, f"{package} cannot be imported", lambda: importlib.import_module(package))
+        module = _tried(
+            name, f"{package} cannot be imported", _FACTORY, lambda: importlib.import_module(package)
+        )
     finally:
         if added:
             sys.path.remove(here)
@@ -326,25 +340,31 @@ def _users_own(package: str, factory: str, name: str, weights: str) -> Network:
 
 
 def _as_network(build: Callable[[], Any], name: str, weights: str) -> Network:
-    made = _tried(name, "the factory fails", build)
+    made = _tried(name, "the factory fails", _FACTORY, build)
     if isinstance(made, Network):
         return made
     if not isinstance(made, nn.Module):
         raise InputError(
-            f"network {name!r}: the factory returned an object of type {type(made).__name__}; expected a torch.nn.Module or a "
-            "cnn_interp.models.Network"
+            f"network {name!r}: the factory returned an object of type {type(made).__name__}; expected a "
+            "torch.nn.Module or a cnn_interp.models.Network"
         )
     return Network(name, made, source="as the factory made it")
 
 
-def _run_blank(network: Network) -> Any:
+def _run_blank(network: Network, side: int) -> Any:
     """Return what a network gives for one grey image."""
-    inputs = network.normalise(torch.full((1, 3, network.size, network.size), 0.5))
+    inputs = network.normalise(torch.full((1, 3, side, side), 0.5))
+    complaint = f"cannot be run on an image of {side} × {side} px"
     with instrumented(network.module, 0), torch.no_grad():
-        return network.module(inputs)
+        return _tried(
+            network.name,
+            complaint,
+            "a network that takes (n, 3, height, width)",
+            lambda: network.module(inputs),
+        )
 
 
-def _tried(name: str, complaint: str, call: Callable[[], Any]) -> Any:
+def _tried(name: str, complaint: str, expected: str, call: Callable[[], Any]) -> Any:
     """Call what a user wrote, and say in one line how it fails."""
     try:
         return call()
@@ -353,8 +373,7 @@ def _tried(name: str, complaint: str, call: Callable[[], Any]) -> Any:
     # A user's code may raise anything, and whatever it is, it is theirs to mend; it stays in the chain of causes.
     except Exception as error:  # noqa: BLE001
         raise InputError(
-            f"network {name!r}: {complaint} ({type(error).__name__}: {_first_line(error)}); expected "
-            "package.module:factory, a function without arguments that returns a network for images (n, 3, h, w)"
+            f"network {name!r}: {complaint} ({type(error).__name__}: {_first_line(error)}); expected {expected}"
         ) from error
 
 

@@ -116,7 +116,11 @@ def torchvision_weights(network: str, variant: str | None = None) -> Any:
     known = list_models()
     if network not in known:
         near = difflib.get_close_matches(network, known, n=5, cutoff=0.5)
-        hint = f"the nearest are {', '.join(near)}" if near else "expected a name such as mobilenet_v2 or resnet50"
+        hint = (
+            f"the nearest are {', '.join(near)}"
+            if near
+            else "expected a name such as mobilenet_v2 or resnet50"
+        )
         raise InputError(f"network {network!r}: torchvision has none of that name; {hint}")
     members = list(get_model_weights(network))
     if not members:

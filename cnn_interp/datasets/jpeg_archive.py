@@ -42,8 +42,11 @@ def read_jpeg_archive(path: Path | str) -> LabelledImages:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected an npz of JPEGs") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read as an npz of JPEGs ({error})") from error
+    except ValueError as error:
+        # What numpy says here is how to load it in spite of the danger.
+        raise InputError(f"{path}: is no npz of plain numbers; expected an npz of JPEGs") from error
+    except (OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); expected an npz of JPEGs") from error
     prefixes = [name.removesuffix("jpeg") for name in arrays if name == "jpeg" or name.endswith("_jpeg")]
     if not prefixes:
         raise InputError(f"{path}: has {', '.join(arrays)}; expected jpeg, offsets, labels")
@@ -55,6 +58,18 @@ def read_jpeg_archive(path: Path | str) -> LabelledImages:
         if missing:
             raise InputError(f"{path}: no array {prefix}{missing[0]} beside {prefix}jpeg")
         content, offsets, numbers = (arrays[prefix + key] for key in ("jpeg", "offsets", "labels"))
+        for key, array, kinds in (
+            ("jpeg", content, "u"),
+            ("offsets", offsets, "iu"),
+            ("labels", numbers, "iu"),
+        ):
+            if array.ndim != 1 or array.dtype.kind not in kinds:
+                raise InputError(
+                    f"{path}: {prefix}{key} is {array.dtype} of shape {array.shape}; expected a row of "
+                    f"{'bytes' if key == 'jpeg' else 'whole numbers'}"
+                )
+        if len(numbers) and numbers.min() < 0:
+            raise InputError(f"{path}: {prefix}labels go down to {numbers.min()}; expected 0 and up")
         if (
             len(offsets) != len(numbers) + 1
             or offsets[0] != 0

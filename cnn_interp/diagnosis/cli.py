@@ -38,6 +38,8 @@ SmallData = Annotated[
         help="Images to train a small network on: scikit-learn's digits, or an npz of JPEGs with train and test.",
     ),
 ]
+# Of the rendered scenes as networks are shown them, px.
+SCENE_SIDE = 96
 ATTACKS = ("fgsm", "pgd", "deepfool", "minimal")
 
 
@@ -153,6 +155,7 @@ def adversarial(
             f"{network}: how little fools it",
             f"{len(names)} image{'s' if len(names) > 1 else ''}, attacked in pixels between 0 and 1. What the network "
             "says of itself is what it is led away from" + (f", to “{target}”." if target else "."),
+            kicker="interpretkit cnn diagnose adversarial",
         )
         report.add_numbers(
             {
@@ -278,6 +281,7 @@ def one_pixel(
         report = Report(
             f"{'One' if pixels_changed == 1 else 'Up to'} {plural} against {attacked}",
             "The place and the colour are found by differential evolution, from the network's outputs alone.",
+            kicker="interpretkit cnn diagnose one-pixel",
         )
         report.add_numbers(
             {
@@ -340,13 +344,13 @@ def directions(
         "images": [str(path) for path in images or ()], "network": network, "weights": weights, "layers": layers,
         "top": top, "directions": count, "convert": convert,
     }  # fmt: skip
-    loaded = _network(network, weights, device, seed)
+    loaded = _network(network, weights, device, seed, None if images else SCENE_SIDE)
     files: list[Path] = []
     factors = None
     if images:
         pixels, _, files = _pixels(loaded, images, convert)
     else:
-        pixels, factors, _ = _scenes(96)
+        pixels, factors, _ = _scenes(SCENE_SIDE)
     if len(pixels) < 2 * top:
         raise InputError(f"IMAGE: {len(pixels)} images; expected at least {2 * top}, twice --top")
     chosen = _split(layers) or list(stages(loaded.module, loaded.normalise(pixels[:1]), most=4))
@@ -400,6 +404,7 @@ def directions(
                 "directions."
             )
             + f" {len(pixels)} {'images' if images else 'rendered scenes'}, {top} strongest.",
+            kicker="interpretkit cnn diagnose directions",
         )
         report.add_numbers(
             {
@@ -501,6 +506,7 @@ def transferability(
             "How general is each layer?",
             f"A network of {len(numbers)} layers, trained on half of the categories of {pictures.name}; its first "
             "layers copied into a network for the other half.",
+            kicker="interpretkit cnn diagnose transferability",
         )
         report.add_numbers(
             {
@@ -571,7 +577,7 @@ def probe(
     files = _data_files(data)
     per_category = max(4, count // len(pictures.categories))
     some = pictures.limited(per_category, 1)
-    loaded = _network(network, weights, device, seed)
+    loaded = _network(network, weights, device, seed, side)
     pixels = resize(some.train.expand(-1, 3, -1, -1), side)
     chosen = _split(layers) or list(stages(loaded.module, loaded.normalise(pixels[:1])))
     arguments = {
@@ -603,7 +609,8 @@ def probe(
         report = Report(
             f"What a linear classifier reads off {network}",
             f"{len(pixels)} images of {pictures.name}, four-fold cross-validation. Features are means over positions; "
-            "`pixels` are the images themselves at 8 × 8.",
+            "`pixels` are the images themselves at 8\u00a0×\u00a08.",
+            kicker="interpretkit cnn diagnose probe",
         )
         report.add_numbers(
             {
@@ -647,7 +654,7 @@ def features(
     from interpretkit.results import run_folder
     from interpretkit.visualization import Report
 
-    loaded = _network(network, weights, device, seed)
+    loaded = _network(network, weights, device, seed, side)
     pixels, factors, images = _scenes(side)
     varied = [column for column in range(factors.shape[1]) if len(set(factors[:, column])) > 1]
     factors, names = factors[:, varied], [SHAPES3D.names[column] for column in varied]
@@ -681,6 +688,7 @@ def features(
             f"{network}: what its features are about",
             f"{len(pixels)} scenes, all combinations of {', '.join(name.replace('_', ' ') for name in names)}. A "
             "feature is taken for the sum of one effect of each factor; the rest is what factors do together.",
+            kicker="interpretkit cnn diagnose features",
         )
         report.add_numbers(
             {
@@ -846,6 +854,7 @@ def bias(
                 f"{name}: {', '.join(pairs) or 'no pair stands out'}" for name, pairs in suspected.items()
             )
             + ".",
+            kicker="interpretkit cnn diagnose bias",
         )
         report.add_numbers(
             {
@@ -883,12 +892,13 @@ def bias(
 data_cli.register(app)
 
 
-def _network(name: str, weights: str, device: str, seed: int) -> Network:
+def _network(name: str, weights: str, device: str, seed: int, side: int | None = None) -> Network:
+    """Return a network that has been seen to classify images, of `side` px if they are not of its own size."""
     from cnn_interp.models import load_network
     from interpretkit.training import resolve_device
 
     network = load_network(name, weights=weights, device=resolve_device(device), seed=seed)
-    network.check_scores()
+    network.check_scores(side)
     return network
 
 

@@ -789,8 +789,9 @@ def vqa(
         )
         report.add_section(
             "Questions",
-            "White outlines: what was asked about; the network is not told. The deeper a word's shade, the more the "
-            "answer's probability falls when it is covered.",
+            "White outlines: what was asked about; the network is not told. The network looks twice, on one scale, so that "
+            "a look that stays dark is one it makes no use of. The deeper a word's shade, the more the answer's "
+            "probability falls when it is covered.",
         )
         for sheet in sheets:
             report.add_figures((sheet, "", "A question, the image, and the regions that the answer rests on"))
@@ -936,6 +937,7 @@ def _read_folder(
         raise InputError(f"{folder}: one label only; expected a subfolder for each of two or more")
     categories = [found.category_names[v] if found.category_names else str(v) for v in values]
     loaded = load_network(network, device=device)
+    loaded.check_scores()
     images = [read_image(folder / name, convert=True) for name in found.ids]
     features = penultimate_features(loaded, images, quiet=quiet)
     pictures = []

@@ -56,7 +56,7 @@ def picture_grid(
     captions: Sequence[str],
     colours: Sequence[str],
     *,
-    columns: int = 8,
+    columns: int = 6,
 ) -> Figure:
     """Draw pictures in rows, each in a frame of its colour with a caption below."""
     rows = -(-len(pictures) // columns)
@@ -147,7 +147,7 @@ def parts_figure(table: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the parts of a partition: how often each was asked about, and how often the network was wrong."""
     rows = [row for row in table if row["asked"]][:12]
     with style():
-        figure = new_figure(6.4, 0.9 + 0.34 * len(rows))
+        figure = new_figure(5.4, max(4.2, 0.9 + 0.34 * len(rows)))
         axes = figure.subplots()
         places = np.arange(len(rows))[::-1]
         asked = np.array([row["asked"] for row in rows], dtype=float)

@@ -74,6 +74,11 @@ def one_pixel(
     ):
         _at_least_one(name, value)
     with logits_of(model, pixels, seed) as (logits, images):
+        height, width = images.shape[-2:]
+        if pixels_changed > height * width:
+            raise InputError(
+                f"pixels_changed {pixels_changed}: images have {height * width} pixels; expected no more"
+            )
         problem = _Problem(logits, images, labels, targets, images_per_forward)
         found, counts = [], []
         for row in track(range(len(images)), "Changing one pixel", quiet=quiet):

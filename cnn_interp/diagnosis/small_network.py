@@ -139,7 +139,7 @@ def read_cifar10(path: Path | str) -> Pictures:
     Raises
     ------
     InputError
-        If the file cannot be read, has no such split, or its images differ in size.
+        If the file cannot be read, has no such split or one category only, or its images differ in size.
     """
     from cnn_interp.datasets.jpeg_archive import read_jpeg_archive
 
@@ -154,7 +154,11 @@ def read_cifar10(path: Path | str) -> Pictures:
     labels = torch.from_numpy(images.labels).long()
     train, test = (torch.from_numpy(images.split == part) for part in ("train", "test"))
     count = int(labels.max()) + 1
+    if count < 2:
+        raise InputError(f"{path}: one category only; expected labels of two or more")
     names = images.category_names or (CIFAR10 if count == 10 else tuple(map(str, range(count))))
+    if len(names) < count:
+        raise InputError(f"{path}: {len(names)} names for labels up to {count - 1}; expected {count}")
     return Pictures(
         f"{Path(path).stem} ({int(train.sum())} + {int(test.sum())})",
         pixels[train],

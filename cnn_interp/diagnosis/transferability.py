@@ -123,6 +123,12 @@ def transfer(
     for name, value in (("epochs", epochs), ("repeats", repeats), ("widths", len(widths))):
         if value < 1:
             raise InputError(f"{name} {value}: expected at least 1")
+    side = min(pictures.train.shape[-2:])
+    if side >> (len(widths) - 1) < 1:
+        raise InputError(
+            f"widths: {len(widths)} layers, each of which but the first halves images of {side} px; expected at "
+            f"most {side.bit_length()}"
+        )
     work = _Work(pictures, tuple(widths), epochs, seed, torch.device(device), state)
     rows: list[Mapping[str, Any]] = []
     halves = [_halves(count, seed, repeat) for repeat in range(repeats)]

@@ -217,7 +217,7 @@ def landmark_figure(
     columns = min(6, len(pictures))
     rows = -(-len(pictures) // columns)
     with style():
-        figure = new_figure(7.2, 7.2 / columns * rows + 0.35)
+        figure = new_figure(7.2, 7.2 / columns * rows + 0.5)
         grid = np.atleast_2d(figure.subplots(rows, columns)).ravel()
         for axes in grid:
             axes.axis("off")
@@ -228,7 +228,7 @@ def landmark_figure(
                 part[1], part[0], s=60, facecolors="none", edgecolors="#ffd60a", linewidths=1.8, zorder=3
             )
             axes.scatter(found[1], found[0], s=45, marker="x", color="#ff3b6b", linewidths=1.9, zorder=3)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10.5)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=14)
     return figure
 
 

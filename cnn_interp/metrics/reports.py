@@ -24,7 +24,6 @@ from cnn_interp.metrics.pictures import (
 from cnn_interp.models import Network
 from interpretkit.visualization import Report, heatmap
 
-KICKER = "interpretkit · network metrics"
 # Units drawn for each category, and pictures of each.
 _SHOWN, _COLUMNS = 5, 4
 # If random weights detect more of the concepts, the images are too few.
@@ -86,7 +85,7 @@ def dissection_report(
     if baseline is not None:
         found = sum(baseline.unique_detectors().values())
         lead += f" With random weights the same layer detects {found}: so many come about by chance on these images."
-    report = Report(f"{unique} concepts detected by {network}", lead, kicker=KICKER)
+    report = Report(f"{unique} concepts detected by {network}", lead, kicker="interpretkit cnn dissect")
     numbers: dict[str, tuple[str | int | float, str]] = {
         "unique detectors": (unique, "concepts, summed over categories"),
         "counted by best category": (
@@ -136,7 +135,10 @@ def dissection_report(
                 )
         drawn = [
             (figure, f"Best detectors of the category `{category}`.")
-            for category, figure in figures.get(layer, {}).items()
+            # Pictures of like height beside each other leave no empty halves of frames.
+            for category, figure in sorted(
+                figures.get(layer, {}).items(), key=lambda item: -item[1].get_figheight()
+            )
         ]
         if drawn:
             report.add_figures(*drawn)
@@ -201,7 +203,9 @@ def instability_report(
         f"The best follower is unit {units[c, p]}: it explains {best[c, p]:.0%} of the movement of the "
         f"{result.category_names[c]}'s {result.part_names[p]}."
     )
-    report = Report(f"Do units of {network.name} stay with parts?", lead, kicker=KICKER)
+    report = Report(
+        f"Do units of {network.name} stay with parts?", lead, kicker="interpretkit cnn instability"
+    )
     report.add_numbers(
         {
             "location instability": (f"{result.mean_instability:.3f}", "mean of units, parts, categories"),

@@ -18,7 +18,7 @@ import torch
 from cnn_interp.images import DEFAULT_PHOTOGRAPH, find_images, photograph
 from cnn_interp.models import Network, load_network
 from cnn_interp.visualization.photographs import Photographs
-from cnn_interp.visualization.sheet import Explained, comparison_sheet
+from cnn_interp.visualization.sheet import Explained, comparison_sheet, percent
 from cnn_interp.visualization.systems import OF_UNITS, SYSTEMS, Question, Shown, check_units
 from interpretkit.attribution import METHODS, attribute
 from interpretkit.attribution.instrumentation import find_layer, instrumented
@@ -249,7 +249,7 @@ def _write_sheets(
             stem = Path(str(row["image"])).stem
             folder.save_arrays(f"arrays/{number:06d}-{stem}.npz", **values)
             pixels = np.asarray(network.crop(shown.load(number).convert("RGB")), dtype=np.float64) / 255
-            taken_for = f"taken for {row['largest']}, {row['largest_probability']:.0%}"
+            taken_for = f"taken for {row['largest']}, {percent(row['largest_probability'])}"
             explained.append(
                 Explained(
                     name=stem,
@@ -278,7 +278,7 @@ def _report(
     one = len(rows) == 1
     title = f"What {network.name} sees in {Path(str(first['image'])).name if one else f'{len(rows)} images'}"
     lead = (
-        f"Explained is “{first['target']}”, to which the network gives {first['probability']:.0%}."
+        f"Explained is “{first['target']}”, to which the network gives {percent(first['probability'])}."
         if one
         else "Each image with the output that is explained, and the places that spoke for it and against it."
     )
@@ -287,9 +287,9 @@ def _report(
         {
             "image" if one else "images": len(rows),
             "network": (network.name, network.source),
-            "mean probability": (
-                f"{np.mean([r['probability'] for r in rows]):.0%}",
-                "of the outputs explained",
+            "probability" if one else "mean probability": (
+                percent(float(np.mean([r["probability"] for r in rows]))),
+                f"of {'the output' if one else 'the outputs'} explained",
             ),
         }
     )

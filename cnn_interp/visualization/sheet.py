@@ -93,7 +93,7 @@ def comparison_sheet(rows: Sequence[Explained], *, title: str = "") -> Figure:
         for line, row in zip(axes, rows, strict=True):
             _picture(line[0], row.pixels)
             line[0].set_xlabel(
-                _shortened(row.target, 26) + f"  {_percent(row.probability)}",
+                _shortened(row.target, 26) + f"  {percent(row.probability)}",
                 fontsize=9.5,
                 color=INK,
                 labelpad=4,
@@ -167,8 +167,11 @@ def _picture(axes: Axes, picture: ArrayLike) -> None:
         spine.set_visible(False)
 
 
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if 0.005 <= share < 0.995 else f"{share:.2%}"
+def percent(share: float) -> str:
+    """Return a probability in words of few digits, never as 0 % or 100 % unless it is."""
+    if 0.005 <= share < 0.995 or share in (0, 1):
+        return f"{share:.0%}"
+    return "<0.01%" if share < 0.0001 else ">99.99%" if share >= 0.9999 else f"{share:.2%}"
 
 
 def _shortened(text: str, most: int) -> str:

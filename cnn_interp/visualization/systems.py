@@ -201,7 +201,7 @@ def inversion(question: Question) -> Shown:
         "Images that give a layer what the image on the left gave it; what differs is what the layer has let go. "
         "The error is that of the layer's output, relative to its norm. Beside it stands the error of another "
         "photograph.",
-        gallery({"": pictures}, side=2.0),
+        gallery({"": pictures}, side=1.6),
         "Deeper layers keep what there is and let go where and how exactly.",
         {f"images_{number}": found.images[layer] for number, layer in enumerate(layers)}
         | {"layers": np.array(layers), "error": np.array([r["relative error"] for r in rows])},
