@@ -104,10 +104,14 @@ def find_images(paths: Iterable[Path | str]) -> list[Path]:
     Raises
     ------
     InputError
-        If a path does not exist, or a folder holds no image.
+        If a path is empty or does not exist, or a folder holds no image.
     """
     found: list[Path] = []
-    for path in map(Path, paths):
+    for given in paths:
+        path = Path(given)
+        # An empty name, as an unset variable of the shell leaves it, would stand for the current folder.
+        if str(given) == "":
+            raise InputError("'': is no name; expected an image or a folder of images")
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not inside:

@@ -29,6 +29,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # How long-published networks see an image: the short side at 256, the middle 224 of it.
 IMAGENET_RESIZE, IMAGENET_SIZE = 256, 224
 _SCORES = "expected one tensor of scores, (images, categories)"
+_INPUTS = "a network for images (n, 3, height, width); one for another size is returned as a cnn_interp.models.Network"
 _FACTORY = "package.module:factory, a function without arguments that returns a network"
 
 
@@ -359,7 +360,7 @@ def _run_blank(network: Network, side: int) -> Any:
         return _tried(
             network.name,
             complaint,
-            "a network that takes (n, 3, height, width)",
+            _INPUTS,
             lambda: network.module(inputs),
         )
 
@@ -371,7 +372,7 @@ def _tried(name: str, complaint: str, expected: str, call: Callable[[], Any]) ->
     except InputError:
         raise
     # A user's code may raise anything, and whatever it is, it is theirs to mend; it stays in the chain of causes.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise InputError(
             f"network {name!r}: {complaint} ({type(error).__name__}: {_first_line(error)}); expected {expected}"
         ) from error

@@ -279,7 +279,9 @@ def _shown(value: Any) -> str:
 def _help_of(function: Callable[..., Any]) -> str:
     """Return the docstring up to its first section, for the rest is for readers of the code."""
     text = inspect.getdoc(function) or ""
-    return _escape(re.split(r"\n\s*\n?[A-Z][A-Za-z ]+\n-{3,}", text)[0].strip())
+    prose = re.split(r"\n\s*\n?[A-Z][A-Za-z ]+\n-{3,}", text)[0].strip()
+    # The terminal breaks the lines of a paragraph, not the source.
+    return _escape(re.sub(r"(?<!\n)\n(?!\n)", " ", prose))
 
 
 def _escape(text: str) -> str:

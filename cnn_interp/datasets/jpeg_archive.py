@@ -44,7 +44,9 @@ def read_jpeg_archive(path: Path | str) -> LabelledImages:
         raise InputError(f"{path}: no such file; expected an npz of JPEGs") from error
     except ValueError as error:
         # What numpy says here is how to load it in spite of the danger.
-        raise InputError(f"{path}: is no npz of plain numbers; expected an npz of JPEGs") from error
+        raise InputError(
+            f"{path}: cannot be read as an npz of plain arrays; expected an npz of JPEGs"
+        ) from error
     except (OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); expected an npz of JPEGs") from error
     prefixes = [name.removesuffix("jpeg") for name in arrays if name == "jpeg" or name.endswith("_jpeg")]

@@ -25,7 +25,7 @@ app = application("Question a network: where it can be fooled, what its layers h
 
 Images = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[IMAGE]...", help="Images, or folders of images.", show_default=False),
+    typer.Argument(metavar="IMAGE|FOLDER", help="Images, or folders of images.", show_default=False),
 ]
 Layers = Annotated[
     str, typer.Option("--layer", metavar="NAME,...", help="Dotted names; the network's stages by default.")
@@ -40,6 +40,7 @@ SmallData = Annotated[
 ]
 # Of the rendered scenes as networks are shown them, px.
 SCENE_SIDE = 96
+FEWEST_FOR_BIAS = 10
 ATTACKS = ("fgsm", "pgd", "deepfool", "minimal")
 
 
@@ -85,8 +86,8 @@ def adversarial(
     from interpretkit.visualization import Report
 
     chosen = _names(method, "--method", ATTACKS)
-    if not epsilon > 0:
-        raise InputError(f"--epsilon {epsilon}: expected a number above 0")
+    if not 0 < epsilon <= 255:
+        raise InputError(f"--epsilon {epsilon}: expected a number above 0 and up to 255")
     if target and "deepfool" in chosen:
         chosen = [name for name in chosen if name != "deepfool"]
         if not chosen:
@@ -424,16 +425,10 @@ def directions(
             table=rows,
         )
         small = _smaller(pixels, 64)
-        report.add_section(
-            f"Strongest images in {chosen[-1]}",
-            figures=[
-                (
-                    strongest_images(last, small, kind=kind),
-                    f"{top} strongest images of each; purity beside them.",
-                )
-                for kind in ("units", "directions")
-            ],
-        )
+        report.add_section(f"Strongest images in {chosen[-1]}")
+        for kind in ("units", "directions"):
+            picture = strongest_images(last, small, kind=kind)
+            report.add_figures((picture, f"{top} strongest images of each; purity beside them."))
         report.set_provenance(_line("directions", images, network), seed=seed, data=files)
         report.save(run.path("report.html"))
     return {**run.summary, "out": out}
@@ -468,10 +463,12 @@ def transferability(
 
     A run that is interrupted goes on where it stopped when it is started again.
     """
+    import hashlib
     import shutil
 
     from cnn_interp.diagnosis.network_reports import transfer_figure
     from cnn_interp.diagnosis.transferability import TREATMENTS, transfer
+    from interpretkit.files import dump_json
     from interpretkit.results import run_folder
     from interpretkit.training import resolve_device
     from interpretkit.visualization import Report
@@ -484,7 +481,11 @@ def transferability(
     arguments = {
         "data": data, "train_images": train_images, "epochs": epochs, "repeats": repeats, "widths": widths,
     }  # fmt: skip
-    state = out.with_name(f".{out.name}.unfinished")
+    # More repeats may go on from fewer; whatever else differs begins a state of its own.
+    same = {name: value for name, value in arguments.items() if name != "repeats"}
+    digest = hashlib.sha256(dump_json([same, seed]).encode()).hexdigest()[:12]
+    final = out.resolve()
+    state = final.parent / f".{final.name}.unfinished-{digest}"
     with run_folder(out, "cnn diagnose transferability", arguments, seed, files) as run:
         found = transfer(
             pictures,
@@ -703,8 +704,8 @@ def features(
         report.add_section(
             "Shares of the variance",
             figures=[(figure, "From the pixels to the output.")],
-            table=rows,
-            formats=dict.fromkeys([*names, "residual"], ".3f"),
+            table=[{key.replace("_", " "): value for key, value in row.items()} for row in rows],
+            formats=dict.fromkeys([*(name.replace("_", " ") for name in names), "residual"], ".3f"),
         )
         report.add_section(
             f"Maps of {chosen[-1]}",
@@ -792,6 +793,10 @@ def bias(
         networks[network] = loaded
         outputs = {name: loaded.target(name) for name in named}
         pixels, _, found_files = _pixels(loaded, images, convert)
+        if len(pixels) < FEWEST_FOR_BIAS:
+            raise InputError(
+                f"IMAGE: {len(pixels)} images; expected at least {FEWEST_FOR_BIAS}, for distributions are compared"
+            )
         files += found_files
         every = stages(loaded.module, loaded.normalise(pixels[:1]))
         layer = layer or every[max(0, len(every) - 3)]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,7 +60,7 @@ def register(app: typer.Typer) -> None:
         "vqa",
         example=[
             "interpretkit cnn diagnose vqa --out vqa",
-            "interpretkit cnn diagnose vqa --model vqa/answerer.safetensors --image scene.png "
+            "interpretkit cnn diagnose vqa --answerer vqa/answerer.safetensors --image scene.png "
             '--question "what colour is the circle"',
         ],
     )(vqa)
@@ -69,7 +70,7 @@ def influence(
     images: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FOLDER]", help="Training images, a subfolder for each label.", show_default=False
+            metavar="FOLDER", help="Training images, a subfolder for each label.", show_default=False
         ),
     ] = None,
     out: Out = Path("influence"),
@@ -114,14 +115,15 @@ def influence(
     from cnn_interp.diagnosis.linear_head import Scaling, fit_head, leave_one_out, rank_correlations
     from cnn_interp.diagnosis.mislabels import falsify, found_by_checking
     from interpretkit.results import run_folder
-    from interpretkit.training import numpy_generator
+    from interpretkit.training import numpy_generator, resolve_device
     from interpretkit.visualization import Report
 
     share = (0.1 if images is None else 0.0) if flip is None else flip
     if not 0 <= share < 0.5:
         raise InputError(f"--flip {share}: expected a share of 0 to below 0.5")
-    if l2 <= 0:
-        raise InputError(f"--l2 {l2}: expected above 0")
+    if not (l2 > 0 and math.isfinite(l2)):
+        raise InputError(f"--l2 {l2}: expected a finite number above 0")
+    resolve_device(device)
     if images is None and test is not None:
         raise InputError(f"--test {test}: needs a folder of training images")
     files = [path for path in (images, test) if path is not None]
@@ -541,11 +543,12 @@ def rules(
     from cnn_interp.diagnosis import data_figures
     from cnn_interp.diagnosis import logic_rules as logic
     from interpretkit.results import run_folder
-    from interpretkit.training import numpy_generator
+    from interpretkit.training import numpy_generator, resolve_device
     from interpretkit.visualization import Report
 
-    if strength <= 0:
-        raise InputError(f"--strength {strength}: expected above 0")
+    if not (strength > 0 and math.isfinite(strength)):
+        raise InputError(f"--strength {strength}: expected a finite number above 0")
+    resolve_device(device)
     if images is not None and (attributes is None or not rule):
         raise InputError("--images: needs --attributes CSV and at least one --rule")
     if images is None and attributes is not None:
@@ -716,6 +719,7 @@ def vqa(
                 "without the image": float((prior == truth)[kinds == kind].mean()),
             }
             for kind in qa.KINDS
+            if (kinds == kind).any()
         ]
         attention = qa.attended_regions(answerer, exam, rows)
         maps = {"attention": attention.sum(1)}
@@ -759,6 +763,8 @@ def vqa(
             for kind in qa.KINDS:
                 asks = np.array([bool(exam.questions[row].asked) for row in rows])
                 right = rows[(kinds == kind) & (given == truth) & asks]
+                if not len(right):
+                    continue
                 # The first of each of two scenes.
                 _, firsts = np.unique(exam.scene_of[right], return_index=True)
                 for row in right[firsts[2 * qa.KINDS.index(kind) :][:2]]:
@@ -789,8 +795,8 @@ def vqa(
         )
         report.add_section(
             "Questions",
-            "White outlines: what was asked about; the network is not told. The network looks twice, on one scale, so that "
-            "a look that stays dark is one it makes no use of. The deeper a word's shade, the more the answer's "
+            "White outlines: what was asked about; the network is not told. It looks twice, drawn on one scale: of a "
+            "look that stays dark it makes no use. The deeper a word's shade, the more the answer's "
             "probability falls when it is covered.",
         )
         for sheet in sheets:
@@ -804,7 +810,7 @@ def vqa(
         )
         report.add_next_step(
             "Ask about a picture of your own:",
-            f"interpretkit cnn diagnose vqa --model {out / 'answerer.safetensors' if model is None else model} "
+            f"interpretkit cnn diagnose vqa --answerer {out / 'answerer.safetensors' if model is None else model} "
             '--image scene.png --question "how many red things are there"',
         )
         report.set_provenance(_called("vqa", "--answerer", model), seed=seed, data=files)

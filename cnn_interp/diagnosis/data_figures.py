@@ -37,17 +37,17 @@ def influence_sheet(
     """
     count = len(helpful[0])
     with style():
-        figure = new_figure(1.25 * (2 * count + 1) + 0.4, 1.55 * len(tests) + 0.5)
+        figure = new_figure(1.25 * (2 * count + 1) + 0.4, 1.65 * len(tests) + 0.5)
         axes = figure.subplots(len(tests), 2 * count + 1, squeeze=False)
         for row, (picture, caption) in enumerate(tests):
-            _picture(axes[row, 0], picture, caption, INK)
+            _picture(axes[row, 0], picture, caption, INK, size=10)
             for column, (place, text) in enumerate(helpful[row], start=1):
-                _picture(axes[row, column], pictures[place], text, GOOD)
+                _picture(axes[row, column], pictures[place], text, GOOD, size=10)
             for column, (place, text) in enumerate(harmful[row], start=count + 1):
-                _picture(axes[row, column], pictures[place], text, BAD)
-        axes[0, 0].set_title("test image", fontsize=10)
-        axes[0, 1].set_title("helps most →", fontsize=10, color=GOOD)
-        axes[0, count + 1].set_title("harms most →", fontsize=10, color=BAD)
+                _picture(axes[row, column], pictures[place], text, BAD, size=10)
+        axes[0, 0].set_title("test image", fontsize=12)
+        axes[0, 1].set_title("helps most →", fontsize=12, color=GOOD)
+        axes[0, count + 1].set_title("harms most →", fontsize=12, color=BAD)
     return figure
 
 
@@ -273,7 +273,7 @@ def _bare(axis: Axes) -> None:
     axis.spines[:].set_visible(False)
 
 
-def _picture(axis: Axes, picture: NDArray[np.uint8], caption: str, colour: str) -> None:
+def _picture(axis: Axes, picture: NDArray[np.uint8], caption: str, colour: str, size: float = 8) -> None:
     axis.imshow(
         picture, cmap="gray", interpolation="nearest" if max(picture.shape[:2]) < 64 else "antialiased"
     )
@@ -282,4 +282,4 @@ def _picture(axis: Axes, picture: NDArray[np.uint8], caption: str, colour: str) 
     axis.spines[:].set_visible(True)
     axis.spines[:].set_color(colour)
     axis.spines[:].set_linewidth(2)
-    axis.set_xlabel(caption, fontsize=8, labelpad=3)
+    axis.set_xlabel(caption, fontsize=size, labelpad=3)

@@ -88,7 +88,7 @@ def parse_rule(text: str, attributes: Sequence[str], categories: Sequence[str]) 
     Raises
     ------
     InputError
-        If it cannot be read, or a name is unknown.
+        If it cannot be read, a name is unknown, or the confidence is not above 0 and up to 1.
     """
     found = re.fullmatch(r"\s*(not\s+)?(.+?)\s*->\s*(.+?)\s*(?:@\s*([0-9.]+)\s*)?", text)
     if found is None:
@@ -108,6 +108,8 @@ def parse_rule(text: str, attributes: Sequence[str], categories: Sequence[str]) 
         weight = 1.0 if confidence is None else float(confidence)
     except ValueError as error:
         raise InputError(f"rule {text!r}: confidence {confidence!r}; expected a number") from error
+    if not 0 < weight <= 1:
+        raise InputError(f"rule {text!r}: confidence {confidence}; expected above 0 up to 1")
     truth = implication(
         list(attributes).index(attribute),
         [list(categories).index(name) for name in names],

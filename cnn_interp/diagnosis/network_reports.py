@@ -19,7 +19,7 @@ from cnn_interp.diagnosis.layer_features import LayerChange
 from cnn_interp.diagnosis.representation_bias import AttributeRelations, PairBias
 from cnn_interp.diagnosis.transferability import TREATMENTS, Probe, Transfer
 from interpretkit.visualization import colour_of, heatmap, new_figure, style
-from interpretkit.visualization.style import MUTED
+from interpretkit.visualization.style import INK, MUTED
 
 # Of several images, so many are drawn.
 MOST_SHOWN = 6
@@ -126,7 +126,7 @@ def purity_figure(
                     widths=0.2,
                     showfliers=False,
                     patch_artist=True,
-                    medianprops={"color": "white"},
+                    medianprops={"color": INK, "linewidth": 1.8},
                     boxprops={"facecolor": colour_of(index), "edgecolor": colour_of(index)},
                     whiskerprops={"color": colour_of(index)},
                     capprops={"color": colour_of(index)},
@@ -162,10 +162,10 @@ def strongest_images(comparison: DirectionComparison, pixels: Tensor, *, kind: s
                 _show(axes[line, column], pixels[image])
             name = f"unit {comparison.unit_numbers[row]}" if units else f"direction {row}"
             axes[line, 0].set_ylabel(
-                f"{name}\n{purity[row]:.2f}", rotation=0, ha="right", va="center", fontsize=9
+                f"{name}\n{purity[row]:.2f}", rotation=0, ha="right", va="center", fontsize=11
             )
         title = "Units" if units else "Random directions"
-        figure.suptitle(f"{title}, from the purest to the least pure", x=0.01, ha="left", fontsize=11)
+        figure.suptitle(f"{title}, from the purest to the least pure", x=0.01, ha="left", fontsize=13)
     return figure
 
 
@@ -334,7 +334,7 @@ def _say(axes: Axes, text: str, *, changed: bool = False) -> None:
 def _verdict(probabilities: Tensor, name: Naming) -> str:
     best = int(probabilities.argmax())
     called = name(best)
-    return f"{called if len(called) < 22 else called[:20] + '…'} {float(probabilities[best]):.0%}"
+    return f"{called if len(called) < 22 else called[:20] + '…'} ({float(probabilities[best]):.0%})"
 
 
 def _geometric(values: NDArray[np.float64]) -> NDArray[np.float64]:

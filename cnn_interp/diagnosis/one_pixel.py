@@ -11,6 +11,7 @@ from scipy.optimize import differential_evolution
 from torch import Tensor
 
 from cnn_interp.diagnosis.adversarial import Attack, Classes, Classifier, _at_least_one, _Problem, logits_of
+from interpretkit.errors import InputError
 from interpretkit.progress import track
 from interpretkit.training.seeds import numpy_generator
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from skimage.segmentation import find_boundaries
@@ -111,14 +112,18 @@ def detectors_figure(dissection: Dissection, *, most: int = 40) -> Figure:
     with style():
         figure = new_figure(max(5.4, 1.6 + 0.24 * len(order)), 3.9)
         axes = figure.subplots()
+        handles = []
         for index, category in enumerate(dissection.categories):
             places = [p for p, c in enumerate(order) if dissection.concepts[c].category == category]
             axes.bar(
                 places,
                 [counts[order[place]] for place in places],
                 color=colour_of(index),
-                label=f"{category}: {unique[category]} of "
-                f"{sum(concept.category == category for concept in dissection.concepts)} concepts",
+            )
+            among = sum(concept.category == category for concept in dissection.concepts)
+            # By a patch of its own, for a category none of whose concepts is drawn has no bar to take the colour from.
+            handles.append(
+                Patch(color=colour_of(index), label=f"{category}: {unique[category]} of {among} concepts")
             )
         names = [dissection.concepts[column].name for column in order]
         axes.set_xticks(range(len(order)), names, rotation=60, ha="right", rotation_mode="anchor")
@@ -127,7 +132,7 @@ def detectors_figure(dissection: Dissection, *, most: int = 40) -> Figure:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         if left_out > 0:
             axes.set_title(f"the {most} most frequent", fontsize=10, fontweight="normal")
-        figure.legend(loc="outside lower left", ncols=3)
+        figure.legend(handles=handles, loc="outside lower left", ncols=3)
     return figure
 
 

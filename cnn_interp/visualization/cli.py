@@ -38,7 +38,7 @@ def visualize(
     images: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[IMAGE|FOLDER]...", help="What to show the network; by default a cat from scikit-image."
+            metavar="IMAGE|FOLDER", help="What to show the network; by default a cat from scikit-image."
         ),
     ] = None,
     model: Model = "mobilenet_v2",

@@ -309,7 +309,7 @@ def _report(
             result.title, result.text, figures=[(result.figure, result.caption)], table=result.rows
         )
     if set(results) - {"inversion"}:
-        report.add_text(f"The photographs searched and learned from are {len(searched)}: {searched.source}.")
+        report.add_text(f"Searched and learned from: {len(searched)} {searched.source}.")
     table = [
         {
             "image": Path(str(row["image"])).name,

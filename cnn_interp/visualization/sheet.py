@@ -86,22 +86,23 @@ def comparison_sheet(rows: Sequence[Explained], *, title: str = "") -> Figure:
         Above the sheet.
     """
     methods = list(rows[0].values)
-    side = 2.15 if len(methods) > 4 else 2.6
+    # As wide as a page, where the letters can still be read, unless the pictures would be too small.
+    side = min(max(10.5 / (len(methods) + 1), 1.5), 2.6)
     with style():
         figure = new_figure(side * (len(methods) + 1), (side + 0.42) * len(rows) + (0.5 if title else 0.2))
         axes = figure.subplots(len(rows), len(methods) + 1, squeeze=False)
         for line, row in zip(axes, rows, strict=True):
             _picture(line[0], row.pixels)
             line[0].set_xlabel(
-                _shortened(row.target, 26) + f"  {percent(row.probability)}",
+                _shortened(row.target, int(11 * side)) + f"  {percent(row.probability)}",
                 fontsize=9.5,
                 color=INK,
                 labelpad=4,
             )
             if row.note:
-                line[0].text(
-                    0.5, -0.19, _shortened(row.note, 34), transform=line[0].transAxes, ha="center",
-                    fontsize=7.5, color=MUTED,
+                line[0].annotate(
+                    _shortened(row.note, int(15 * side)), (0.5, 0), (0, -17), xycoords="axes fraction",
+                    textcoords="offset points", ha="center", va="top", fontsize=8, color=MUTED,
                 )  # fmt: skip
             for cell, method in zip(line[1:], methods, strict=True):
                 _picture(cell, overlay(row.pixels, heat(row.values[method], signed=method not in UNSIGNED)))
@@ -120,13 +121,16 @@ def gallery(
     Parameters
     ----------
     rows : mapping of str to sequence of (picture, text)
-        The name of each row, and its pictures ``(h, w, 3)`` in 0 … 1 or ``(h, w)``, drawn in viridis.
+        The name of each row, and its pictures ``(h, w, 3)`` in 0 … 1 or ``(h, w)``, drawn in viridis. Rows of a
+        single picture stand side by side.
     side : float
         Of a picture, inches.
     title : str
         Above them.
     """
     widest = max(len(pictures) for pictures in rows.values())
+    if widest == 1 and len(rows) > 1:
+        return _side_by_side({name: pictures[0] for name, pictures in rows.items()}, side, title)
     with style():
         figure = new_figure(side * widest + 1.2, (side + 0.4) * len(rows) + (0.45 if title else 0.1))
         axes = figure.subplots(len(rows), widest, squeeze=False)
@@ -146,6 +150,19 @@ def gallery(
                 color=INK,
                 fontweight="bold",
             )
+        if title:
+            figure.suptitle(title, fontsize=12, fontweight="bold", color=INK, x=0.012, ha="left")
+    return figure
+
+
+def _side_by_side(pictures: Mapping[str, tuple[ArrayLike, str]], side: float, title: str) -> Figure:
+    with style():
+        figure = new_figure((side + 0.3) * len(pictures), side + 0.9 + (0.45 if title else 0))
+        axes = figure.subplots(1, len(pictures), squeeze=False)[0]
+        for cell, (name, (picture, text)) in zip(axes, pictures.items(), strict=True):
+            _picture(cell, picture)
+            cell.set_title(name.replace("\n", " "), loc="center", fontsize=9.5)
+            cell.set_xlabel(text, fontsize=8.5, color=INK, labelpad=3)
         if title:
             figure.suptitle(title, fontsize=12, fontweight="bold", color=INK, x=0.012, ha="left")
     return figure

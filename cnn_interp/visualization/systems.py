@@ -22,7 +22,7 @@ from cnn_interp.visualization.empirical_fields import empirical_receptive_fields
 from cnn_interp.visualization.inversion import invert
 from cnn_interp.visualization.photographs import Photographs
 from cnn_interp.visualization.plug_and_play import generate, train_prior
-from cnn_interp.visualization.sheet import gallery, relief
+from cnn_interp.visualization.sheet import gallery, percent, relief
 from cnn_interp.visualization.top_patches import UnitPatches, patch_crops, top_patches
 from interpretkit.errors import InputError
 
@@ -161,7 +161,7 @@ def activation_maximization(question: Question) -> Shown:
         f"Images made to excite a unit, improved from grey by 128 steps. Activations are {what}; beside them are "
         f"the strongest of {len(question.photographs)} photographs, and of noise with a natural spectrum.",
         figure,
-        "Above: what excites the unit most. Below: the photograph that excites it most.",
+        "What was made to excite the unit, and the photograph that excites it most, with the activations.",
         {
             "images": found.images,
             "channels": found.channels,
@@ -226,8 +226,8 @@ def decoder(question: Question) -> Shown:
     share = found.error / found.mean_image_error
     figure = gallery(
         {
-            "held out": [(p, "") for p in _pictures(found.originals)],
-            "decoded": [(p, "") for p in _pictures(found.reconstructions)],
+            "held out": [(p, "") for p in _pictures(found.originals[:6])],
+            "decoded": [(p, "") for p in _pictures(found.reconstructions[:6])],
         },
         side=1.3,
     )
@@ -255,27 +255,29 @@ def plug_and_play(question: Question) -> Shown:
     rows = [
         {
             "class": network.category(int(target)),
-            "probability": float(p),
-            "probability without prior": float(q),
-            "distance": float(d),
-            "distance without prior": float(e),
+            "drawn": drawn,
+            "probability": float(probability),
+            "distance": float(distance),
             "distance of photographs": prior.distance,
         }
-        for target, p, q, d, e in zip(
-            found.targets, found.probability, found.probability_without_prior, found.distance,
-            found.distance_without_prior, strict=True,
+        for drawn, probabilities, distances in (
+            ("with prior", found.probability, found.distance),
+            ("without", found.probability_without_prior, found.distance_without_prior),
         )
-    ]  # fmt: skip
+        for target, probability, distance in zip(found.targets, probabilities, distances, strict=True)
+    ]
     figure = gallery(
         {
-            "with prior": [
-                (p, f"{r['class']}\n{r['probability']:.0%}")
-                for p, r in zip(_pictures(found.images), rows, strict=True)
-            ],
-            "without": [
-                (p, f"{r['probability without prior']:.0%}")
-                for p, r in zip(_pictures(found.without_prior), rows, strict=True)
-            ],
+            drawn: [
+                (picture, f"{network.category(int(target))}, {percent(float(probability))}")
+                for picture, target, probability in zip(
+                    _pictures(images), found.targets, probabilities, strict=True
+                )
+            ]
+            for drawn, images, probabilities in (
+                ("with prior", found.images, found.probability),
+                ("without", found.without_prior, found.probability_without_prior),
+            )
         },
         side=2.3,
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -48,3 +51,20 @@ def test_unknown_commands_are_refused_in_one_line(capfd: pytest.CaptureFixture[s
         get_command(app).main(["visualise"])
     assert ended.value.code == 2
     assert len(capfd.readouterr().err.strip().splitlines()) == 1
+
+
+def test_examples_use_options_that_exist() -> None:
+    examined = 0
+    for name in (
+        "cnn_interp.diagnosis.cli",
+        "cnn_interp.metrics.cli",
+        "cnn_interp.weights_cli",
+        "cnn_interp.cli",
+    ):
+        group: Any = get_command(importlib.import_module(name).app)
+        for command in group.commands.values():
+            known = {option for parameter in command.params for option in parameter.opts}
+            used = re.findall(r"(?<!\S)--[a-z][\w-]*", command.epilog or "")
+            assert set(used) <= known, command.name
+            examined += len(used)
+    assert examined > 20

@@ -98,6 +98,8 @@ def test_folders_are_searched_in_the_order_of_names(tmp_path, pixels):
         find_images([tmp_path / "none"])
     with pytest.raises(InputError, match="no such file or folder"):
         find_images([tmp_path / "absent"])
+    with pytest.raises(InputError, match="is no name"):
+        find_images([""])
 
 
 def test_the_default_photograph_comes_with_a_package():

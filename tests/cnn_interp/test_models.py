@@ -128,7 +128,8 @@ def test_bad_weights_are_refused_in_one_line(network, tmp_path, capsys):
 def test_a_factory_of_the_users_own(tmp_path, monkeypatch):
     (tmp_path / "my_networks.py").write_text(
         "import torch\nfrom cnn_interp.models import Network\n"
-        "def plain():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))\n"
+        "def plain():\n    pooled = torch.nn.AdaptiveAvgPool2d(2)\n"
+        "    return torch.nn.Sequential(pooled, torch.nn.Flatten(), torch.nn.Linear(12, 2))\n"
         "def full():\n    return Network('mine', plain(), size=2, resize=2, categories=('no', 'yes'))\n"
         "def wrong():\n    return 3\n"
     )
@@ -138,7 +139,7 @@ def test_a_factory_of_the_users_own(tmp_path, monkeypatch):
     full = load_network("my_networks:full")
     assert full.module(full.prepare([gradient(9, 11)])).shape == (1, 2)
     assert full.target("yes") == 1
-    with pytest.raises(InputError, match="returned a int"):
+    with pytest.raises(InputError, match="of type int"):
         load_network("my_networks:wrong")
     with pytest.raises(InputError, match="has no function 'ful'; full"):
         load_network("my_networks:ful")
@@ -147,7 +148,61 @@ def test_a_factory_of_the_users_own(tmp_path, monkeypatch):
     assert str(tmp_path) not in sys.path
 
 
+def test_what_a_users_own_code_raises_is_named_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "failing_networks.py").write_text(
+        "import torch\n"
+        "def raises():\n    raise LookupError('no such\\ncheckpoint')\n"
+        "def asks(path):\n    return torch.nn.Identity()\n"
+        "def grey():\n    return torch.nn.Conv2d(1, 4, 3)\n"
+    )
+    (tmp_path / "failing_import.py").write_text("raise KeyError('HOME')\n")
+    monkeypatch.chdir(tmp_path)
+    for name, said in [
+        ("failing_networks:raises", r"the factory fails \(LookupError: no such\)"),
+        ("failing_networks:asks", "the factory fails .*missing 1 required"),
+        ("failing_networks:grey", "cannot be run on an image of 224 × 224 px .*1 channels"),
+        ("failing_import:build", "failing_import cannot be imported .*HOME"),
+    ]:
+        with pytest.raises(InputError, match=said) as caught:
+            load_network(name)
+        assert "\n" not in str(caught.value)
+    assert str(tmp_path) not in sys.path
+
+
+class Answering(nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, images):
+        return self.answer(images)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda x: (x.mean((2, 3)), x), "gives a tuple"),
+        (lambda x: {"out": x.mean((2, 3))}, "gives a dict"),
+        (lambda x: x, r"outputs of shape \(1, 3, 8, 8\)"),
+        (lambda x: x.mean((1, 2, 3)), r"outputs of shape \(1,\)"),
+        (lambda x: x.mean((2, 3)) * float("nan"), "NaN or infinite"),
+        (lambda x: x.nothing, "cannot be run on an image of 8 × 8 px .*nothing"),
+    ],
+)
+def test_a_network_that_gives_no_scores_is_refused(answer, said):
+    with pytest.raises(InputError, match=said):
+        Network("odd", Answering(answer), size=8).check_scores()
+
+
+def test_the_scores_are_counted_and_the_network_left_alone():
+    module = Answering(lambda x: x.mean((2, 3))).train()
+    assert Network("mine", module, size=8).check_scores(5) == 3
+    assert module.training
+
+
 def test_unknown_names_list_the_nearest():
+    with pytest.raises(InputError, match="'zzz': torchvision has none of that name; expected a name such as"):
+        load_network("zzz")
     with pytest.raises(InputError, match=r"the nearest are .*resnet50"):
         load_network("resnet5")
     with pytest.raises(InputError, match="expected one of IMAGENET1K_V1, IMAGENET1K_V2"):

@@ -473,6 +473,15 @@ def test_jpeg_archive(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="expected one more than labels"):
         read_jpeg_archive(tmp_path / "short.npz")
+    for key, value, said in [
+        ("labels", np.array([0.0, np.nan, 1.0]), "labels is float64 of shape"),
+        ("labels", np.array([0, -1, 1]), "labels go down to -1"),
+        ("offsets", np.array(0), "offsets is int64 of shape"),
+        ("jpeg", content["jpeg"].astype(float), "expected a row of bytes"),
+    ]:
+        np.savez(tmp_path / "odd.npz", **{**content, key: value})
+        with pytest.raises(InputError, match=said):
+            read_jpeg_archive(tmp_path / "odd.npz")
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     with pytest.raises(InputError, match="expected jpeg, offsets, labels"):
         read_jpeg_archive(tmp_path / "other.npz")
@@ -480,8 +489,9 @@ def test_jpeg_archive(tmp_path: Path) -> None:
 
 def test_pickles_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "evil.npz", jpeg=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read") as caught:
         read_jpeg_archive(tmp_path / "evil.npz")
+    assert "allow_pickle" not in str(caught.value)
 
 
 # -------------------------------------------------------------------------------------------- by kind

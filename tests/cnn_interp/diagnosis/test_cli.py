@@ -23,6 +23,13 @@ from cnn_interp.models import Network
 def network():
     names = ("dot", "stripe", "blank", "noise")
     return Network("tiny", SmallNetwork(3, 4, (4, 8, 8, 8)), size=32, resize=32, categories=names)
+
+class Two(SmallNetwork):
+    def forward(self, pixels):
+        return super().forward(pixels), pixels
+
+def two():
+    return Network("two", Two(3, 4, (4, 8)), size=32, resize=32)
 """
 OWN = ("--model", "tiny:network")
 
@@ -155,6 +162,8 @@ def test_transferability(run: Run, tmp_path: Path) -> None:
 
 
 def test_bias_of_a_users_network(run: Run, photos: Path, tmp_path: Path) -> None:
+    for number in range(6):
+        (photos / f"again-{number}.png").write_bytes((photos / f"{number % 4}.png").read_bytes())
     (tmp_path / "relations.csv").write_text("first,second,relation\ndot,stripe,positive\n")
     code, found, _ = run("bias", photos, *OWN, "--categories", "dot,stripe,blank,noise", "--layer", "blocks.1",
                          "--relations", "relations.csv", "--out", tmp_path / "out")  # fmt: skip
@@ -163,6 +172,36 @@ def test_bias_of_a_users_network(run: Run, photos: Path, tmp_path: Path) -> None
     assert set(found["suspected"]) == {"tiny:network"}
     whole(tmp_path / "out", "pairs.csv", "relations.npz", "relations.png")
     assert len((tmp_path / "out" / "pairs.csv").read_text().splitlines()) == 7
+
+
+def test_what_is_unfinished_does_not_stop_a_run_with_other_arguments(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cnn_interp.diagnosis import transferability
+
+    few = (
+        "transferability",
+        "--train-images",
+        "10",
+        "--repeats",
+        "1",
+        "--widths",
+        "4",
+        "--out",
+        tmp_path / "out",
+    )
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transferability._Work, "treated", interrupted)
+        assert run(*few, "--epochs", "1")[0] == 130
+    assert not (tmp_path / "out").exists()
+    assert len(list(tmp_path.glob(".out.unfinished-*"))) == 1
+    assert run(*few, "--epochs", "2")[0] == 0
+    assert run(*few, "--epochs", "1")[0] == 0
+    assert not list(tmp_path.glob(".out*"))
 
 
 def test_bad_input_gets_one_line_and_leaves_nothing(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -186,6 +225,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(run: Run, photos: Path, tmp_
     refused("adversarial", tmp_path / "print.jpg", *OWN, mentions="--convert")
     refused("adversarial", image, *OWN, "--method", "magic", mentions="--method")
     refused("adversarial", image, *OWN, "--epsilon", "0", mentions="--epsilon")
+    refused("adversarial", image, *OWN, "--epsilon", "1e9", mentions="--epsilon")
     refused("adversarial", image, *OWN, "--target", "moon", mentions="moon")
     refused("adversarial", image, *OWN, "--target", "dot", "--method", "deepfool", mentions="deepfool")
     refused("adversarial", image, *OWN, "--layer", "moon", mentions="moon")
@@ -197,5 +237,12 @@ def test_bad_input_gets_one_line_and_leaves_nothing(run: Run, photos: Path, tmp_
     refused("transferability", "--widths", "eight", mentions="--widths")
     refused("bias", image, *OWN, "--categories", "dot", mentions="--categories")
     refused("bias", image, *OWN, "--categories", "dot,stripe,moon", mentions="moon")
+    refused("bias", image, *OWN, "--categories", "dot,stripe,blank", mentions="expected at least 10")
+    refused("adversarial", image, "--model", "tiny:two", mentions="gives a tuple")
+    refused("one-pixel", image, *OWN, "--pixels", "5000", mentions="1024 pixels")
+    refused("transferability", "--widths", "4,4,4,4,4,4", mentions="at most 5")
+    code, _, err = run("transferability", "--out", ".")
+    assert code == 2
+    assert "--out ." in err
     refused("bias", "--relations", tmp_path / "missing.csv", mentions="no such file")
     refused("features", *OWN, "--no-such-option", mentions="--no-such-option")

@@ -160,16 +160,28 @@ def test_questions_about_a_users_picture(run: Run, folder: Path, model: Path, tm
     assert_report(out)
 
 
+def test_few_questions_lack_some_kinds(run: Run, model: Path, tmp_path: Path) -> None:
+    code, found, err = run(
+        "vqa", "--answerer", model, "--questions", "8", "--out", tmp_path / "run", "--quiet", "--json"
+    )
+    assert code == 0, err
+    assert found is not None
+    assert "Warning" not in err
+    assert "nan" not in (tmp_path / "run" / "accuracy.csv").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["influence", "absent"], "absent"),
         (["influence", "--flip", "0.7"], "--flip 0.7: expected a share"),
         (["influence", "--l2", "0"], "--l2 0"),
+        (["influence", "--l2", "inf"], "--l2 inf"),
         (["unknown-unknowns", "--table", "absent.csv"], "absent.csv"),
         (["unknown-unknowns", "--threshold", "2"], "--threshold 2"),
         (["rules", "--rule", "no hole -> 12"], "no category '12'"),
         (["rules", "--strength", "0"], "--strength 0"),
+        (["rules", "--strength", "nan"], "--strength nan"),
         (["rules", "--images", "here"], "needs --attributes"),
         (["vqa", "--question", "what is it"], "expected both"),
         (["vqa", "--image", "x.png", "--question", "who are you"], "'who' is not known"),

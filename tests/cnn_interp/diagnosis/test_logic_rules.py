@@ -91,6 +91,8 @@ def test_rules_are_read_from_text() -> None:
         ("legs -> car", "no attribute 'legs'; expected one of wheels"),
         ("wheels -> bus", "no category 'bus'; expected some of cat, car"),
         ("wheels -> car @ 1.2.3", "confidence '1.2.3'"),
+        ("wheels -> car @ 7", "confidence 7; expected above 0 up to 1"),
+        ("wheels -> car @ 0", "confidence 0; expected above 0 up to 1"),
     ],
 )
 def test_rules_that_cannot_be_read(text: str, message: str) -> None:

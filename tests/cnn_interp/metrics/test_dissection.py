@@ -6,6 +6,7 @@ from torch import nn
 
 from cnn_interp.datasets.concept_images import Concept
 from cnn_interp.metrics.dissection import Dissection, dissect
+from cnn_interp.metrics.pictures import detectors_figure
 from cnn_interp.metrics.positions import UnitGrid
 from cnn_interp.receptive_fields import ReceptiveField
 from interpretkit.errors import InputError
@@ -179,6 +180,17 @@ def test_both_ways_of_counting():
         found.detectors("all")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="expected one of color, texture"):
         found.best("scene")
+
+
+def test_the_legend_has_the_bars_colours():
+    images, labels = planted()
+    found = dissect(Looking(torch.clone), ["units"], in_batches(images, labels), CONCEPTS)["units"]
+    # So few are drawn that a category has no bar.
+    figure = detectors_figure(found, most=1)
+    colours = [patch.get_facecolor() for patch in figure.legends[0].get_patches()]
+    assert len(colours) == len(found.categories) == len(set(colours))
+    (bar,) = figure.axes[0].patches
+    assert bar.get_facecolor() in colours
 
 
 def test_the_network_is_left_as_it_was():

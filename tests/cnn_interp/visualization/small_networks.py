@@ -50,6 +50,29 @@ def convolutional(seed: int = 0) -> Network:
     return Network("convolutional", module.eval(), size=SIDE, resize=SIDE, categories=NAMES)
 
 
+class ScoresAndMaps(nn.Module):
+    """Gives its maps beside its scores, as no classifier does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 5, 1)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        maps = self.convolution(images)
+        return maps.mean((2, 3)), maps
+
+
+def scores_and_maps() -> Network:
+    """Return a network that gives a tuple."""
+    return Network("pair", ScoresAndMaps(), size=SIDE, resize=SIDE)
+
+
+def linear() -> Network:
+    """Return a network without maps."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 5))
+    return Network("linear", module, size=SIDE, resize=SIDE, categories=NAMES)
+
+
 def noise_photographs(count: int, seed: int = 0) -> Photographs:
     """Return images of smooth noise."""
     draw = np.random.default_rng(seed)

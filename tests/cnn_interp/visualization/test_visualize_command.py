@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from cnn_interp.cli import app
 from cnn_interp.visualization import command
-from cnn_interp.visualization.sheet import heat, overlay
+from cnn_interp.visualization.sheet import gallery, heat, overlay, percent
 from interpretkit.attribution import METHODS
 
 # The networks' factories are named on the command line, so their module must be found by its name.
@@ -25,6 +25,8 @@ import small_networks
 CallCommand = Callable[..., tuple[int, dict[str, Any] | None, str]]
 COLOURS = "small_networks:colour_classifier"
 CONVOLUTIONAL = "small_networks:convolutional"
+PAIR = "small_networks:scores_and_maps"
+FLAT = "small_networks:linear"
 
 
 @pytest.fixture
@@ -192,6 +194,8 @@ def test_odd_images_can_be_converted(call: CallCommand, tmp_path: Path, name: st
         (("--model", "resnet1800"), "resnet1800"),
         (("missing.png",), "missing.png"),
         (("--limit", "0"), "--limit"),
+        (("--model", PAIR), "gives a tuple"),
+        (("--model", FLAT, "--method", "inversion"), "expected --layer NAME"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(
@@ -228,3 +232,28 @@ def test_heat_keeps_signs_and_scale() -> None:
     assert picture[5, 5, 0] > picture[5, 5, 2]
     assert picture[13, 13, 2] > picture[13, 13, 0]
     assert np.ptp(picture[0, 0]) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0, "0%"),
+        (1e-9, "<0.01%"),
+        (0.001, "0.10%"),
+        (0.714, "71%"),
+        (0.999, "99.90%"),
+        (1 - 1e-9, ">99.99%"),
+        (1, "100%"),
+    ],
+)
+def test_a_small_probability_is_not_called_none(share: float, said: str) -> None:
+    assert percent(share) == said
+
+
+def test_single_pictures_stand_side_by_side() -> None:
+    picture = np.zeros((4, 4, 3))
+    figure = gallery({"made": [(picture, "zebra")], "best": [(picture, "1.3")]})
+    width, height = figure.get_size_inches()
+    assert width > height
+    assert [axes.get_title() for axes in figure.axes] == ["made", "best"]
+    assert len(gallery({"a": [(picture, "")] * 3, "b": [(picture, "")]}).axes) == 6
