@@ -254,6 +254,11 @@ def load_manifest(folder: Path | str) -> dict[str, Any]:
     return manifest
 
 
+def _why(error: Exception) -> str:
+    # NumPy's own words are an advice to run what the file says.
+    return "it holds Python objects" if "allow_pickle" in str(error) else str(error)
+
+
 def load_arrays(path: Path | str) -> dict[str, np.ndarray]:
     """Return the arrays of an ``.npz`` file; nothing in it is ever unpickled.
 
@@ -288,7 +293,7 @@ def load_arrays(path: Path | str) -> dict[str, np.ndarray]:
         raise
     except _DAMAGE as error:
         raise InputError(
-            f"{path}: cannot be read ({error}); expected an .npz file of numbers or strings"
+            f"{path}: cannot be read ({_why(error)}); expected an .npz file of numbers or strings"
         ) from error
 
 
