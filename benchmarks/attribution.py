@@ -85,7 +85,12 @@ def run(
     rows: list[Row] = []
     for batch in (1,) if quick else (1, 8):
         inputs = torch.randn(batch, 3, SIZE, SIZE, generator=generator).to(where)
-        rows += cost(network, inputs, rounds=5 if quick else 9, heavy_rounds=1 if quick else 2)
+        rows += cost(
+            network,
+            inputs,
+            rounds=5 if quick or batch > 1 else 9,
+            heavy_rounds=1 if quick or batch > 1 else 2,
+        )
     if where.type == "cpu" and sys.platform == "linux":
         rows += memory(("saliency", "integrated_gradients") if quick else MEMORY_METHODS)
     if where.type == "cuda":
