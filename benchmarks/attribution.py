@@ -128,7 +128,7 @@ def cost(network: nn.Module, inputs: Tensor, rounds: int, heavy_rounds: int) -> 
         rows.append(
             Row(
                 system=subject.method,
-                data=f"ResNet-18, {SIZE} px, batch of {len(inputs)}, {torch.get_num_threads()} threads, "
+                data=f"ResNet-18, {SIZE} px, batch of {len(inputs)}, threads: {torch.get_num_threads()}, "
                 f"{inputs.device.type}",
                 name="cost",
                 value=in_units[index],
