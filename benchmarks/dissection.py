@@ -19,7 +19,7 @@ NETWORK = "mobilenet_v2"
 LAYERS = ("features.14", "features.17", "features.18")
 PUBLISHED = "Bau and others, Network Dissection, CVPR 2017: AlexNet, ImageNet 61 and random 2"
 BAR = "docs/metrics.md, dissection"
-RANDOM_SEEDS = 3
+RANDOM_DRAWS = 3
 OTHERS = (
     "MobileNetV2 stands in for AlexNet; AlexNet's 61 detectors with ImageNet's weights and 2 with random ones were "
     "counted on Broden's 63 305 images of 1197 concepts"
@@ -34,7 +34,8 @@ def run(
     Parameters
     ----------
     quick : bool
-        400 images of the composed set, else 2000; 1000 images of Broden, else all.
+        200 images of the composed set, else 2000; 1000 images of Broden, else all; one draw of random weights,
+        else three.
     data : mapping of str to path, optional
         ``broden``, a folder in Broden's format; the composed concepts are dissected anyway.
     seed : int
@@ -42,32 +43,33 @@ def run(
     device : str
         Where to compute.
     """
-    composed = composed_concepts(400 if quick else 2000, seed=seed)
+    composed = composed_concepts(200 if quick else 2000, seed=seed)
+    n_draws = 1 if quick else RANDOM_DRAWS
     rows = compare(
-        composed, f"{len(composed)} composed images, {len(composed.labels)} concepts", seed, device
+        composed, f"{len(composed)} composed images, {len(composed.labels)} concepts", seed, n_draws, device
     )
     if data and "broden" in data:
         broden = read_broden(data["broden"])
         if quick:
             broden = broden.subset(np.linspace(0, len(broden) - 1, min(1000, len(broden))).astype(np.intp))
         rows += compare(
-            broden, f"{len(broden)} images of Broden, {len(broden.labels)} concepts", seed, device
+            broden, f"{len(broden)} images of Broden, {len(broden.labels)} concepts", seed, n_draws, device
         )
     return rows
 
 
-def compare(images: ConceptImages, described: str, seed: int, device: str) -> list[Row]:
+def compare(images: ConceptImages, described: str, seed: int, n_draws: int, device: str) -> list[Row]:
     """Dissect the network with trained and with several draws of random weights."""
     network = load_network(NETWORK, device=device, seed=seed)
     batches = held_if_few(ConceptBatches(network, images))
     trained = dissected(images, batches, "pretrained", seed, device)
-    draws = [dissected(images, batches, "random", seed + draw, device) for draw in range(RANDOM_SEEDS)]
+    draws = [dissected(images, batches, "random", seed + draw, device) for draw in range(n_draws)]
     rows = []
     for layer in LAYERS:
         counts = [unique(draw[layer]) for draw in draws]
         random = float(np.mean(counts))
         shown = ", ".join(map(str, counts))
-        note = f"{OTHERS}; baseline: random weights, seeds {seed} to {seed + RANDOM_SEEDS - 1}: {shown}"
+        note = f"{OTHERS}; baseline: random weights, seeds {seed} to {seed + n_draws - 1}: {shown}"
         common = {"data": described, "seed": seed}
         rows += [
             Row(
