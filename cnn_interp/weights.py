@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import re
 import subprocess
 import sys
@@ -183,10 +184,8 @@ def read_state_dict(path: Path | str, device: torch.device | str = "cpu") -> dic
     # What torch raises for a damaged file depends on the place of the damage.
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from error
-    except Exception as error:
-        # torch's unpickling error is named by the module that torch itself keeps it in.
-        if type(error).__name__ != "UnpicklingError":
-            raise
+    # Nothing is unpickled here: so torch calls its refusal to run what a file says.
+    except pickle.UnpicklingError as error:
         raise _unreadable(path, None) from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

@@ -35,56 +35,61 @@ WORDS = 8
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _EMPTY = (_ZERO,) * WORDS
+_ONLY_COMPILED = TypeError("called from Python; expected a call from code that numba compiles")
+
+
+# What follows declares names and meanings; the overloads below are what numba compiles in their place. Called from
+# Python they say so.
 
 
 def capacity(sets: Any) -> int:
     """Return how many classes of one dimension may live at once."""
-    raise NotImplementedError
+    raise _ONLY_COMPILED
 
 
 def room(sets: Any, places: Any) -> Any:
     """Return an array of the same form, not cleared, with this many places."""
-    raise NotImplementedError
+    raise _ONLY_COMPILED
 
 
 def nothing(sets: Any) -> Any:
     """Return the empty set."""
-    raise NotImplementedError
+    raise _ONLY_COMPILED
 
 
 def single(sets: Any, slot: Any) -> Any:
     """Return the set that holds one slot."""
-    raise NotImplementedError
+    raise _ONLY_COMPILED
 
 
 def read(sets: Any, place: Any) -> Any:
     """Return the set at a place."""
-    raise NotImplementedError
+    raise _ONLY_COMPILED
 
 
 def write(sets: Any, place: Any, bits: Any) -> None:
     """Put a set at a place."""
-    raise NotImplementedError
+    raise _ONLY_COMPILED
 
 
 def plus(one: Any, other: Any) -> Any:
     """Return the sum over F_2: what is in one of the sets and not in both."""
-    raise NotImplementedError
+    raise _ONLY_COMPILED
 
 
 def nonzero(bits: Any) -> bool:
     """Return whether a set holds anything."""
-    raise NotImplementedError
+    raise _ONLY_COMPILED
 
 
 def holds(bits: Any, slot: Any) -> bool:
     """Return whether a set holds a slot."""
-    raise NotImplementedError
+    raise _ONLY_COMPILED
 
 
 def lowest(word: Any) -> Any:
     """Return the place of the lowest bit of one word, which is not zero."""
-    raise NotImplementedError
+    raise _ONLY_COMPILED
 
 
 # numba wants the parameters below bare, named as above.

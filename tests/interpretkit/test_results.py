@@ -199,6 +199,7 @@ def test_array_files_that_cannot_be_used_are_named(tmp_path: Path):
     path.write_bytes(b"no archive")
     with pytest.raises(InputError, match="cannot be read"):
         load_arrays(path)
+    # Written here to see that it is refused: numpy pickles the object, load_arrays must not unpickle it.
     np.savez(path, a=np.array([{"code": "runs"}], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match="cannot be read"):
         load_arrays(path)

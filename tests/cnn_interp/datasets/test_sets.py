@@ -80,6 +80,7 @@ def test_wrong_lengths_are_refused() -> None:
 def test_sets_go_to_other_processes(images: LabelledImages) -> None:
     parts = articulated_images(3, side=48)
     for given in (images, parts):
+        # As multiprocessing sends objects; the bytes are made in the same line and come from no file.
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(given)).image(1), given.image(1))  # noqa: S301
 
 
