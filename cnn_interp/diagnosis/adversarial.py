@@ -6,144 +6,32 @@ that scale. A network's own normalisation is inside, not around, what is attacke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from cnn_interp.models import Network
-from interpretkit.attribution.instrumentation import instrumented
+from cnn_interp.diagnosis.attacks import (
+    HALVINGS,
+    Attack,
+    AttackProblem,
+    Classes,
+    Classifier,
+    across,
+    logits_of,
+)
+from interpretkit.attribution.batching import check_count
 from interpretkit.errors import InputError
 from interpretkit.training.seeds import torch_generator
 
-# A network that normalises by itself, or a module that takes pixels between 0 and 1 as they are.
-Classifier = Network | nn.Module
-Logits = Callable[[Tensor], Tensor]
-Classes = Tensor | NDArray[np.integer] | Sequence[int] | None
 Norm = Literal["linf", "l2"]
 
-# Halvings of the way back to the original: the perturbation found is at most 1 part in 4096 longer than it need be.
-_HALVINGS = 12
 # A bracket for the weight of a perturbation's length is looked for in so many steps of this factor.
 _BRACKETING, _FACTOR = 20, 2.0
-
-
-@dataclass(frozen=True)
-class Attack:
-    """Images, what an attack made of them, and what the network says to both.
-
-    Attributes
-    ----------
-    method : str
-        The attack.
-    originals, perturbed : Tensor, (n, channels, height, width)
-        Pixels between 0 and 1, on the CPU.
-    labels : Tensor of int, (n,)
-        The classes that the attack was to lead away from.
-    targets : Tensor of int, (n,), or None
-        The classes that it was to lead to; None where any other class would do.
-    before, after : Tensor, (n, classes)
-        The network's probabilities for the originals and for the perturbed images.
-    evaluations : Tensor of int, (n,)
-        How often the network was run on a version of each image.
-    """
-
-    method: str
-    originals: Tensor
-    perturbed: Tensor
-    labels: Tensor
-    targets: Tensor | None
-    before: Tensor
-    after: Tensor
-    evaluations: Tensor
-
-    @property
-    def difference(self) -> Tensor:
-        """What was added to the originals, ``(n, channels, height, width)``."""
-        return self.perturbed - self.originals
-
-    @property
-    def l2(self) -> Tensor:
-        """The Euclidean length of each perturbation, ``(n,)``."""
-        return self.difference.flatten(1).norm(dim=1)
-
-    @property
-    def linf(self) -> Tensor:
-        """The largest change of a value in each image, ``(n,)``."""
-        return self.difference.flatten(1).abs().amax(1)
-
-    @property
-    def fair(self) -> Tensor:
-        """Whether the network gave the label before, so that there was something to attack; bool ``(n,)``."""
-        return self.before.argmax(1) == self.labels
-
-    @property
-    def succeeded(self) -> Tensor:
-        """Whether the network was led away from the label (or to the target), bool ``(n,)``."""
-        found = self.after.argmax(1)
-        return found != self.labels if self.targets is None else found == self.targets
-
-    @property
-    def success_rate(self) -> float:
-        """The share of successes among the images that the network had right; NaN if there were none."""
-        fair = self.fair
-        return float(self.succeeded[fair].double().mean()) if bool(fair.any()) else float("nan")
-
-
-@contextmanager
-def logits_of(model: Classifier, pixels: Tensor, seed: int = 0) -> Iterator[tuple[Logits, Tensor]]:
-    """Open a network for attacks: evaluation mode, frozen, put back as it was at the end.
-
-    Parameters
-    ----------
-    model : Network or Module
-        A module takes pixels as they are.
-    pixels : Tensor, (n, channels, height, width)
-        The images.
-    seed : int
-        For models that draw random numbers even in evaluation mode.
-
-    Yields
-    ------
-    logits, pixels
-        A function from pixels to outputs ``(n, classes)``, and the pixels on the network's device.
-
-    Raises
-    ------
-    InputError
-        If the pixels are no batch of images, or leave 0 … 1, or the network does not give a row of scores per image.
-    """
-    if pixels.ndim != 4 or not len(pixels) or not pixels.is_floating_point():
-        raise InputError(
-            f"pixels: {str(pixels.dtype).removeprefix('torch.')} of shape {tuple(pixels.shape)}; expected floats of "
-            "shape (n, channels, height, width)"
-        )
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= 0 and high <= 1):
-        raise InputError(f"pixels: between {low:.3g} and {high:.3g}; expected values in 0 … 1")
-    module = model.module if isinstance(model, Network) else model
-    first = next(module.parameters(), None)
-    pixels = pixels.detach().to(pixels.device if first is None else first.device)
-
-    def logits(images: Tensor) -> Tensor:
-        # A copy, because the model may change its input in place.
-        found = module(model.normalise(images) if isinstance(model, Network) else images.clone())
-        if not isinstance(found, Tensor) or found.ndim != 2 or found.shape[1] < 2:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise InputError(
-                f"model: gives {shape}; expected scores of shape (n, classes) of at least 2 classes"
-            )
-        return found
-
-    with instrumented(module, seed):
-        yield logits, pixels
 
 
 def fgsm(
@@ -186,7 +74,7 @@ def fgsm(
     """
     _positive("epsilon", epsilon)
     with logits_of(model, pixels, seed) as (logits, images):
-        problem = _Problem(logits, images, labels, targets, images_per_forward)
+        problem = AttackProblem(logits, images, labels, targets, images_per_forward)
         moved = []
         for rows in problem.batches:
             clean = images[rows]
@@ -239,13 +127,13 @@ def pgd(
         If an argument cannot be used.
     """
     _positive("epsilon", epsilon)
-    _at_least_one("steps", steps)
+    check_count("steps", steps)
     if norm not in ("linf", "l2"):
         raise InputError(f"norm {norm!r}: expected linf or l2")
     size = 2.5 * epsilon / steps if step_size is None else step_size
     _positive("step_size", size)
     with logits_of(model, pixels, seed) as (logits, images):
-        problem = _Problem(logits, images, labels, targets, images_per_forward)
+        problem = AttackProblem(logits, images, labels, targets, images_per_forward)
         start = torch.zeros_like(images[:1])
         if random_start:
             start = _point_in_ball(images[:1], epsilon, norm, seed)
@@ -257,13 +145,13 @@ def pgd(
             for _ in range(steps):
                 loss, gradient = problem.loss_gradient(moved, rows)
                 better = loss > largest
-                best = torch.where(_across(better), moved, best)
+                best = torch.where(across(better), moved, best)
                 largest = torch.where(better, loss, largest)
                 direction = gradient.sign() if norm == "linf" else _unit(gradient)
                 moved = _within(moved + size * direction, clean, epsilon, norm)
             with torch.no_grad():
                 better = problem.loss(moved, rows) > largest
-            found.append(torch.where(_across(better), moved, best))
+            found.append(torch.where(across(better), moved, best))
         return problem.attack("pgd", torch.cat(found), evaluations=steps + 3)
 
 
@@ -304,11 +192,11 @@ def deepfool(
         If an argument cannot be used.
     """
     for name, value in (("classes", classes), ("steps", steps)):
-        _at_least_one(name, value)
+        check_count(name, value)
     if overshoot < 0:
         raise InputError(f"overshoot {overshoot}: expected a share of at least 0")
     with logits_of(model, pixels, seed) as (logits, images):
-        problem = _Problem(logits, images, labels, None, images_per_forward)
+        problem = AttackProblem(logits, images, labels, None, images_per_forward)
         found, counts = [], []
         for rows in problem.batches:
             clean = images[rows]
@@ -324,7 +212,7 @@ def deepfool(
                 count[active] += 1 + classes
             moved = (clean + (1 + overshoot) * total).clamp(0, 1)
             found.append(problem.shorten(moved, rows))
-            counts.append(count + _HALVINGS + 2)
+            counts.append(count + HALVINGS + 2)
         return problem.attack("deepfool", torch.cat(found), evaluations=torch.cat(counts))
 
 
@@ -375,9 +263,9 @@ def minimal_perturbation(
         ("search_steps", search_steps),
         ("iterations", iterations),
     ):
-        _at_least_one(name, value)
+        check_count(name, value)
     with logits_of(model, pixels, seed) as (logits, images):
-        problem = _Problem(logits, images, labels, targets, 16)
+        problem = AttackProblem(logits, images, labels, targets, 16)
         found, counts = [], []
         for row in range(len(images)):
             rows = torch.tensor([row], device=images.device)
@@ -391,7 +279,7 @@ def minimal_perturbation(
             for target in wanted.tolist():
                 search = _Search(problem, rows, target, iterations)
                 moved = search.run(search_steps)
-                count += search.evaluations + _HALVINGS
+                count += search.evaluations + HALVINGS
                 if moved is None:
                     continue
                 moved = problem.shorten(moved, rows)
@@ -407,7 +295,7 @@ def minimal_perturbation(
 class _Search:
     """The search for the largest weight c at which the minimum of c‖r‖² + loss(x + r, t) is classified as t."""
 
-    def __init__(self, problem: _Problem, rows: Tensor, target: int, iterations: int) -> None:
+    def __init__(self, problem: AttackProblem, rows: Tensor, target: int, iterations: int) -> None:
         self.problem = problem
         self.rows = rows
         self.image = problem.images[rows]
@@ -496,116 +384,6 @@ class _Search:
         return (self.image + step).clamp(0, 1)
 
 
-class _Problem:
-    """Images with the classes to lead away from and to, and a network opened by :func:`logits_of`."""
-
-    def __init__(
-        self, logits: Logits, images: Tensor, labels: Classes, targets: Classes, images_per_forward: int
-    ) -> None:
-        _at_least_one("images_per_forward", images_per_forward)
-        self.logits = logits
-        self.images = images
-        self.batches = torch.arange(len(images), device=images.device).split(images_per_forward)
-        with torch.no_grad():
-            self.clean = torch.cat([logits(images[rows]) for rows in self.batches])
-        self.classes = range(self.clean.shape[1])
-        own = self.clean.argmax(1)
-        self.labels = own if labels is None else self._classes("labels", labels)
-        self.targets = None if targets is None else self._classes("targets", targets)
-
-    def _classes(self, name: str, given: Tensor | NDArray[np.integer] | Sequence[int]) -> Tensor:
-        found = torch.as_tensor(given if isinstance(given, Tensor) else np.asarray(given))
-        count = len(self.classes)
-        if found.shape != (len(self.images),) or found.is_floating_point() or found.dtype == torch.bool:
-            raise InputError(
-                f"{name}: {str(found.dtype).removeprefix('torch.')} of shape {tuple(found.shape)}; expected "
-                f"{len(self.images)} whole numbers, one for each image"
-            )
-        if int(found.min()) < 0 or int(found.max()) >= count:
-            raise InputError(f"{name}: {int(found.min())} to {int(found.max())}; expected 0 to {count - 1}")
-        return found.to(self.images.device, torch.long)
-
-    def loss(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Return what an attack makes large, ``(m,)``: the label's loss, or the negative of the target's."""
-        outputs = self.logits(images)
-        if self.targets is None:
-            return functional.cross_entropy(outputs, self.labels[rows], reduction="none")
-        return -functional.cross_entropy(outputs, self.targets[rows], reduction="none")
-
-    def loss_gradient(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return :meth:`loss` and its gradient by the images."""
-        leaf = images.detach().requires_grad_()
-        loss = self.loss(leaf, rows)
-        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-        return loss.detach(), gradient
-
-    def won(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Return whether the images are classified as the attack would have it, bool ``(m,)``."""
-        with torch.no_grad():
-            found = self.logits(images).argmax(1)
-        return found != self.labels[rows] if self.targets is None else found == self.targets[rows]
-
-    def borders(self, images: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return classes ``(m, k)``, their margins ``(m, k)`` to the label, and the margins' gradients (m, k, ...)."""
-        leaf = images.detach().requires_grad_()
-        outputs = self.logits(leaf)
-        labels = self.labels[rows]
-        ranked = outputs.detach().scatter(1, labels[:, None], -torch.inf)
-        classes = ranked.topk(min(count, outputs.shape[1] - 1), dim=1).indices
-        margins = outputs.gather(1, classes) - outputs.gather(1, labels[:, None])
-        last = margins.shape[1] - 1
-        gradients = [
-            torch.autograd.grad(margins[:, k].sum(), leaf, retain_graph=k < last)[0] for k in range(last + 1)
-        ]
-        return classes, margins.detach(), torch.stack(gradients, dim=1)
-
-    def step_to_border(self, images: Tensor, rows: Tensor, count: int) -> Tensor:
-        """Return the step ``(m, ...)`` to the nearest border, were the network linear."""
-        _, margins, gradients = self.borders(images, rows, count)
-        lengths = gradients.flatten(2).norm(dim=2).clamp_min(1e-12)
-        nearest = (margins.abs() / lengths).argmin(1)
-        index = torch.arange(len(images), device=images.device)
-        # A little more than the distance, for at the border itself rounding decides.
-        size = (margins[index, nearest].abs() + 1e-4) / lengths[index, nearest].square()
-        return _across(size) * gradients[index, nearest]
-
-    def nearest_classes(self, rows: Tensor, count: int) -> Tensor:
-        """Return the classes with the nearest borders at one image, as its gradients see it, ``(count,)``."""
-        classes, margins, gradients = self.borders(self.images[rows], rows, max(10, count))
-        distance = margins.abs() / gradients.flatten(2).norm(dim=2).clamp_min(1e-12)
-        return classes[0, distance[0].argsort(stable=True)[:count]]
-
-    def shorten(self, moved: Tensor, rows: Tensor) -> Tensor:
-        """Halve the way back to the originals until the border is met; failures stay as they are."""
-        clean = self.images[rows]
-        success = self.won(moved, rows)
-        low, high = torch.zeros(len(rows), device=clean.device), torch.ones(len(rows), device=clean.device)
-        # What the network had wrong anyway needs no perturbation.
-        high = torch.where(self.won(clean, rows), low, high)
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            reached = self.won((clean + _across(middle) * (moved - clean)).clamp(0, 1), rows)
-            low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
-        short = (clean + _across(high) * (moved - clean)).clamp(0, 1)
-        return torch.where(_across(success), short, moved)
-
-    def attack(self, method: str, perturbed: Tensor, evaluations: int | Tensor) -> Attack:
-        """Return the result, with what the network says to it."""
-        with torch.no_grad():
-            after = torch.cat([self.logits(perturbed[rows]) for rows in self.batches])
-        count = torch.as_tensor(evaluations).cpu().expand(len(perturbed)).clone()
-        return Attack(
-            method=method,
-            originals=self.images.cpu(),
-            perturbed=perturbed.detach().cpu(),
-            labels=self.labels.cpu(),
-            targets=None if self.targets is None else self.targets.cpu(),
-            before=self.clean.softmax(1).cpu(),
-            after=after.softmax(1).cpu(),
-            evaluations=count,
-        )
-
-
 def _within(moved: Tensor, clean: Tensor, epsilon: float, norm: Norm) -> Tensor:
     """Return the nearest images within the ball about the originals and within the box."""
     if norm == "linf":
@@ -613,7 +391,7 @@ def _within(moved: Tensor, clean: Tensor, epsilon: float, norm: Norm) -> Tensor:
     change = moved - clean
     lengths = change.flatten(1).norm(dim=1)
     # The original is in the box, so that going back into it only shortens a change.
-    return (clean + _across((epsilon / lengths.clamp_min(1e-12)).clamp_max(1)) * change).clamp(0, 1)
+    return (clean + across((epsilon / lengths.clamp_min(1e-12)).clamp_max(1)) * change).clamp(0, 1)
 
 
 def _point_in_ball(like: Tensor, epsilon: float, norm: Norm, seed: int) -> Tensor:
@@ -627,12 +405,7 @@ def _point_in_ball(like: Tensor, epsilon: float, norm: Norm, seed: int) -> Tenso
 
 
 def _unit(values: Tensor) -> Tensor:
-    return values / _across(values.flatten(1).norm(dim=1).clamp_min(1e-12))
-
-
-def _across(values: Tensor) -> Tensor:
-    """Return values ``(n,)`` as ``(n, 1, 1, 1)``."""
-    return values[:, None, None, None]
+    return values / across(values.flatten(1).norm(dim=1).clamp_min(1e-12))
 
 
 def _length(change: Tensor) -> float:
@@ -642,8 +415,3 @@ def _length(change: Tensor) -> float:
 def _positive(name: str, value: float) -> None:
     if not (np.isfinite(value) and value > 0):
         raise InputError(f"{name} {value}: expected a finite number above 0")
-
-
-def _at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise InputError(f"{name} {value}: expected at least 1")

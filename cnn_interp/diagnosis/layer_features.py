@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnn_interp.activations import layer_outputs, map_layers
-from cnn_interp.diagnosis.adversarial import Attack, Classifier
+from cnn_interp.diagnosis.attacks import Attack, Classifier
 from cnn_interp.models import Network
 from interpretkit.errors import InputError
 from interpretkit.progress import track

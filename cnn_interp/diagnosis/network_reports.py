@@ -12,7 +12,7 @@ from matplotlib.patches import Circle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnn_interp.diagnosis.adversarial import Attack
+from cnn_interp.diagnosis.attacks import Attack
 from cnn_interp.diagnosis.directions import DirectionComparison
 from cnn_interp.diagnosis.feature_distributions import FactorEffect, VarianceShares
 from cnn_interp.diagnosis.layer_features import LayerChange

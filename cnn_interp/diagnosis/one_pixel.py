@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from scipy.optimize import differential_evolution
 from torch import Tensor
 
-from cnn_interp.diagnosis.adversarial import Attack, Classes, Classifier, _at_least_one, _Problem, logits_of
+from cnn_interp.diagnosis.attacks import Attack, AttackProblem, Classes, Classifier, logits_of
+from interpretkit.attribution.batching import check_count
 from interpretkit.errors import InputError
 from interpretkit.progress import track
 from interpretkit.training.seeds import numpy_generator
@@ -73,14 +74,14 @@ def one_pixel(
         ("population", population),
         ("generations", generations),
     ):
-        _at_least_one(name, value)
+        check_count(name, value)
     with logits_of(model, pixels, seed) as (logits, images):
         height, width = images.shape[-2:]
         if pixels_changed > height * width:
             raise InputError(
                 f"pixels_changed {pixels_changed}: images have {height * width} pixels; expected no more"
             )
-        problem = _Problem(logits, images, labels, targets, images_per_forward)
+        problem = AttackProblem(logits, images, labels, targets, images_per_forward)
         found, counts = [], []
         for row in track(range(len(images)), "Changing one pixel", quiet=quiet):
             rows = torch.tensor([row], device=images.device)
@@ -97,7 +98,9 @@ def one_pixel(
 class _Evolution:
     """Differential evolution for one image; a candidate is row, column and colours of each pixel, all in 0 … 1."""
 
-    def __init__(self, problem: _Problem, row: int, pixels_changed: int, images_per_forward: int) -> None:
+    def __init__(
+        self, problem: AttackProblem, row: int, pixels_changed: int, images_per_forward: int
+    ) -> None:
         self.problem = problem
         self.image = problem.images[row]
         self.targeted = problem.targets is not None

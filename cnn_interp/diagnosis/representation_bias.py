@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cnn_interp.diagnosis.adversarial import Classifier, logits_of
+from cnn_interp.diagnosis.attacks import Classifier, logits_of
 from cnn_interp.models import Network
 from interpretkit.attribution.instrumentation import find_layer
 from interpretkit.disentanglement.datasets import SHAPES3D, render_shapes3d

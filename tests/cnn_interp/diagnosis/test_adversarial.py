@@ -9,13 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnn_interp.diagnosis.adversarial import (
-    Attack,
-    Classifier,
     deepfool,
     fgsm,
     minimal_perturbation,
     pgd,
 )
+from cnn_interp.diagnosis.attacks import Attack, Classifier
 from cnn_interp.diagnosis.layer_features import layer_change, noise_of_length, stages
 from cnn_interp.diagnosis.one_pixel import one_pixel
 from cnn_interp.models import Network
