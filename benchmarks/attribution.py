@@ -2,12 +2,14 @@
 
 The unit is one forward and backward pass of ResNet-18 at 224 px with the gradients of its parameters; a forward
 pass, the gradient of the input and that of the parameters take about a third of it each. All are timed in turns in
-one process, so that a noisy machine disturbs all alike; a subject's cost is its fastest turn over the unit's.
+one process, each between two timings of the unit, so that a noisy machine disturbs both alike; a subject's cost is
+the median of its ratios to them.
 """
 
 from __future__ import annotations
 
 import importlib
+import statistics
 import subprocess
 import sys
 import time
@@ -101,21 +103,20 @@ def run(
 def cost(network: nn.Module, inputs: Tensor, rounds: int, heavy_rounds: int) -> list[Row]:
     """Time every subject on the same inputs, in turns."""
     subjects = [*ours(network), *captums(network), *torchcams(network), *grad_cams(network)]
-    fastest: dict[int, float] = {}
-    units: dict[bool, float] = {}
+    ratios: dict[int, list[float]] = {index: [] for index in range(len(subjects))}
     for heavy, times in ((False, rounds), (True, heavy_rounds)):
         chosen = [(i, s) for i, s in enumerate(subjects) if s.heavy == heavy]
         for turn in track(range(times + 1), f"batch of {len(inputs)}, {'heavy' if heavy else 'light'}"):
             if heavy and turn == 0:
                 continue  # warmed by the light ones
             for index, subject in chosen:
-                unit = timed(lambda: full_pass(network, inputs), inputs.device)
+                before = unit(network, inputs, heavy)
                 took = timed(lambda s=subject: s.call(inputs), inputs.device)
+                around = (before + unit(network, inputs, heavy)) / 2
                 if turn:
-                    units[heavy] = min(unit, units.get(heavy, unit))
-                    fastest[index] = min(took, fastest.get(index, took))
+                    ratios[index].append(took / around)
     network.requires_grad_(True)
-    in_units = {i: fastest[i] / units[subjects[i].heavy] for i in fastest}
+    in_units = {index: statistics.median(found) for index, found in ratios.items()}
     rows = []
     for index, subject in enumerate(subjects):
         if subject.package != "interpretkit":
@@ -345,6 +346,12 @@ def throughput(network: nn.Module, device: torch.device) -> list[Row]:
             )
         )
     return rows
+
+
+def unit(network: nn.Module, inputs: Tensor, heavy: bool) -> float:
+    """Time the unit of cost: once, or, beside what takes many seconds, the mean of some."""
+    times = 3 if heavy else 1
+    return sum(timed(lambda: full_pass(network, inputs), inputs.device) for _ in range(times)) / times
 
 
 def full_pass(network: nn.Module, inputs: Tensor) -> None:

@@ -217,7 +217,7 @@ def attribute(
         for name, value in result.details.items()
     }
     details |= {"seed": seed, "images_per_forward": problem.chunks.size}
-    values = result.values.detach().to(home, problem.precise)
+    values = result.values.detach().to(home, problem.precise).contiguous()
     return Attribution(values, problem.target.indices, method, details)
 
 

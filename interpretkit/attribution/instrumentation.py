@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from interpretkit.attribution.lean import LeanPasses
 from interpretkit.errors import InputError
 from interpretkit.training.seeds import derive_seed
 
@@ -51,6 +52,8 @@ def instrumented(model: nn.Module, seed: int) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.random.fork_rng(devices))
+        # Around what methods make of the functions' calls, so that they see those of the model.
+        stack.enter_context(LeanPasses())
         try:
             for module in training:
                 module.training = False

@@ -15,7 +15,7 @@ from torch import Tensor
 from interpretkit.attribution.batching import check_count
 from interpretkit.attribution.blurring import blurred
 from interpretkit.attribution.problem import Baseline, Problem, Result
-from interpretkit.attribution.segments import mean_colours, segment_labels
+from interpretkit.attribution.segments import segment_fills, segment_labels
 from interpretkit.errors import InputError
 from interpretkit.training.seeds import numpy_generator, torch_generator
 
@@ -141,6 +141,7 @@ def lime(
     *,
     samples: int = 1000,
     segments: NDArray[np.integer] | Tensor | None = None,
+    baseline: Baseline | None = None,
     kernel_width: float = 0.25,
     ridge: float = 1.0,
     probabilities: bool = True,
@@ -153,9 +154,11 @@ def lime(
         With inputs ``(n, channels, height, width)``. Examples with equally many segments get the same samples.
     samples : int
         How often segments are left out at random, the first time none; each costs one forward pass of an example.
-        A segment left out is filled with its mean colour.
     segments : array of int, (height, width) or (n, height, width), optional
         The segment of each pixel; by default found by quickshift with kernel 4, distance 200 and ratio 0.2.
+    baseline : number or array, optional
+        What fills a segment that is left out; broadcasts to the inputs. By default its mean colour, as in the
+        article's own implementation.
     kernel_width : float
         Samples count by ``sqrt(exp(-d² / kernel_width²))``, where ``d`` is the cosine distance to the whole image.
     ridge : float
@@ -183,7 +186,7 @@ def lime(
         )
     labels = segment_labels(problem, segments)
     choices = [_choices(problem.seed, samples, int(own.max()) + 1) for own in labels]
-    fills = torch.stack([mean_colours(image, own) for image, own in zip(problem.inputs, labels, strict=True)])
+    fills = segment_fills(problem, labels, baseline)
     scores = problem.clean_scores(probabilities=probabilities)
 
     def work(pairs: Tensor) -> Tensor:

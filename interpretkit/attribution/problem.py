@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from interpretkit.attribution.batching import Chunks
 from interpretkit.attribution.instrumentation import LayerTap
+from interpretkit.attribution.lean import channels_last
 from interpretkit.attribution.target import TargetScores
 from interpretkit.errors import InputError
 
@@ -202,7 +203,7 @@ class Problem:
         InputError
             If it gives anything else.
         """
-        outputs = self.model(images)
+        outputs = self.model(channels_last(images, self.model))
         if not isinstance(outputs, Tensor):
             raise InputError(
                 f"model: gives a {type(outputs).__name__}; expected one tensor (wrap it in a module that returns "

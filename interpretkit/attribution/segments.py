@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interpretkit.attribution.problem import Problem
+from interpretkit.attribution.problem import Baseline, Problem
 from interpretkit.errors import InputError
 from interpretkit.training.seeds import derive_seed
 
@@ -57,7 +57,20 @@ def _quickshift(image: NDArray[np.float64], seed: int) -> NDArray[np.integer]:
     )
 
 
-def mean_colours(image: Tensor, labels: Tensor) -> Tensor:
+def segment_fills(problem: Problem, labels: Tensor, baseline: Baseline | None) -> Tensor:
+    """Return what stands in for segments left out ``(n, channels, height, width)``: their mean colour by default.
+
+    Raises
+    ------
+    InputError
+        If a baseline is given that does not broadcast to the inputs.
+    """
+    if baseline is not None:
+        return problem.baseline(baseline)
+    return torch.stack([_mean_colours(image, own) for image, own in zip(problem.inputs, labels, strict=True)])
+
+
+def _mean_colours(image: Tensor, labels: Tensor) -> Tensor:
     """Return an image ``(channels, height, width)`` whose segments have their mean colour."""
     flat = labels.flatten().to(image.device)
     count = torch.bincount(flat)

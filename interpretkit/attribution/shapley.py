@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interpretkit.attribution.batching import check_count
 from interpretkit.attribution.problem import Baseline, Problem, Result
-from interpretkit.attribution.segments import mean_colours, segment_labels
+from interpretkit.attribution.segments import segment_fills, segment_labels
 from interpretkit.training.seeds import numpy_generator
 
 
@@ -61,12 +61,7 @@ def kernel_shap(
     check_count("samples", samples, 2)
     labels = segment_labels(problem, segments)
     drawn = [_coalitions(problem.seed, samples, int(own.max()) + 1) for own in labels]
-    if baseline is None:
-        fills = torch.stack(
-            [mean_colours(image, own) for image, own in zip(problem.inputs, labels, strict=True)]
-        )
-    else:
-        fills = problem.baseline(baseline)
+    fills = segment_fills(problem, labels, baseline)
     scores = problem.clean_scores(probabilities=probabilities)
     # First of each image the coalition without any segment.
     starts = np.cumsum([0, *(len(kept) + 1 for kept, _ in drawn)])

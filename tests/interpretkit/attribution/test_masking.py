@@ -117,7 +117,8 @@ def test_kernel_shap_by_samples_comes_near_and_sums_up():
     assert gaps[1] < gaps[0]
 
 
-def test_kernel_shap_of_a_linear_model_needs_few_samples():
+@pytest.mark.parametrize("options", [{"method": "kernel_shap"}, {"method": "lime", "ridge": 0.0}])
+def test_segments_of_a_linear_model_need_few_samples(options):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 36, 4)).double()
     inputs = images(2, 6).double()
@@ -126,11 +127,11 @@ def test_kernel_shap_of_a_linear_model_needs_few_samples():
         model,
         inputs,
         1,
-        method="kernel_shap",
         segments=segments,
         samples=100,
         baseline=0.2,
         probabilities=False,
+        **options,
     )
     weights = model[1].weight[1].detach().reshape(3, 6, 6)  # type: ignore[union-attr, operator, index]
     torch.testing.assert_close(found.values[:, 0], (weights * (inputs - 0.2)).sum(1))

@@ -1,0 +1,99 @@
+"""Lean passes give what plain ones give, whatever a model does to the order of memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from interpretkit.attribution import attribute
+from interpretkit.attribution.lean import LeanPasses, channels_last
+
+
+class OldFashioned(nn.Module):
+    """Flattens by ``view``, which refuses images whose channels lie next to each other, and changes its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.last = nn.Linear(6 * 8 * 8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.mul_(2)
+        maps = self.norm(self.first(x)).relu_()
+        assert len(x) == 1 or not maps.is_contiguous()
+        return self.last(maps.view(len(x), -1))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.fixture
+def model() -> OldFashioned:
+    torch.manual_seed(0)
+    made = OldFashioned().double()
+    nn.init.uniform_(made.norm.running_mean)  # type: ignore[arg-type]
+    nn.init.uniform_(made.norm.running_var, 0.5, 2)  # type: ignore[arg-type]
+    return made.eval()
+
+
+def test_a_model_that_views_its_maps_is_explained_as_by_hand(model: OldFashioned, images: Tensor) -> None:
+    found = attribute(model, images, 1, method="saliency", absolute=False)
+    weights, norm = model.last.weight[1].reshape(6, 8, 8), model.norm
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    maps = F.conv2d(2 * images, model.first.weight, model.first.bias, padding=1)
+    passed = (maps - norm.running_mean[:, None, None]) * scale[:, None, None] + norm.bias[:, None, None] > 0
+    expected = 2 * F.conv_transpose2d(
+        passed * (weights * scale[:, None, None]), model.first.weight, padding=1
+    )
+    torch.testing.assert_close(found.values, expected.detach())
+    assert found.values.is_contiguous()
+
+
+def test_single_images_keep_their_order(model: OldFashioned, images: Tensor) -> None:
+    assert channels_last(images[:1], model) is not None
+    assert channels_last(images[:1], model).is_contiguous()
+    assert not channels_last(images, model).is_contiguous()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_scripted_modules_get_images_in_the_usual_order(model: OldFashioned, images: Tensor) -> None:
+    scripted: Any = torch.jit.trace(nn.Conv2d(3, 2, 3).double().eval(), images)
+    assert channels_last(images, nn.Sequential(scripted)).is_contiguous()
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 7), (4, 3, 5, 5), (4, 3, 2, 3, 4)])
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_normalisation_is_the_same_and_so_is_its_gradient(shape: tuple[int, ...], affine: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    mean, variance, weight, bias = torch.rand(4, 3, generator=generator, dtype=torch.float64) + 0.5
+    given = (weight, bias) if affine else (None, None)
+
+    def run() -> tuple[Tensor, Tensor]:
+        leaf = x.clone().requires_grad_()
+        output = F.batch_norm(leaf, mean, variance, *given)
+        return output, torch.autograd.grad((output**3).sum(), leaf)[0]
+
+    plain = run()
+    with LeanPasses():
+        lean = run()
+    assert "Addcmul" in type(lean[0].grad_fn).__name__
+    for expected, found in zip(plain, lean, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_batch_normalisation_in_training_is_left_alone() -> None:
+    x = torch.randn(4, 3, 5, 5, requires_grad=True)
+    mean = torch.zeros(3)
+    with LeanPasses():
+        F.batch_norm(x, mean, torch.ones(3), training=True)
+    assert bool((mean != 0).all())
