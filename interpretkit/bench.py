@@ -161,8 +161,7 @@ def choose(benchmarks: Sequence[Benchmark], names: Sequence[str]) -> list[Benchm
         raise InputError(f"{FOLDER}/: holds no benchmark; expected a file that defines run(quick, data)")
     for name in names:
         if name not in known:
-            cure = "; put --data before each KIND=PATH" if "=" in name else ""
-            raise InputError(f"NAME {name}: no such benchmark; expected one of {', '.join(known)}{cure}")
+            raise InputError(f"NAME {name}: no such benchmark; expected one of {', '.join(known)}")
     return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
 
 
@@ -174,7 +173,7 @@ def read_data_options(options: Sequence[str], benchmarks: Sequence[Benchmark]) -
     options : sequence of str
         The options' values.
     benchmarks : sequence of Benchmark
-        All there are, whether or not they are to be run. A kind that none of them mentions is a slip.
+        All there are, whether or not they are to be run. A kind that none of them has as a string is a slip.
 
     Raises
     ------
@@ -198,14 +197,12 @@ def read_data_options(options: Sequence[str], benchmarks: Sequence[Benchmark]) -
 
 
 def _mentions(benchmark: Benchmark, kind: str) -> bool:
-    """Return whether a kind of data stands in a string of a benchmark's file, as a whole word."""
+    """Return whether a kind of data is a string in a benchmark's code."""
     try:
         tree = ast.parse(benchmark.path.read_bytes())
     except (SyntaxError, ValueError):
         return False
-    word = re.compile(rf"(?<![\w-]){re.escape(kind)}(?![\w-])")
-    strings = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
-    return any(isinstance(value, str) and word.search(value) is not None for value in strings)
+    return any(isinstance(node, ast.Constant) and node.value == kind for node in ast.walk(tree))
 
 
 # ------------------------------------------------------------------------------------ running benchmarks
@@ -314,7 +311,7 @@ def bench(
     Parameters
     ----------
     names : sequence of str
-        Which benchmarks; all if empty.
+        Which benchmarks; all if empty. What has the form ``KIND=PATH`` counts as `data`.
     quick : bool
         Run their short forms.
     data : sequence of str
@@ -343,8 +340,9 @@ def bench(
     """
     folder = find_folder()
     benchmarks = find_benchmarks(folder)
-    chosen = choose(benchmarks, names)
-    paths = read_data_options(data, benchmarks)
+    # An option of the command line takes one value; further ones behind it arrive as names.
+    chosen = choose(benchmarks, [name for name in names if "=" not in name])
+    paths = read_data_options([*data, *(name for name in names if "=" in name)], benchmarks)
     out = folder.parent / "docs" if out is None else Path(out)
     known = {benchmark.name for benchmark in benchmarks}
     _prepare(out)
@@ -387,6 +385,9 @@ def bench(
             bar.advance()
     (out / UNFINISHED).unlink(missing_ok=True)
     results = read_results(out)
+    unused = set(paths).difference(*(results[name]["data"] for name in [*resumed, *ran]))
+    if unused and not failed and not quiet:
+        _say(f"data that no benchmark of this call has taken: {', '.join(sorted(unused))}")
     return {
         "out": out,
         "n_rows": sum(len(results[name]["rows"]) for name in [*resumed, *ran]),

@@ -1,4 +1,4 @@
-"""Small tools for files: written whole or not at all, hashed, and JSON that every reader accepts."""
+"""Small tools for files: written whole or not at all, held, hashed, and JSON that every reader accepts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
 
 # Either one mapping per row, or one column (a sequence or array) per name.
 Table = Iterable[Mapping[str, Any]] | Mapping[str, Iterable[Any]]
@@ -48,6 +53,43 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.replace(hidden, path)
     finally:
         hidden.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(folder: Path | str) -> Iterator[bool | None]:
+    """Hold a folder during the block, so that other processes can tell that somebody is at work in it.
+
+    The system lets go of the folder when this process and those forked from it are gone, however they end.
+    Renaming the folder changes nothing.
+
+    Parameters
+    ----------
+    folder : path
+        A folder that exists.
+
+    Yields
+    ------
+    bool or None
+        True if the folder is held now; False if somebody else holds it; None if that cannot be told, because
+        the folder is gone, or the operating system or the file system knows no locks.
+    """
+    descriptor: int | None = None
+    answer: bool | None = None
+    if fcntl is not None:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # What was removed or replaced between the two steps is held, but it is not this folder any more.
+            answer = os.path.samestat(os.fstat(descriptor), os.stat(folder)) or None
+        except BlockingIOError:
+            answer = False
+        except OSError:
+            answer = None
+    try:
+        yield answer
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def sha256(path: Path | str) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import os
+import platform
 import secrets
 import shutil
+import sys
 import time
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from interpretkit.environment import versions
 from interpretkit.errors import InputError
-from interpretkit.files import Table, dump_json, sha256, to_jsonable, write_json, write_table
+from interpretkit.files import Table, dump_json, held, sha256, to_jsonable, write_json, write_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -152,8 +156,8 @@ def run_folder(
     """Open a run whose files appear under `out` only if the block ends well.
 
     Everything is written into a hidden folder beside `out`, which is renamed into place at the end and
-    removed after an exception or an interruption. Everything that could refuse the result later is checked
-    before the block starts.
+    removed after an exception or an interruption. What killed runs into `out` have left behind is removed
+    before the block starts, and everything that could refuse the result later is checked.
 
     Parameters
     ----------
@@ -184,42 +188,90 @@ def run_folder(
     final = out.resolve()
     _check_replaceable(out, final)
     inputs = [_describe_data(Path(path)) for path in data]
+    _clear_leftovers(final)
     made = [parent for parent in final.parents if not parent.exists()]
-    hidden = final.with_name(f".{final.name}.partial-{secrets.token_hex(4)}")
-    try:
-        hidden.mkdir(parents=True)
-    except OSError as error:
-        _remove_empty(made)
-        raise InputError(
-            f"--out {out}: cannot be made ({error.strerror or error}: {error.filename}); "
-            "expected a folder that can be written to"
-        ) from error
-
-    started, clock = datetime.now(UTC), time.monotonic()
-    run = Run(final, hidden)
-    try:
-        yield run
-        manifest = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "command": command,
-            "arguments": dict(arguments or {}),
-            "seed": seed,
-            "started": started.isoformat(timespec="seconds"),
-            "duration_seconds": round(time.monotonic() - clock, 3),
-            "versions": versions(),
-            "data": inputs,
-            "files": _describe_files(hidden),
-            "summary": run.summary,
-        }
-        write_json(hidden / MANIFEST, manifest)
-        # Looked at again because hours may have passed since the first look.
-        _check_replaceable(out, final)
-        _move_into_place(hidden, final)
-    finally:
-        if hidden.exists():
-            shutil.rmtree(hidden, ignore_errors=True)
+    with ExitStack() as holding:
+        try:
+            hidden = _make_hidden(final, holding)
+        except OSError as error:
             _remove_empty(made)
+            raise InputError(
+                f"--out {out}: cannot be made ({error.strerror or error}: {error.filename}); "
+                "expected a folder that can be written to"
+            ) from error
+
+        started, clock = datetime.now(UTC), time.monotonic()
+        run = Run(final, hidden)
+        try:
+            yield run
+            manifest = {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "command": command,
+                "arguments": dict(arguments or {}),
+                "seed": seed,
+                "started": started.isoformat(timespec="seconds"),
+                "duration_seconds": round(time.monotonic() - clock, 3),
+                "versions": versions(),
+                "data": inputs,
+                "files": _describe_files(hidden),
+                "summary": run.summary,
+            }
+            write_json(hidden / MANIFEST, manifest)
+            # Looked at again because hours may have passed since the first look.
+            _check_replaceable(out, final)
+            _move_into_place(hidden, final)
+        finally:
+            if hidden.exists():
+                shutil.rmtree(hidden, ignore_errors=True)
+                _remove_empty(made)
+
+
+@contextmanager
+def kept_until_done(out: Path | str, work: Any) -> Iterator[Path]:
+    """Give a hidden folder beside `out` for long work, in which the same work goes on where it stopped.
+
+    The folder is removed when the block ends well, after an InputError, and when nothing is in it. It stays
+    after any other exception, an interruption, or a kill.
+
+    Parameters
+    ----------
+    out : path
+        The folder of the result.
+    work : object
+        What makes it the same work: arguments, the seed, the data; anything that
+        :func:`interpretkit.files.to_jsonable` can write.
+
+    Yields
+    ------
+    pathlib.Path
+        The folder, with what the same work left in it.
+
+    Raises
+    ------
+    InputError
+        If another process is doing the same work.
+    """
+    final = Path(out).resolve()
+    digest = hashlib.sha256(dump_json(work).encode()).hexdigest()[:12]
+    folder = final.with_name(f".{final.name}.unfinished-{digest}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder) as ours:
+        if ours is False:
+            raise InputError(f"--out {out}: the same command is at work on it; expected one at a time")
+        keep = False
+        try:
+            yield folder
+        except InputError:
+            raise
+        except BaseException:
+            keep = any(file.is_file() and file.stat().st_size for file in folder.rglob("*"))
+            raise
+        finally:
+            if keep:
+                print(f"what is done is kept in {folder}; the same command goes on from it", file=sys.stderr)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def load_manifest(folder: Path | str) -> dict[str, Any]:
@@ -442,20 +494,62 @@ def _describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
+def _hidden_name(final: Path, kind: str, token: str) -> str:
+    # Locks may hold on one machine only, so leftovers are looked through on the machine that left them.
+    machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    return f".{final.name}.{kind}-{machine}-{token}"
+
+
+def _make_hidden(final: Path, holding: ExitStack) -> Path:
+    """Make the folder that a run writes to, and hold it as long as `holding` lasts."""
+    while True:
+        hidden = final.with_name(_hidden_name(final, "partial", secrets.token_hex(4)))
+        hidden.mkdir(parents=True)
+        ours = holding.enter_context(held(hidden))
+        if ours or (ours is None and hidden.exists()):
+            return hidden
+        # Another run has taken it for a leftover in the moment before it was held.
+
+
+def _clear_leftovers(final: Path) -> None:
+    """Remove what killed runs into `final` have left beside it, and put back a result that they had set aside.
+
+    What a living process holds stays, and so does what waits to be resumed.
+    """
+    for kind in ("partial", "replaced"):
+        for folder in final.parent.glob(glob.escape(_hidden_name(final, kind, "")) + "[0-9a-f]" * 8):
+            with held(folder) as ours:
+                if not ours:
+                    continue
+                if kind == "replaced" and not final.exists() and _is_whole(folder):
+                    with suppress(OSError):
+                        os.rename(folder, final)
+                else:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return all((folder / name).is_file() for name in load_manifest(folder).get("files", {}))
+    except InputError:
+        return False
+
+
 def _move_into_place(hidden: Path, final: Path) -> None:
     """Rename `hidden` to `final`, setting an earlier result aside first and removing it last."""
     if not final.exists():
         os.rename(hidden, final)
         return
-    aside = final.with_name(f".{final.name}.replaced-{secrets.token_hex(4)}")
-    os.rename(final, aside)
-    try:
-        os.rename(hidden, final)
-    except BaseException:
-        # Whatever interrupts the exchange, a whole result must stand under the name.
-        os.rename(aside, final)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = final.with_name(_hidden_name(final, "replaced", secrets.token_hex(4)))
+    with held(final):
+        os.rename(final, aside)
+        try:
+            os.rename(hidden, final)
+        except BaseException:
+            # Whatever interrupts the exchange, a whole result must stand under the name.
+            os.rename(aside, final)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:

@@ -6,12 +6,14 @@ over F_2 a Python integer is a column, its bits being the coefficients; over F_p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-__all__ = ["BitColumns", "Column", "Columns", "ModularColumns", "columns_over"]
+__all__ = ["BitColumns", "Column", "Columns", "ModularColumns", "Pivots", "columns_over"]
 
 Column = Any  # an int (F_2) or a dict from row to coefficient (F_p); only `Columns` looks inside
+Pivots = Mapping[int, tuple[Column, Column]]
+"""From a row to a column whose last row it is, and to the companion of that column."""
 
 
 class Columns(Protocol):
@@ -25,8 +27,14 @@ class Columns(Protocol):
         """Return the last row with a coefficient, or -1 if the column is zero."""
         ...
 
-    def ratio(self, column: Column, pivot: Column, row: int) -> int:
-        """Return the multiple of `pivot` that cancels `row` of `column` when subtracted."""
+    def reduced(
+        self, column: Column, companion: Column, pivots: Pivots, first: int = 0
+    ) -> tuple[Column, Column]:
+        """Subtract pivots until the last row of `column` is before `first` or has no pivot.
+
+        Whatever is subtracted from `column`, the same multiple of the pivot's companion is subtracted from
+        `companion`; so it keeps account of what has been done.
+        """
         ...
 
     def minus(self, column: Column, factor: int, other: Column) -> Column:
@@ -53,9 +61,13 @@ class BitColumns:
         """Return the last row with a coefficient, or -1 if the column is zero."""
         return column.bit_length() - 1
 
-    def ratio(self, column: int, pivot: int, row: int) -> int:
-        """Return the multiple of `pivot` that cancels `row` of `column` when subtracted."""
-        return column >> row & 1
+    def reduced(self, column: int, companion: int, pivots: Pivots, first: int = 0) -> tuple[int, int]:
+        """Subtract pivots until the last row of `column` is before `first` or has no pivot."""
+        while (low := column.bit_length() - 1) >= first and low in pivots:
+            pivot, its_companion = pivots[low]
+            column ^= pivot
+            companion ^= its_companion
+        return column, companion
 
     def minus(self, column: int, factor: int, other: int) -> int:
         """Return ``column - factor * other``."""
@@ -92,9 +104,16 @@ class ModularColumns:
         """Return the last row with a coefficient, or -1 if the column is zero."""
         return max(column, default=-1)
 
-    def ratio(self, column: dict[int, int], pivot: dict[int, int], row: int) -> int:
-        """Return the multiple of `pivot` that cancels `row` of `column` when subtracted."""
-        return column.get(row, 0) * pow(pivot[row], -1, self.p) % self.p
+    def reduced(
+        self, column: dict[int, int], companion: dict[int, int], pivots: Pivots, first: int = 0
+    ) -> tuple[dict[int, int], dict[int, int]]:
+        """Subtract pivots until the last row of `column` is before `first` or has no pivot."""
+        while (low := self.low(column)) >= first and low in pivots:
+            pivot, its_companion = pivots[low]
+            factor = column[low] * pow(pivot[low], -1, self.p) % self.p
+            column = self.minus(column, factor, pivot)
+            companion = self.minus(companion, factor, its_companion)
+        return column, companion
 
     def minus(self, column: dict[int, int], factor: int, other: dict[int, int]) -> dict[int, int]:
         """Return ``column - factor * other``."""

@@ -377,7 +377,7 @@ def _sweep(times, places, steps, listed, value, parent, linked, journal, slots, 
     return complete
 
 
-@njit(cache=True, nogil=True)
+@njit
 def carry_out(arrows, paths, judgements, equations, places, steps, components, ranks):
     """Compute the bars of dimensions 0 to 2, regular and with 3-paths, of many decorations.
 

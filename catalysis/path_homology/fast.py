@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.resources
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
+from catalysis.path_homology import decorations, sweep
 from catalysis.path_homology.barcodes import Barcodes
 from catalysis.path_homology.bits import WORDS
-from catalysis.path_homology.decorations import carry_out
-from catalysis.path_homology.sweep import sweep_decorations, sweep_digraphs
 
 __all__ = [
     "ROOM_FOR_64",
@@ -28,6 +31,47 @@ MAX_VERTICES = 8192
 ROOM_FOR_64 = np.empty(0, np.uint64)
 ROOM_FOR_512 = np.empty((0, WORDS), np.uint64)
 """Forms of the sweep: how many classes of one dimension may live at once."""
+
+SOURCES = ("bits.py", "classes.py", "decorations.py", "sweep.py")
+"""Files whose code is compiled, beside this one."""
+
+
+def digest(folder: Traversable) -> str:
+    """Return the SHA-256 of `SOURCES` in a folder, as 64 hexadecimal digits."""
+    digests = [hashlib.sha256(folder.joinpath(name).read_bytes()).digest() for name in SOURCES]
+    return hashlib.sha256(b"".join(digests)).hexdigest()
+
+
+def entries(sources: str) -> tuple[Any, Any, Any]:
+    """Return `sweep_digraphs`, `sweep_decorations` and `carry_out`, which are kept compiled for these sources.
+
+    To know whether kept code is stale, numba looks at the file of the function called and at the values that
+    the function takes from around it, but not at what it calls. So the functions below take `sources`.
+    """
+
+    @njit(cache=True, nogil=True)
+    def sweep_digraphs(n_vertices, offsets, arrows, weights, max_dim, length, regular, start, stop, form):
+        _ = sources
+        return sweep.sweep_digraphs(
+            n_vertices, offsets, arrows, weights, max_dim, length, regular, start, stop, form
+        )
+
+    @njit(cache=True, nogil=True)
+    def sweep_decorations(n, pairs, times, ranks, max_dim, length, regular, form):
+        _ = sources
+        return sweep.sweep_decorations(n, pairs, times, ranks, max_dim, length, regular, form)
+
+    @njit(cache=True, nogil=True)
+    def carry_out(arrows, paths, judgements, equations, places, steps, components, ranks):
+        _ = sources
+        return decorations.carry_out(arrows, paths, judgements, equations, places, steps, components, ranks)
+
+    return sweep_digraphs, sweep_decorations, carry_out
+
+
+sweep_digraphs, sweep_decorations, carry_out = entries(
+    digest(importlib.resources.files("catalysis.path_homology"))
+)
 
 
 def obstacle(n_vertices: int) -> str:

@@ -17,9 +17,8 @@ The words used here:
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +78,7 @@ def readable_persistence(
     for p in range(max_dim + 1):
         # Classes of dimension p are born with the cycles of Ω_p and die as boundaries of Ω_{p+1}.
         longer = _allowed_paths(allowed, weight) if p < max_path_length else _in_order([])
-        longer_omega = _omega_basis(longer, allowed, columns, regular)
+        longer_omega = _omega_basis(longer, allowed, columns, regular, chains=p < max_dim)
         deaths, longer_cycles = _reduced(
             longer_omega, omega, cycles, columns, only_deaths=p == max_dim, track=representatives
         )
@@ -123,18 +122,21 @@ def _allowed_paths(shorter: _AllowedPaths, weight: dict[tuple[int, int], float])
     )
 
 
-def _faces(path: Path, regular: bool) -> Iterator[tuple[Path, int]]:
-    """Yield the faces of a path with their signs; a regular boundary leaves out those with …aa… ."""
+def _faces(path: Path, regular: bool) -> list[tuple[Path, int]]:
+    """Return the faces of an allowed path with their signs; a regular boundary leaves out those with …aa… ."""
+    faces = []
     sign = 1
     for q in range(len(path)):
-        face = path[:q] + path[q + 1 :]
-        if not regular or all(a != b for a, b in pairwise(face)):
-            yield face, sign
+        # Steps are arrows and no arrow is a loop, so only the two beside the vertex left out can be equal.
+        repeated = 0 < q < len(path) - 1 and path[q - 1] == path[q + 1]
+        if not (regular and repeated):
+            faces.append((path[:q] + path[q + 1 :], sign))
         sign = -sign
+    return faces
 
 
 def _omega_basis(
-    allowed: _AllowedPaths, faces: _AllowedPaths, columns: Columns, regular: bool
+    allowed: _AllowedPaths, faces: _AllowedPaths, columns: Columns, regular: bool, *, chains: bool
 ) -> list[_OmegaElement]:
     """Return a basis of Ω_p in order of entry, such that its elements of entry <= t span Ω_p(t).
 
@@ -146,23 +148,21 @@ def _omega_basis(
 
     Why this is a basis of every Ω_p(t): a combination of the chains has the latest of their paths in it and
     the latest of their pivots in its boundary, as both are distinct; so it is in Ω_p(t) only if each is.
+
+    Without `chains` the chains themselves are left empty: of the longest paths only boundaries are needed.
     """
     rows = dict(faces.place)
+    nothing = columns.column([])
     pivots: dict[int, tuple[Column, Column]] = {}
     elements: list[_OmegaElement] = []
     for place, (path, time) in enumerate(zip(allowed.paths, allowed.times, strict=True)):
         boundary = columns.column(
-            (rows.setdefault(face, len(rows)), sign) for face, sign in _faces(path, regular)
+            [(rows.setdefault(face, len(rows)), sign) for face, sign in _faces(path, regular)]
         )
-        chain = columns.column([(place, 1)])
+        chain = columns.column([(place, 1)]) if chains else nothing
         first_later = bisect_right(faces.times, time)
+        boundary, chain = columns.reduced(boundary, chain, pivots, first_later)
         low = columns.low(boundary)
-        while low >= first_later and low in pivots:
-            pivot_boundary, pivot_chain = pivots[low]
-            factor = columns.ratio(boundary, pivot_boundary, low)
-            boundary = columns.minus(boundary, factor, pivot_boundary)
-            chain = columns.minus(chain, factor, pivot_chain)
-            low = columns.low(boundary)
         if low >= first_later:
             pivots[low] = boundary, chain
         if low < len(faces.paths):
@@ -174,16 +174,16 @@ def _omega_basis(
 
 def _coordinates(omega: list[_OmegaElement], columns: Columns) -> Callable[[Column], Column]:
     """Return a function that writes a chain of Ω over the basis `omega`, given over allowed paths."""
-    by_last_path = {columns.low(element.chain): k for k, element in enumerate(omega)}
+    nothing = columns.column([])
+    pivots = {
+        columns.low(element.chain): (element.chain, columns.column([(k, -1)]))
+        for k, element in enumerate(omega)
+    }
 
     def coordinates(chain: Column) -> Column:
-        entries = []
-        while (low := columns.low(chain)) >= 0:
-            k = by_last_path[low]
-            factor = columns.ratio(chain, omega[k].chain, low)
-            chain = columns.minus(chain, factor, omega[k].chain)
-            entries.append((k, factor))
-        return columns.column(entries)
+        rest, found = columns.reduced(chain, nothing, pivots)
+        assert columns.low(rest) < 0, "not a chain of Ω"
+        return found
 
     return coordinates
 
@@ -217,14 +217,8 @@ def _reduced(
                 continue
         boundary = coordinates(element.boundary)
         chain = columns.column([(k, 1)]) if track else columns.column([])
+        boundary, chain = columns.reduced(boundary, chain, pivots)
         low = columns.low(boundary)
-        while low in pivots:
-            pivot_boundary, pivot_chain = pivots[low]
-            factor = columns.ratio(boundary, pivot_boundary, low)
-            boundary = columns.minus(boundary, factor, pivot_boundary)
-            if track:
-                chain = columns.minus(chain, factor, pivot_chain)
-            low = columns.low(boundary)
         if low < 0:
             cycles[k] = chain
         else:

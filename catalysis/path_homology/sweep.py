@@ -401,7 +401,7 @@ def _sweep(n, tail, head, time, max_dim, length, regular, form, bars, counts):
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit
 def sweep_digraphs(n_vertices, offsets, arrows, weights, max_dim, length, regular, start, stop, form):
     """Compute the bars of the digraphs from `start` to `stop` of a batch, one after the other.
 
@@ -487,7 +487,7 @@ def sweep_digraphs(n_vertices, offsets, arrows, weights, max_dim, length, regula
     return found[:n_found], n_bars, -1
 
 
-@njit(cache=True, nogil=True)
+@njit
 def sweep_decorations(n, pairs, times, ranks, max_dim, length, regular, form):
     """Compute the bars of many digraphs that differ only in the directions of their arrows.
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,8 @@ from cnn_interp.visualization.systems import OF_UNITS, SYSTEMS, Question, Shown,
 from interpretkit.attribution import METHODS, attribute
 from interpretkit.attribution.instrumentation import find_layer, instrumented
 from interpretkit.errors import InputError
-from interpretkit.files import dump_json
 from interpretkit.progress import progress
-from interpretkit.results import ResumableTable, Run, load_arrays, run_folder
+from interpretkit.results import ResumableTable, Run, kept_until_done, load_arrays, run_folder
 from interpretkit.visualization import Report
 
 # So many images make a sheet that fits a page, and so many sheets a report that opens at once.
@@ -89,7 +87,8 @@ def run(
             seed, quiet,
         )  # fmt: skip
         check_units(asked)
-        with _kept_until_done(out, {**arguments, "seed": seed, "source": network.source}, shown) as work:
+        same = {**arguments, "seed": seed, "source": network.source}
+        with _work_folder(folder, out, request, same, shown) as work:
             rows = attribute_all(network, shown, request, index, seed, work, quiet)
             sheets = _write_sheets(folder, network, shown, rows, work) if request.attributions else []
             results = {}
@@ -214,26 +213,22 @@ def attribute_all(
 
 
 @contextmanager
-def _kept_until_done(out: Path, arguments: Mapping[str, Any], shown: Photographs) -> Iterator[Path]:
-    """Give a hidden folder beside `out` that belongs to these arguments and is removed when the block ends well.
-
-    What a bad image or option ends is removed too; only what is killed or interrupted waits to be resumed.
-    """
+def _work_folder(
+    run: Run, out: Path, request: Request, arguments: Mapping[str, Any], shown: Photographs
+) -> Iterator[Path]:
+    """Give a folder for what is done of the images, in which the same command goes on after an interruption."""
+    if not request.attributions:
+        # Without attributions an image takes a single pass through the network: nothing worth being kept.
+        with TemporaryDirectory(dir=run.folder) as name:
+            yield Path(name)
+        return
     stamps = [
         (name, Path(name).stat().st_size, Path(name).stat().st_mtime_ns) if Path(name).is_file() else name
         for name in shown.names
     ]
     plain = {name: value for name, value in arguments.items() if name != "device"}
-    digest = hashlib.sha256(dump_json([plain, stamps]).encode()).hexdigest()[:12]
-    final = out.resolve()
-    work = final.with_name(f".{final.name}.unfinished-{digest}")
-    work.mkdir(parents=True, exist_ok=True)
-    try:
+    with kept_until_done(out, [plain, stamps]) as work:
         yield work
-    except InputError:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-    shutil.rmtree(work, ignore_errors=True)
 
 
 def _write_sheets(

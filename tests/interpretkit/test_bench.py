@@ -127,8 +127,6 @@ def test_selection_keeps_order_and_lists_what_there_is(checkout: Path):
     assert choose(found, []) == found
     with pytest.raises(InputError, match=r"gamma: no such benchmark; expected one of alpha, beta$"):
         choose(found, ["gamma"])
-    with pytest.raises(InputError, match="--data before each"):
-        choose(found, ["cub=/data"])
 
 
 @pytest.mark.parametrize(
@@ -140,8 +138,9 @@ def test_selection_keeps_order_and_lists_what_there_is(checkout: Path):
         (["hea-oh=absent"], "no such file or folder"),
         (["hea-oh=benchmarks", "hea-oh=."], "given twice"),
         (["hea=benchmarks"], "no benchmark takes"),
-        # A name in the code is not the name of a kind.
+        # A name in the code is not the name of a kind, and neither is a word of its prose.
         (["given=benchmarks"], "no benchmark takes"),
+        (["folder=benchmarks"], "no benchmark takes"),
     ],
 )
 def test_bad_data_options_are_refused(checkout: Path, options: list[str], complaint: str):
@@ -173,6 +172,21 @@ def test_rows_are_kept_with_what_made_them(checkout: Path):
     assert str(checkout) not in (checkout / "docs" / "results.json").read_text()
     assert sorted(p.name for p in (checkout / "docs").iterdir()) == ["results.json", "results.md"]
     assert "benchmarks.alpha" not in sys.modules
+
+
+def test_data_may_follow_one_another_and_what_nobody_takes_is_said(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+):
+    write(checkout, "gamma", BETA.replace('"beta"', 'str("cub" in data)'))
+    names = ["alpha", "cub=docs", "gamma"]
+    (checkout / "docs").mkdir()
+    bench(names, data=["hea-oh=benchmarks"])
+    kept = results(checkout)
+    assert list(kept) == ["alpha", "gamma"]
+    assert (kept["alpha"]["data"], kept["gamma"]["data"]) == (["hea-oh"], ["cub"])
+    assert "no benchmark" not in capsys.readouterr().err
+    bench(["beta", "gamma"], data=["hea-oh=benchmarks", "cub=docs"])
+    assert "data that no benchmark of this call has taken: hea-oh\n" in capsys.readouterr().err
 
 
 def test_rerun_of_one_keeps_the_rows_of_the_others(checkout: Path):
@@ -357,7 +371,16 @@ def test_command_lists(checkout: Path):
     assert not (checkout / "docs").exists()
 
 
-@pytest.mark.parametrize("arguments", [["gamma"], ["--data", "hea-oh"], ["--data", "hea-oh=absent"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["gamma"],
+        ["--data", "hea-oh"],
+        ["--data", "hea-oh=absent"],
+        ["--data", "hea-oh=docs", "hea-oh=benchmarks"],
+        ["--data", "hea-oh=benchmarks", "cub=benchmarks"],
+    ],
+)
 def test_command_refuses_in_one_line(checkout: Path, arguments: list[str]):
     out, err = interpretkit(*arguments, cwd=checkout, code=2)
     assert out == ""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from interpretkit.files import atomic_path, dump_json, to_jsonable, write_table
+from interpretkit.files import atomic_path, dump_json, held, to_jsonable, write_table
 
 
 class Colour(enum.StrEnum):
@@ -76,3 +76,18 @@ def test_table_columns_of_different_length_are_refused(tmp_path: Path):
 def test_table_keeps_full_precision(tmp_path: Path):
     write_table(tmp_path / "t.csv", [{"e": 0.1 + 0.2, "ok": True, "pair": ["Ir", "Pd"]}])
     assert (tmp_path / "t.csv").read_text().splitlines()[1] == '0.30000000000000004,True,"[""Ir"", ""Pd""]"'
+
+
+def test_a_folder_is_held_by_one_until_the_block_ends(tmp_path: Path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with held(folder) as first:
+        assert first is True
+        with held(folder) as second:
+            assert second is False
+        folder.rename(tmp_path / "renamed")
+        with held(tmp_path / "renamed") as third, held(folder) as gone:
+            assert third is False
+            assert gone is None
+    with held(tmp_path / "renamed") as fourth:
+        assert fourth is True

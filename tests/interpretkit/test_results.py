@@ -1,9 +1,12 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.figure
@@ -13,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from interpretkit.errors import InputError
-from interpretkit.results import ResumableTable, load_arrays, load_manifest, run_folder
+from interpretkit.files import held
+from interpretkit.results import ResumableTable, kept_until_done, load_arrays, load_manifest, run_folder
 
 
 def names(folder: Path) -> set[str]:
@@ -173,6 +177,160 @@ def test_a_terminated_command_leaves_nothing(tmp_path: Path):
     process.terminate()
     assert process.wait(timeout=20) == 143
     assert names(tmp_path) == {"work.py"}
+
+
+@contextmanager
+def another_process(tmp_path: Path, work: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that does `work`, which ends in `wait()`, and kill it with SIGKILL at the end."""
+    script = (
+        "import os, sys, time\n"
+        "from interpretkit import results\n"
+        "from interpretkit.results import kept_until_done, run_folder\n"
+        "def wait(*_, **__):\n"
+        "    print('waiting', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script + work], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "waiting\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+WRITES = (
+    "with run_folder('result', command='test') as run:\n    run.save_text('half.txt', 'half')\n    wait()\n"
+)
+
+
+def test_what_a_killed_run_left_vanishes_and_what_a_living_run_writes_stays(tmp_path: Path):
+    with another_process(tmp_path, WRITES):
+        (hidden,) = tmp_path.iterdir()
+        make_result(tmp_path / "result")
+        assert (hidden / "half.txt").read_text() == "half"
+        assert names(tmp_path) == {"result", hidden.name}
+    assert names(tmp_path) == {"result", hidden.name}
+    make_result(tmp_path / "other")
+    assert hidden.exists()
+    make_result(tmp_path / "result")
+    assert names(tmp_path) == {"result", "other"}
+
+
+def test_leftovers_are_known_by_their_whole_name(tmp_path: Path):
+    with another_process(tmp_path, WRITES):
+        pass
+    (hidden,) = tmp_path.iterdir()
+    machine = hidden.name.split("-")[1]
+    others = {
+        # Of a run into "result.partial-x", of another machine, and of nobody.
+        hidden.name.replace("result", "result.partial-x"),
+        hidden.name.replace(machine, "0" * 8),
+        f".result.partial-{machine}-my-notes",
+        ".result.unfinished-0123456789ab",
+    }
+    for name in others:
+        shutil.copytree(hidden, tmp_path / name)
+    make_result(tmp_path / "result")
+    assert names(tmp_path) == {"result"} | others
+
+
+def test_a_result_set_aside_by_a_killed_run_is_put_back(tmp_path: Path):
+    out = tmp_path / "result"
+    make_result(out)
+    # Killed when the earlier result has been set aside, before the new one takes its place.
+    renames = (
+        "rename = os.rename\n"
+        "results.os.rename = lambda a, b: wait() if str(b).endswith('result') else rename(a, b)\n"
+    )
+    with another_process(tmp_path, renames + WRITES.replace("    wait()\n", "")):
+        assert not out.exists()
+        aside = next(tmp_path.glob(".result.replaced-*"))
+        with pytest.raises(RuntimeError), run_folder(out, command="test"):
+            raise RuntimeError
+        assert aside.exists()
+    with pytest.raises(RuntimeError), run_folder(out, command="test"):
+        raise RuntimeError
+    assert names(tmp_path) == {"result"}
+    assert (out / "note.txt").read_text() == "first"
+    # Killed while the old result was being removed: nobody wants the rest of it.
+    shutil.copytree(out, aside)
+    (aside / "note.txt").unlink()
+    shutil.rmtree(out)
+    with pytest.raises(RuntimeError), run_folder(out, command="test"):
+        raise RuntimeError
+    assert names(tmp_path) == set()
+
+
+def test_where_locks_are_unknown_nothing_is_taken_for_a_leftover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with another_process(tmp_path, WRITES):
+        pass
+    (hidden,) = tmp_path.iterdir()
+    monkeypatch.setattr("interpretkit.files.fcntl", None)
+    make_result(tmp_path / "result")
+    make_result(tmp_path / "result")
+    assert names(tmp_path) == {"result", hidden.name}
+
+
+def test_a_run_whose_folder_is_taken_before_it_is_held_takes_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    taken: list[Path] = []
+
+    @contextmanager
+    def too_late(folder: Path) -> Iterator[bool | None]:
+        if not taken:
+            taken.append(folder)
+            folder.rmdir()
+        with held(folder) as ours:
+            yield ours
+
+    monkeypatch.setattr("interpretkit.results.held", too_late)
+    make_result(tmp_path / "result")
+    assert len(taken) == 1
+    assert names(tmp_path) == {"result"}
+
+
+KEPT = (
+    "with kept_until_done('result', ['same', 1]) as work:\n    (work / 'row').write_text('1')\n    wait()\n"
+)
+
+
+def test_unfinished_work_waits_to_be_resumed(tmp_path: Path):
+    out = tmp_path / "result"
+    with another_process(tmp_path, KEPT):
+        with pytest.raises(InputError, match="at work on it"), kept_until_done(out, ["same", 1]):
+            pass
+        (work,) = tmp_path.iterdir()
+    make_result(out)
+    with kept_until_done(out, ["other", 1]) as other:
+        assert list(other.iterdir()) == []
+    assert names(tmp_path) == {"result", work.name}
+    with kept_until_done(out, ["same", 1]) as again:
+        assert (again / "row").read_text() == "1"
+    assert names(tmp_path) == {"result"}
+
+
+def test_interrupted_work_stays_only_if_it_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def end(error: BaseException, text: str) -> None:
+        with kept_until_done(tmp_path / "result", "same") as work:
+            (work / "row").write_text(text)
+            raise error
+
+    for error, text in ((KeyboardInterrupt(), ""), (InputError("bad image"), "1")):
+        with pytest.raises(type(error)):
+            end(error, text)
+        assert names(tmp_path) == set()
+    assert capsys.readouterr().err == ""
+    with pytest.raises(KeyboardInterrupt):
+        end(KeyboardInterrupt(), "1")
+    (work,) = tmp_path.iterdir()
+    assert capsys.readouterr().err == f"what is done is kept in {work}; the same command goes on from it\n"
 
 
 def test_manifests_of_others_are_refused(tmp_path: Path):

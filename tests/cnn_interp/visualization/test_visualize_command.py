@@ -145,6 +145,22 @@ def test_an_interrupted_folder_goes_on(
     assert left_behind(tmp_path) == ["out"]
 
 
+def test_an_interrupted_run_of_systems_alone_leaves_nothing(
+    call: CallCommand, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+
+    def interrupted(_: object) -> None:
+        seen.append(left_behind(tmp_path))
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(command.SYSTEMS, "inversion", interrupted)
+    code, _, _ = call(folder, "--model", COLOURS, "--method", "inversion")
+    assert code == 130
+    assert [name.partition("-")[0] for name in seen[0]] == [".out.partial"]
+    assert left_behind(tmp_path) == []
+
+
 def save_bad_images(folder: Path) -> None:
     folder.mkdir()
     (folder / "text.png").write_text("not an image")
