@@ -99,13 +99,19 @@ def map_layers(module: nn.Module, inputs: Tensor) -> dict[str, tuple[int, ...]]:
     Returns
     -------
     dict
-        From dotted name to ``(channels, height, width)``.
+        From dotted name to ``(channels, height, width)``. Layers that give ``(height, width, channels)``, as those
+        of Swin transformers do, are left out; they are known by their first two sizes, which a square image makes
+        equal.
     """
+    square = inputs.shape[-2] == inputs.shape[-1]
     shapes: dict[str, tuple[int, ...]] = {}
 
     def note(name: str) -> Any:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
             if isinstance(output, Tensor) and output.ndim == 4:
+                first, second, last = output.shape[1:]
+                if square and first == second != last:
+                    return
                 shapes.pop(name, None)
                 shapes[name] = tuple(output.shape[1:])
 

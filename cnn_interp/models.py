@@ -75,10 +75,11 @@ class Network:
 
     def crop(self, image: Image.Image) -> Image.Image:
         """Return what the network sees of an image: scaled, and cut to the middle ``(size, size)``."""
-        scale = self.resize / min(image.size)
-        width, height = (max(self.size, round(side * scale)) for side in image.size)
+        # Rounded as torchvision's own presets do, so that inputs are the published ones to the bit.
+        short = min(image.size)
+        width, height = (max(self.size, int(self.resize * side / short)) for side in image.size)
         method = Image.Resampling.BICUBIC if self.bicubic else Image.Resampling.BILINEAR
-        left, top = (width - self.size) // 2, (height - self.size) // 2
+        left, top = (round((side - self.size) / 2) for side in (width, height))
         return image.resize((width, height), method).crop((left, top, left + self.size, top + self.size))
 
     def prepare(self, images: Sequence[Image.Image]) -> Tensor:

@@ -133,7 +133,9 @@ class _Probe:
     def __init__(self, module: nn.Module, target: nn.Module, layer: str, example: Tensor) -> None:
         self.module, self.target, self.example = module, target, example
         self.runs, self.last = 0, torch.empty(0)
+        self.pooling = _Pooling()
         output = self._forward(example, runs=None)
+        self.pooling.known = True
         if self.runs == 0:
             raise InputError(f"layer {layer!r}: does not run in the network's forward pass")
         if output.ndim != 4:
@@ -156,7 +158,8 @@ class _Probe:
 
         handle = self.target.register_forward_hook(keep)
         try:
-            self.module(images)
+            with self.pooling.again():
+                self.module(images)
         except _Reached:
             pass
         finally:
@@ -181,8 +184,7 @@ class _Probe:
         )
         for image, (begin, end) in zip(images, spans, strict=True):
             image.narrow(1 + axis, begin, end - begin).fill_(float("nan"))
-        with _WithoutGlobalPooling():
-            output = self._forward(images, self.runs)
+        output = self._forward(images, self.runs)
         return output.isnan().any(1).any(2 - axis)
 
 
@@ -201,7 +203,10 @@ def _measure(probe: _Probe, axis: int) -> tuple[float, float, float]:
     while length <= _LONGEST:
         found = _search(probe, axis, length, width)
         if found is not None:
-            return found
+            # In windows of attention, or pooled to a fixed number, units do not follow one another evenly; then
+            # the map does not grow with the image by the stride that was measured.
+            grown = probe.is_nan(axis, length, width, [(0, 0)]).shape[1] - probe.shape[axis]
+            return found if abs(grown * found[1] - (length - own)) <= found[1] else _evenly(probe, axis)
         length = own % _GRID + 2 * (length - own % _GRID)
     return _evenly(probe, axis)
 
@@ -250,8 +255,23 @@ def _evenly(probe: _Probe, axis: int) -> tuple[float, float, float]:
     return math.inf, stride, (stride - 1) / 2
 
 
-class _WithoutGlobalPooling(TorchFunctionMode):
-    """Keeps NaN from spreading through pooling over a whole map."""
+class _Pooling(TorchFunctionMode):
+    """Keeps NaN out of pooling over a whole map, and adaptive pooling as it is for the example.
+
+    Pooling to a fixed number of places has another stride for every size of image; for longer ones its steps are
+    as long as for the example.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple[int, int] | None] = []
+        self.known = False
+        self.calls = 0
+
+    def again(self) -> _Pooling:
+        """Count the calls of another pass."""
+        self.calls = 0
+        return self
 
     def __torch_function__(
         self,
@@ -260,12 +280,36 @@ class _WithoutGlobalPooling(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        output = func(*args, **(kwargs or {}))
-        if func in _POOLING and isinstance(output, Tensor) and args and _is_global(args[0], output):
+        output = None
+        if func in _ADAPTIVE and args[0].ndim == 4:
+            if not self.known:
+                output = func(*args, **(kwargs or {}))
+                self.steps.append(_steps(args[0], output))
+            elif self.calls < len(self.steps) and (step := self.steps[self.calls]) is not None:
+                output = _ADAPTIVE[func](args[0], step)
+            self.calls += 1
+        if output is None:
+            output = func(*args, **(kwargs or {}))
+        if (
+            self.known
+            and func in _POOLING
+            and isinstance(output, Tensor)
+            and args
+            and _is_global(args[0], output)
+        ):
             return output.nan_to_num()
         return output
 
 
+def _steps(given: Tensor, output: Tensor) -> tuple[int, int] | None:
+    """Return how many places adaptive pooling joins; None if to one place, or unevenly."""
+    pairs = list(zip(given.shape[-2:], output.shape[-2:], strict=True))
+    if output.shape[-2:].numel() == 1 or any(before % after for before, after in pairs):
+        return None
+    return pairs[0][0] // pairs[0][1], pairs[1][0] // pairs[1][1]
+
+
+_ADAPTIVE = {F.adaptive_avg_pool2d: F.avg_pool2d, F.adaptive_max_pool2d: F.max_pool2d}
 _POOLING = {
     F.adaptive_avg_pool2d,
     F.adaptive_max_pool2d,

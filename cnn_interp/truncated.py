@@ -42,7 +42,8 @@ class UpTo(nn.Module):
         # In a list, so that it is not registered a second time.
         self._target = [] if layer is None else [find_layer(module, layer)]
         self._runs: int | None = None
-        self.train(module.training)
+        # Not by train(), which would set the flags of the user's modules as well.
+        self.training = module.training
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the layer's output ``(n, ...)`` for inputs ``(n, ...)``."""

@@ -173,7 +173,7 @@ def _print_bench(result: Any) -> None:
     example=[
         "interpretkit bench --list",
         "interpretkit bench path_homology disentanglement --quick",
-        "interpretkit bench --data hea-oh=FOLDER --data dsprites=FILE.npz --out evidence --json",
+        "interpretkit bench --data hea-oh=FOLDER dsprites=FILE.npz --out evidence --json",
     ],
     summary=_print_bench,
 )
@@ -186,7 +186,9 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions and smaller data.")] = False,
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND=PATH", help="Data of your own, such as hea-oh=FOLDER; may be repeated."),
+        typer.Option(
+            metavar="KIND=PATH", help="Data of your own, such as hea-oh=FOLDER; more of them may follow."
+        ),
     ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Run also what an interrupted bench has done already.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ def _read(file: Path) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
         content: Any = loadmat(file, squeeze_me=True, struct_as_record=False)["affNISTdata"]
         pictures = np.asarray(content.image, dtype=np.uint8).reshape(SIDE * SIDE, -1).T
         labels = np.atleast_1d(content.label_int).astype(np.intp)
-    except (OSError, ValueError, KeyError, AttributeError, MatReadError) as error:
+    except NotImplementedError as error:
+        raise InputError(f"{file}: is a MATLAB 7.3 file; expected version 5 (in MATLAB: save -v7)") from error
+    except (OSError, ValueError, KeyError, AttributeError, MatReadError, zlib.error) as error:
         raise InputError(f"{file}: not as a file of affNIST should be ({error!r})") from error
     if len(pictures) != len(labels):
         raise InputError(f"{file}: {len(labels)} labels; expected {len(pictures)}")

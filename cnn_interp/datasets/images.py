@@ -178,10 +178,15 @@ def read_picture(path: Path | str) -> Picture:
     Raises
     ------
     InputError
-        If the file is missing or is no picture.
+        If the file is missing, is no picture, or has more than 8 bits a channel.
     """
     try:
         with Image.open(path) as picture:
+            # Pillow cuts their values off at 255 rather than scale them.
+            if picture.mode.startswith(("I", "F")):
+                raise InputError(
+                    f"{path}: has more than 8 bits a channel (mode {picture.mode}); expected 8, scale them"
+                )
             return np.asarray(picture.convert("RGB"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; expected a picture") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def read_idx(path: Path | str, magic: int) -> NDArray[np.uint8]:
     path = Path(path)
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     found = int.from_bytes(content[:4], "big")
     if found != magic:

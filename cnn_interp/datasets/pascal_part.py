@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -141,7 +142,9 @@ def read_objects(file: Path) -> tuple[AnnotatedObject, ...]:
             )
             for one in np.atleast_1d(content.objects)
         )
-    except (OSError, ValueError, KeyError, AttributeError, MatReadError) as error:
+    except NotImplementedError as error:
+        raise InputError(f"{file}: is a MATLAB 7.3 file; expected version 5 (in MATLAB: save -v7)") from error
+    except (OSError, ValueError, KeyError, AttributeError, MatReadError, zlib.error) as error:
         raise InputError(f"{file}: not as an annotation of PASCAL-Part should be ({error!r})") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def read_norb_matrix(path: Path | str) -> NDArray[np.generic]:
             content: NDArray[np.uint8] = np.frombuffer(gzip.decompress(path.read_bytes()), dtype=np.uint8)
         else:
             content = np.memmap(path, dtype=np.uint8, mode="r")
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
     head = np.frombuffer(content[: len(content[:1024]) // 4 * 4].tobytes(), dtype="<i4")
     if len(head) < 5 or int(head[0]) not in _TYPES or not 1 <= head[1] <= 64:

@@ -66,7 +66,7 @@ def pooled_features(
     seed: int = 0,
     quiet: bool = True,
 ) -> dict[str, Features]:
-    """Return the mean over positions of what layers give for images.
+    """Return the mean over positions of what layers give for images: maps, or tokens ``(n, places, channels)``.
 
     The mean is linear, so that a direction's response to a pooled feature is its mean response over the image.
 
@@ -98,6 +98,8 @@ def pooled_features(
     parts: dict[str, list[Features]] = {name: [] for name in layers}
     for some in track(pixels.split(images_per_forward), "Running the network", quiet=quiet):
         for name, values in _outputs(network, some, layers, seed).items():
+            if values.ndim == 3:  # tokens (n, places, channels)
+                values = values.transpose(1, 2)
             pooled = values.flatten(2).mean(2) if values.ndim > 2 else values
             parts[name].append(pooled.float().cpu().numpy())
     return {name: np.concatenate(values) for name, values in parts.items()}

@@ -101,6 +101,16 @@ def test_global_gates_are_left_out() -> None:
     assert receptive_field(module, "1", torch.zeros(1, 3, 32, 32)).size == (5, 5)
 
 
+def test_pooling_to_a_fixed_number_has_the_step_of_the_example() -> None:
+    # As torchvision's VGG and AlexNet pool, whose linear layers want as many places from every image.
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.AdaptiveAvgPool2d(4))
+    found = receptive_field(module, "1", torch.zeros(1, 3, 32, 32))
+    # Places of 4 × 4 outputs, 2 pixels apart, each of which sees 3 pixels.
+    assert (found.size, found.stride, found.start) == ((9, 9), (8, 8), (3, 3))
+    idle = receptive_field(module, "1", torch.zeros(1, 3, 8, 8))
+    assert (idle.size, idle.stride, idle.start) == ((3, 3), (2, 2), (0, 0))
+
+
 def test_networks_of_one_size() -> None:
     module = nn.Sequential(OfOneSize(), nn.Identity())
     inside = receptive_field(module, "0.patches", torch.zeros(1, 3, 48, 48))

@@ -58,3 +58,11 @@ def test_layers_that_do_not_run_are_refused() -> None:
 
     with pytest.raises(InputError, match="does not run"):
         UpTo(Idle(), "spare")(torch.ones(1, 2))
+
+
+def test_flags_of_the_users_modules_stay() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+    network.train()
+    network[1].eval()
+    assert UpTo(network, "2").training
+    assert [module.training for module in network] == [True, False, True]

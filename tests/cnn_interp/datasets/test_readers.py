@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ from cnn_interp.datasets import (
     read_small_norb,
     write_jpeg_archive,
 )
+from cnn_interp.datasets.mnist import read_idx
+from cnn_interp.datasets.pascal_part import read_objects
 from interpretkit.errors import InputError
 
 
@@ -507,3 +510,28 @@ def test_read_by_kind(cub: Path) -> None:
 
 def test_read_concepts_by_kind(broden: Path) -> None:
     assert isinstance(read("broden", broden), ConceptImages)
+
+
+def test_pictures_of_more_than_eight_bits_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16).save(tmp_path / "deep.png")
+    with pytest.raises(InputError, match="8 bits"):
+        read_folder(tmp_path).image(0)
+
+
+@pytest.mark.parametrize("reader", [read_objects, read_affnist])
+def test_matlab_files_of_version_7_3_are_named(tmp_path: Path, reader: Callable[[Path], object]) -> None:
+    # scipy goes by the version in the header.
+    head = b"MATLAB 7.3 MAT-file".ljust(124) + (0x0200).to_bytes(2, "little") + b"IM"
+    file = tmp_path / "1.mat"
+    file.write_bytes(head.ljust(600, b"\0"))
+    with pytest.raises(InputError, match=r"7\.3"):
+        reader(file)
+
+
+def test_damaged_packed_files_are_refused(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(bytes(range(256)) * 20))
+    packed[12:40] = bytes(28)
+    file = tmp_path / "train-images-idx3-ubyte.gz"
+    file.write_bytes(packed)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_idx(file, 2051)

@@ -4,9 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import mannwhitneyu
+from torch import Tensor, nn
 
 from cnn_interp.diagnosis.directions import compare_directions, rotated
+from cnn_interp.diagnosis.layer_features import pooled_features
 from interpretkit.errors import InputError
 
 CONCEPTS = 24
@@ -136,3 +139,15 @@ def test_bad_input_is_refused() -> None:
         compare_directions(x * np.nan, attributes=y)
     with pytest.raises(InputError, match="no unit"):
         compare_directions(np.zeros((20, 3)), attributes=y, top=2)
+
+
+def test_tokens_are_pooled_over_their_places() -> None:
+    class Tokens(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(2).transpose(1, 2)
+
+    module = nn.Sequential(nn.Conv2d(3, 5, 1), Tokens())
+    pixels = torch.rand(2, 3, 4, 4)
+    found = pooled_features(module, pixels, ["0", "1"])
+    assert found["1"].shape == (2, 5)
+    np.testing.assert_allclose(found["1"], found["0"], rtol=1e-5)
