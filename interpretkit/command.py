@@ -36,6 +36,7 @@ from typer.core import TyperCommand, TyperGroup
 from interpretkit.environment import extra_of, install_command
 from interpretkit.errors import InputError
 from interpretkit.files import dump_json, to_jsonable
+from interpretkit.invocation import invoked
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -99,8 +100,10 @@ class _OneLineErrors:
         given = (args, prog_name, complete_var, False, windows_expand_args)
         if not standalone_mode:
             return inherited(*given, **extra)
+        words = sys.argv[1:] if args is None else args
         try:
-            code = inherited(*given, **extra)
+            with invoked(["interpretkit", *words]):
+                code = inherited(*given, **extra)
         except _ParserError as error:
             _exit_for_parser_error(error)
         except typer.Abort:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from interpretkit.environment import versions
 from interpretkit.files import Table, atomic_path, sha256, to_jsonable
+from interpretkit.invocation import command_line
 
 # A figure, the bytes of a PNG, or the path of one; alone, with a caption, or with a caption and a text for
 # people who cannot see it.
@@ -197,7 +198,7 @@ class Report:
         Parameters
         ----------
         command : str
-            The command line.
+            The command line. Of a command that is running, what was typed is shown instead.
         seed : int, optional
             The seed.
         data : iterable of paths or mappings
@@ -207,7 +208,7 @@ class Report:
             dict(file) if isinstance(file, Mapping) else {"name": Path(file).name, "sha256": sha256(file)}
             for file in data
         ]
-        self._provenance = {"command": command, "seed": seed, "data": described}
+        self._provenance = {"command": command_line() or command, "seed": seed, "data": described}
         return self
 
     def html(self) -> str:

@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from interpretkit.command import Device, Out, Quiet, Seed, application, command
 from interpretkit.errors import InputError
+from interpretkit.invocation import command_line
 
 app = application("A front end for the tests.")
 
@@ -60,6 +61,12 @@ def work(
 @command(app, "other", example=["interpretkit test other", "interpretkit test other --quiet"])
 def other(json: bool = False) -> None:
     """Return nothing."""
+
+
+@command(app, "line", example="interpretkit test line")
+def line(words: Annotated[list[str] | None, typer.Argument()] = None) -> dict[str, Any]:
+    """Return what was typed."""
+    return {"line": command_line()}
 
 
 def run(*arguments: str, code: int = 0) -> tuple[str, str]:
@@ -157,6 +164,12 @@ def test_help_shows_an_example_and_all_options_but_not_the_sections_of_the_docst
 
 def test_a_group_without_a_command_shows_its_help():
     assert "A front end for the tests." in run()[0]
+
+
+def test_a_command_knows_what_was_typed():
+    stdout, _ = run("line", "a b", "--json")
+    assert json.loads(stdout) == {"line": "interpretkit line 'a b' --json"}
+    assert line() == {"line": None}
 
 
 def test_python_code_calls_the_function_itself():

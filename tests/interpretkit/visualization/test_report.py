@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from interpretkit.invocation import invoked
 from interpretkit.visualization import Report, new_figure
 from interpretkit.visualization.report import format_number
 
@@ -136,3 +137,11 @@ def test_a_short_report_has_no_contents_and_no_empty_parts():
 )
 def test_numbers_are_written_for_people(value, shown):
     assert format_number(value) == shown
+
+
+def test_within_a_command_the_page_shows_what_was_typed() -> None:
+    report = Report("A page", "Something.")
+    with invoked(["interpretkit", "cnn", "visualize", "photos/grey ü.png", "--weights", "random"]):
+        page = report.set_provenance("interpretkit cnn visualize").html()
+    assert "interpretkit cnn visualize &#39;photos/grey ü.png&#39; --weights random" in page
+    assert "--weights" not in report.set_provenance("interpretkit cnn visualize").html()
