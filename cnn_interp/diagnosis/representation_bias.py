@@ -367,8 +367,9 @@ def _linear_models(
         clean = logits(images)
     if tap.leaf is None:
         raise InputError("layer: does not run in the network's forward pass")
-    if max(outputs) >= clean.shape[1] or min(outputs) < 0:
-        raise InputError(f"attributes: output {max(outputs)}; the network has 0 to {clean.shape[1] - 1}")
+    absent = [output for output in outputs if not 0 <= output < clean.shape[1]]
+    if absent:
+        raise InputError(f"attributes: output {absent[0]}; the network has 0 to {clean.shape[1] - 1}")
     feature = tap.leaf.detach()
     scale = noise * feature.flatten(1).std(dim=1)
     generator = torch_generator(seed, "noise")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -299,7 +299,7 @@ def linear_probes(
     Raises
     ------
     InputError
-        If there are fewer than two labels, or fewer images (or groups) of one than folds.
+        If there are fewer than two labels, fewer images of one than folds, or all of one in a single group.
     """
     y = np.asarray(labels)
     values, counts = np.unique(y, return_counts=True)
@@ -314,7 +314,14 @@ def linear_probes(
         relatives = np.asarray(groups)
         if relatives.shape != y.shape or len(np.unique(relatives)) < folds:
             raise InputError(f"groups: expected {len(y)} numbers, of at least {folds} groups")
-        splits = list(GroupKFold(folds, shuffle=True, random_state=seed).split(y, y, relatives))
+        splits = list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(y, y, relatives))
+        for fitted, _ in splits:
+            absent = np.setdiff1d(values, y[fitted])
+            if len(absent):
+                raise InputError(
+                    f"groups: all images of label {absent[0]} lie in one of {folds} folds; expected more groups of "
+                    "it, or fewer folds"
+                )
     found = []
     for layer, given in features.items():
         x = np.asarray(given, dtype=np.float64)

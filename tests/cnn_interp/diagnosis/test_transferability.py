@@ -155,3 +155,14 @@ def test_bad_input_is_refused(few: Pictures) -> None:
         linear_probes({"a": x[:3]}, np.arange(8) % 2)
     with pytest.raises(InputError, match="groups"):
         linear_probes({"a": x}, np.arange(8) % 2, groups=np.zeros(8))
+
+
+def test_probes_refuse_a_label_whose_images_are_all_relatives() -> None:
+    features = {"a": np.random.default_rng(0).normal(size=(24, 3))}
+    labels = np.repeat([0, 1, 2], 8)
+    relatives = np.arange(24)
+    relatives[:8] = 0
+    with pytest.raises(InputError, match="label 0"):
+        linear_probes(features, labels, groups=relatives)
+    relatives[:8] = np.arange(8) // 2
+    assert linear_probes(features, labels, groups=relatives)[0].layer == "a"
