@@ -59,10 +59,10 @@ def run(quick: bool = True, data: Mapping[str, Path] | None = None) -> Iterator[
         Nothing of it is used: digits come with scikit-learn, scenes are generated.
     """
     yield from convex_head()
-    yield from small_network(20 if quick else 60)
+    yield from small_network(12 if quick else 60)
     yield from wrong_labels(range(2 if quick else 5))
     yield from blind_spot(range(1 if quick else 5))
-    yield from rules(range(3 if quick else 10))
+    yield from rules(range(2 if quick else 10))
     yield from questions(*(800, 12) if quick else (3000, 60))
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from cnn_interp.datasets.articulated import articulated_images
 from cnn_interp.datasets.part_images import PartImages
 from cnn_interp.datasets.reading import read
-from cnn_interp.metrics.batches import InputBatches, PartMaskBatches, landmarks_in_inputs
+from cnn_interp.metrics.batches import landmarks_in_inputs, part_batches
 from cnn_interp.metrics.location_instability import (
     TOP,
     LocationInstability,
@@ -57,7 +58,7 @@ def run(
     Parameters
     ----------
     quick : bool
-        240 generated images instead of 1200, and of data given at most 1000 images, evenly spread.
+        200 generated images instead of 1200, and of data given at most 1000 images, evenly spread.
     data : mapping of str to path, optional
         ``animal-part``, ``cub``, ``pascal-part``: their folders; without any, generated images of articulated objects.
     seed : int
@@ -67,7 +68,7 @@ def run(
     """
     given = {kind: data[kind] for kind in KINDS if data and kind in data}
     if not given:
-        count = 240 if quick else 1200
+        count = 200 if quick else 1200
         drawn = articulated_images(count, seed=seed, side=224, negatives=0.0, categories=CATEGORIES)
         return compare("articulated", drawn, seed, device)
     rows = []
@@ -91,15 +92,16 @@ def compare(kind: str, images: PartImages, seed: int, device: str) -> list[Row]:
         if name == "efficientnet_lite0" and not importlib.util.find_spec("efficientnet_lite_pytorch"):
             continue
         network = load_network(name, device=device, seed=seed)
-        trained = measure(network, layers, images)
-        random = measure(load_network(name, weights="random", device=device, seed=seed), layers, images)
+        inputs, with_masks = part_batches(network, images)
+        trained = measure(network, layers, images, inputs)
+        random = measure(
+            load_network(name, weights="random", device=device, seed=seed), layers, images, inputs
+        )
         for layer in layers:
             system = f"{name} {layer}, ImageNet"
             rows += location_rows(kind, system, layer, described, trained[layer], random[layer], seed)
         if images.has_masks:
-            found = part_interpretability(
-                network.module, layers, PartMaskBatches(network, images), categories=images.categories
-            )
+            found = part_interpretability(network.module, layers, with_masks, categories=images.categories)
             rows += [
                 Row(
                     system=f"{name} {layer}, ImageNet",
@@ -119,9 +121,11 @@ def compare(kind: str, images: PartImages, seed: int, device: str) -> list[Row]:
     return rows
 
 
-def measure(network: Network, layers: tuple[str, ...], images: PartImages) -> dict[str, Measured]:
+def measure(
+    network: Network, layers: tuple[str, ...], images: PartImages, inputs: Iterable[Tensor]
+) -> dict[str, Measured]:
     """Return the location instability of each layer, and its mean if units were laid evenly over the image."""
-    peaks = find_peaks(network.module, layers, InputBatches(network, images))
+    peaks = find_peaks(network.module, layers, inputs)
     landmarks = landmarks_in_inputs(images, network.size)
     found = {}
     for layer, peak in peaks.items():

@@ -64,7 +64,7 @@ def maximization(
     network: Network, photographs: Photographs, on: str, note: str, quick: bool, seed: int
 ) -> Iterator[Row]:
     """Compare the activations of images made with those of the best photographs."""
-    steps = 96 if quick else 256
+    steps = 48 if quick else 256
     asked = (("classes", None, CLASSES), ("channels of features.13", "features.13", (3, 20, 50, 77)))
     for what, layer, channels in asked:
         found = maximize_activation(
@@ -88,7 +88,7 @@ def inversions(
     network: Network, photographs: Photographs, on: str, note: str, quick: bool, seed: int
 ) -> Iterator[Row]:
     """Invert layers, and compare the error with that of other photographs."""
-    rows = range(2 if quick else 8)
+    rows = range(1 if quick else 8)
     steps = 100 if quick else 300
     layers = ("features.3", "features.10", "features.17")
     found = invert(
@@ -117,8 +117,8 @@ def decoders(
             network,
             layer,
             photographs,
-            images=320 if quick else 2000,
-            epochs=8 if quick else 20,
+            images=192 if quick else 2000,
+            epochs=6 if quick else 20,
             seed=seed,
         )
         yield Row(
@@ -138,7 +138,7 @@ def plug_and_play(
     network: Network, photographs: Photographs, on: str, note: str, quick: bool, seed: int
 ) -> Iterator[Row]:
     """Generate with and without the prior."""
-    prior = train_prior(photographs, epochs=6 if quick else 20, device=network.device, seed=seed)
+    prior = train_prior(photographs, epochs=4 if quick else 20, device=network.device, seed=seed)
     steps = 60 if quick else 200
     found = generate(network, CLASSES[:2] if quick else CLASSES, prior, steps=steps, seed=seed)
     common = {

@@ -227,6 +227,9 @@ def _search(probe: _Probe, axis: int, length: int, width: int) -> tuple[float, f
 
     units = int(seen([(0, 0)]).shape[1])
     middle = (units - _SPAN) // 2
+    # One pass tells of an image that is too short; the search would take a score of them.
+    if bool(seen([(0, 1), (length - 1, length)])[:, middle].any()):
+        return None
     # First pixel of the middle unit's field, first pixel of a later unit's, last pixel of the middle unit's.
     wanted: list[tuple[int, Callable[[int], tuple[int, int]]]] = [
         (middle, lambda y: (0, y + 1)),
@@ -244,8 +247,6 @@ def _search(probe: _Probe, axis: int, length: int, width: int) -> tuple[float, f
             else:
                 low[row] = min(tried[row] + 1, high[row])
     first, later, last = low[0], low[1], length - 1 - low[2]
-    if first == 0 or last == length - 1:
-        return None
     stride = (later - first) / _SPAN
     return float(last - first + 1), stride, (first + last) / 2 - middle * stride
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from cnn_interp.activations import recording
 from cnn_interp.metrics.positions import UnitGrid, unit_grids
 from cnn_interp.metrics.streaming import CAPACITY, LargestValues, UpperQuantiles
 from interpretkit.attribution.instrumentation import instrumented
+from interpretkit.attribution.lean import channels_last
 from interpretkit.errors import InputError
 from interpretkit.progress import track
 
@@ -21,6 +22,10 @@ Beside = TypeVar("Beside")
 SHARE = 0.005
 # Masks are made for so many pixels at once: 64 MB in single precision.
 _PIXELS_AT_ONCE = 1 << 24
+# So much of what a pass gives is kept for the next one at most.
+KEPT_BYTES = 1 << 29
+# A CPU takes half the time for an image if the maps of all that run at once stay in its cache.
+_IMAGES_AT_ONCE_ON_CPU = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,17 +58,10 @@ class LayerUnits:
         return image_masks(maps, self.thresholds, rows, columns)
 
 
-def measure_units(
-    module: nn.Module,
-    layers: Sequence[str],
-    batches: Iterable[tuple[Tensor, Beside]],
-    *,
-    share: float = SHARE,
-    top: int = 10,
-    capacity: int = CAPACITY,
-    quiet: bool = True,
-) -> dict[str, LayerUnits]:
-    """Go through the data once for the thresholds of units and for the images that they like most.
+class MapPasses(Generic[Beside]):
+    """The maps of layers for batches of images, to be gone through twice.
+
+    What the first pass gives is kept for the second if it takes little memory; else the network runs again.
 
     Parameters
     ----------
@@ -73,14 +71,79 @@ def measure_units(
         Dotted names of layers that give maps.
     batches : iterable of (inputs, anything)
         Can be gone through again; inputs ``(n, channels, height, width)``, all of one size.
+    quiet : bool
+        Whether to show no progress bar.
+    kept_bytes : int
+        How much memory maps, and the tensors that come with the inputs, may take in order to be kept.
+
+    Raises
+    ------
+    InputError
+        If the batches can be gone through only once.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layers: Sequence[str],
+        batches: Iterable[tuple[Tensor, Beside]],
+        *,
+        quiet: bool = True,
+        kept_bytes: int = KEPT_BYTES,
+    ) -> None:
+        if iter(batches) is batches:
+            raise InputError("batches: can be gone through only once; expected a list, a loader or the like")
+        self.module = module
+        self.layers = layers
+        self.batches = batches
+        self.quiet = quiet
+        self.kept_bytes = kept_bytes
+        self._kept: list[tuple[Beside, dict[str, Tensor]]] | None = None
+
+    def first(self, description: str) -> Iterator[tuple[Tensor, Beside, dict[str, Tensor]]]:
+        """Give what :func:`layer_maps` gives."""
+        kept: list[tuple[Beside, dict[str, Tensor]]] | None = []
+        self._kept, taken = None, 0
+        for inputs, beside, maps in layer_maps(
+            self.module, self.layers, self.batches, description, quiet=self.quiet
+        ):
+            if kept is not None:
+                taken += sum(
+                    tensor.nbytes for tensor in (beside, *maps.values()) if isinstance(tensor, Tensor)
+                )
+                if taken <= self.kept_bytes:
+                    kept.append((beside, maps))
+                else:
+                    kept = None
+            yield inputs, beside, maps
+        self._kept = kept
+
+    def again(self, description: str) -> Iterator[tuple[Beside, dict[str, Tensor]]]:
+        """Give the same once more but for the inputs."""
+        if self._kept is not None:
+            yield from track(self._kept, description, quiet=self.quiet)
+            return
+        for _, beside, maps in layer_maps(
+            self.module, self.layers, self.batches, description, quiet=self.quiet
+        ):
+            yield beside, maps
+
+
+def measure_units(
+    passes: MapPasses[Beside], *, share: float = SHARE, top: int = 10, capacity: int = CAPACITY
+) -> dict[str, LayerUnits]:
+    """Go through the data for the first time, for the thresholds of units and for the images that they like most.
+
+    Parameters
+    ----------
+    passes : MapPasses
+        The maps of the layers.
     share : float
         At which the thresholds are exceeded.
     top : int
         How many of each unit's strongest images to keep.
     capacity : int
         Of the sketch of the quantiles, see :class:`UpperQuantiles`.
-    quiet : bool
-        Whether to show no progress bar.
 
     Returns
     -------
@@ -90,19 +153,17 @@ def measure_units(
     Raises
     ------
     InputError
-        If there is no such layer, it gives no map or values that are not finite, there are no data, they can be gone
-        through only once, or the images differ in size.
+        If there is no such layer, it gives no map or values that are not finite, there are no data, or the images
+        differ in size.
     """
     if not 0 < share < 1:
         raise InputError(f"share {share}: expected more than 0 and less than 1")
-    if iter(batches) is batches:
-        raise InputError("batches: can be gone through only once; expected a list, a loader or the like")
     sketches: dict[str, UpperQuantiles] = {}
     strongest: dict[str, LargestValues] = {}
     grids: dict[str, UnitGrid] = {}
     n_images = 0
-    for inputs, _, maps in layer_maps(module, layers, batches, "Finding thresholds", quiet=quiet):
-        grids = grids or unit_grids(module, layers, inputs)
+    for inputs, _, maps in passes.first("Finding thresholds"):
+        grids = grids or unit_grids(passes.module, passes.layers, inputs)
         expect_size(inputs, grids)
         items = torch.arange(n_images, n_images + len(inputs))
         n_images += len(inputs)
@@ -148,14 +209,21 @@ def layer_maps(
         If a layer gives no map, or values that are not finite.
     """
     for inputs, beside in track(batches, description, quiet=quiet):
+        at_once = _IMAGES_AT_ONCE_ON_CPU if inputs.device.type == "cpu" else max(len(inputs), 1)
+        portions: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         with instrumented(module, 0), torch.no_grad(), recording(module, layers) as outputs:
-            module(inputs)
-        maps = {}
-        for layer in layers:
-            if layer not in outputs or outputs[layer].ndim != 4:
-                raise InputError(f"layer {layer!r}: gives no map; expected (n, channels, height, width)")
-            maps[layer] = outputs[layer].float()
-            if not bool(maps[layer].isfinite().all()):
+            for some in inputs.split(at_once):
+                outputs.clear()
+                module(channels_last(some, module))
+                for layer in layers:
+                    if layer not in outputs or outputs[layer].ndim != 4:
+                        raise InputError(
+                            f"layer {layer!r}: gives no map; expected (n, channels, height, width)"
+                        )
+                    portions[layer].append(outputs[layer].float().contiguous())
+        maps = {layer: torch.cat(found) for layer, found in portions.items()}
+        for layer, found in maps.items():
+            if not bool(found.isfinite().all()):
                 raise InputError(f"layer {layer!r}: gives values that are not finite")
         yield inputs, beside, maps
 

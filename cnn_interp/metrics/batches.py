@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,11 +17,25 @@ from cnn_interp.datasets.images import Images, resized
 from cnn_interp.datasets.part_images import PartImages
 from cnn_interp.models import Network
 
+Given = TypeVar("Given", covariant=True)
 BATCH = 16
 # Labels at half the resolution of the usual input, as Broden has them, cost a quarter.
 LABEL_SIDE = 112
 # So many images and labels are kept at most, about 0.5 GB.
 _HELD = 800
+
+
+class Batches(Protocol[Given]):
+    """What a set of images gives in batches, again and again."""
+
+    @property
+    def images(self) -> Images:
+        """The set."""
+        ...
+
+    def __iter__(self) -> Iterator[Given]:
+        """Give one batch after another."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -90,14 +105,6 @@ class ConceptBatches:
             yield _inputs(self.network, pictures), torch.from_numpy(labels)
 
 
-def held_if_few(batches: ConceptBatches) -> ConceptBatches | list[tuple[Tensor, Tensor]]:
-    """Return batches as a list if they take little memory, for images may be slow to load or to compose.
-
-    They serve other networks as well that take images of the same size and normalisation.
-    """
-    return list(batches) if len(batches.images) <= _HELD else batches
-
-
 @dataclass(frozen=True)
 class PartMaskBatches:
     """The images of a set with masks of parts, as :func:`part_interpretability` takes them.
@@ -130,6 +137,34 @@ class PartMaskBatches:
                 masks.append(_small(self.images.masks(row), self.side))
                 pictures.append(resized_to(self.images.image(row), self.network.size))
             yield _inputs(self.network, pictures), torch.from_numpy(np.stack(masks))
+
+
+def held_if_few(batches: Batches[Given]) -> Batches[Given] | list[Given]:
+    """Return batches as a list if they take little memory, for images may be slow to load or to compose.
+
+    They serve other networks as well that take images of the same size and normalisation.
+    """
+    return list(batches) if len(batches.images) <= _HELD else batches
+
+
+def part_batches(
+    network: Network, images: PartImages
+) -> tuple[Iterable[Tensor], Iterable[tuple[Tensor, Tensor]]]:
+    """Return inputs alone, and with masks of parts; a small set is loaded once for both and kept.
+
+    Returns
+    -------
+    inputs : iterable of Tensor
+        As :class:`InputBatches` gives them.
+    with_masks : iterable of (inputs, masks)
+        As :class:`PartMaskBatches` gives them; empty if the set has no masks.
+    """
+    if not images.has_masks:
+        return held_if_few(InputBatches(network, images)), []
+    with_masks = held_if_few(PartMaskBatches(network, images))
+    if isinstance(with_masks, list):
+        return [inputs for inputs, _ in with_masks], with_masks
+    return InputBatches(network, images), with_masks
 
 
 def _portions(images: Images, size: int) -> Iterator[range]:

@@ -159,7 +159,7 @@ def instability(
     Writes parts.csv, units.csv, instability.npz for each layer and report.html; where the parts have masks, their part
     interpretability as well.
     """
-    from cnn_interp.metrics.batches import InputBatches, PartMaskBatches, landmarks_in_inputs
+    from cnn_interp.metrics.batches import landmarks_in_inputs, part_batches
     from cnn_interp.metrics.location_instability import find_peaks, location_instability
     from cnn_interp.metrics.part_interpretability import part_interpretability
     from cnn_interp.metrics.reports import instability_report
@@ -173,7 +173,8 @@ def instability(
         "model": model, "weights": weights, "layer": layers, "data": data, "images": images, "top": top,
     }  # fmt: skip
     with run_folder(out, command="cnn instability", arguments=arguments, seed=seed, data=files) as run:
-        peaks = find_peaks(network.module, layers, InputBatches(network, chosen), quiet=quiet)
+        inputs, with_masks = part_batches(network, chosen)
+        peaks = find_peaks(network.module, layers, inputs, quiet=quiet)
         landmarks = landmarks_in_inputs(chosen, network.size)
         results = {
             name: location_instability(
@@ -190,11 +191,10 @@ def instability(
         }
         parts = {}
         if chosen.has_masks:
-            masks = PartMaskBatches(network, chosen)
             parts = part_interpretability(
                 network.module,
                 layers,
-                masks,
+                with_masks,
                 categories=chosen.categories,
                 category_names=chosen.category_names,
                 part_names=chosen.part_names,

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cnn_interp.datasets.concept_images import Concept
-from cnn_interp.metrics.active_regions import SHARE, layer_maps, measure_units
+from cnn_interp.metrics.active_regions import SHARE, MapPasses, measure_units
 from cnn_interp.metrics.positions import UnitGrid
-from cnn_interp.metrics.streaming import CAPACITY, Overlaps
+from cnn_interp.metrics.streaming import CAPACITY, Overlaps, ShownConcepts
 from interpretkit.errors import InputError
 
 # Inputs (n, channels, height, width) and concepts' numbers (n, k, h, w), in k layers since a pixel can show several.
@@ -184,7 +184,7 @@ def dissect(
     A unit is active at a pixel if its map, interpolated bilinearly between the centres of the receptive fields,
     exceeds the unit's threshold there; the threshold is exceeded at `share` of all the map's positions in all images.
     IoU = Σ |active ∩ concept| / Σ |active ∪ concept| over the images that contain the concept's category. The data
-    are gone through twice, and no maps are kept.
+    are gone through twice, unless they are so few that the maps can be kept from the first time.
 
     Parameters
     ----------
@@ -226,21 +226,21 @@ def dissect(
     if not concepts:
         raise InputError("concepts: there are none; expected at least one")
     columns = column_of(concepts)
-    units = measure_units(module, layers, batches, share=share, top=top, capacity=capacity, quiet=quiet)
+    passes = MapPasses(module, layers, batches, quiet=quiet)
+    units = measure_units(passes, share=share, top=top, capacity=capacity)
     n_images = next(iter(units.values())).n_images
     kinds = list(dict.fromkeys(concept.category for concept in concepts))
     category_of = [kinds.index(concept.category) for concept in concepts]
     overlaps = {layer: Overlaps(len(units[layer].thresholds), category_of) for layer in layers}
     seen = 0
-    for inputs, numbers, maps in layer_maps(
-        module, layers, batches, "Comparing units with concepts", quiet=quiet
-    ):
-        seen += len(inputs)
-        labels = _as_columns(numbers, columns).to(inputs.device)
+    for numbers, maps in passes.again("Comparing units with concepts"):
+        seen += len(maps[layers[0]])
+        labels = _as_columns(numbers, columns).to(maps[layers[0]].device)
         size = (int(labels.shape[-2]), int(labels.shape[-1]))
+        shown = [ShownConcepts.of(image.flatten(1)) for image in labels]
         for layer in layers:
             for image, active, masks in units[layer].image_masks(maps[layer], size):
-                overlaps[layer].add(active, masks.flatten(1), labels[image].flatten(1))
+                overlaps[layer].add(active, masks.flatten(1), shown[image])
     if seen != n_images:
         raise InputError(
             f"batches: {n_images} images the first time, {seen} the second; expected the same each time"

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from cnn_interp.metrics.active_regions import SHARE, layer_maps, measure_units
+from cnn_interp.metrics.active_regions import SHARE, MapPasses, measure_units
 from cnn_interp.metrics.streaming import CAPACITY
 from interpretkit.errors import InputError
 
@@ -147,7 +147,8 @@ def part_interpretability(
     ----------
     Zhang, Wu, Zhu: Interpretable Convolutional Neural Networks, CVPR 2018.
     """
-    units = measure_units(module, layers, batches, share=share, capacity=capacity, quiet=quiet)
+    passes = MapPasses(module, layers, batches, quiet=quiet)
+    units = measure_units(passes, share=share, capacity=capacity)
     n_images = next(iter(units.values())).n_images
     kinds = np.zeros(n_images, dtype=np.int64) if categories is None else np.asarray(categories)
     if kinds.shape != (n_images,):
@@ -161,18 +162,19 @@ def part_interpretability(
     shown = shown_again = np.zeros((len(names), 0))
     before: dict[tuple[int, int], Tensor] = {}
     first = 0
-    for inputs, masks, maps in layer_maps(module, layers, batches, "Comparing units with parts", quiet=quiet):
-        _check_masks(masks, len(inputs))
+    for masks, maps in passes.again("Comparing units with parts"):
+        n, device = len(maps[layers[0]]), maps[layers[0]].device
+        _check_masks(masks, n)
         n_parts = masks.shape[1]
         if not hits:
             shown, shown_again = np.zeros((len(names), n_parts)), np.zeros((len(names), n_parts))
             for layer in layers:
                 size = (len(names), n_parts, len(units[layer].thresholds))
                 hits[layer], displaced[layer] = np.zeros(size), np.zeros(size)
-        parts = masks.to(inputs.device).flatten(2).float()
-        earlier, has_earlier = torch.zeros_like(parts), np.zeros((len(inputs), n_parts), dtype=bool)
+        parts = masks.to(device).flatten(2).float()
+        earlier, has_earlier = torch.zeros_like(parts), np.zeros((n, n_parts), dtype=bool)
         seen = (parts.sum(dim=2) > 0).cpu().numpy()
-        chosen = kinds[first : first + len(inputs)]
+        chosen = kinds[first : first + n]
         for image, kind in enumerate(chosen):
             if kind < 0:
                 continue
@@ -190,7 +192,7 @@ def part_interpretability(
                 if kind >= 0 and len(rows):
                     hits[layer][kind][:, rows] += _matches(parts[image], flat, part_iou)
                     displaced[layer][kind][:, rows] += _matches(earlier[image], flat, part_iou)
-        first += len(inputs)
+        first += n
     if shown.sum() == 0:
         raise InputError("masks: no part is to be seen in any image; expected at least one")
     called = tuple(part_names) or tuple(map(str, range(shown.shape[1])))

@@ -6,6 +6,7 @@ Each can be added to in any portions, merged with one of other data, and written
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -280,6 +281,36 @@ class LargestValues:
         self.values, self.items = values.gather(1, order), items.gather(1, order)
 
 
+@dataclass(frozen=True, eq=False)
+class ShownConcepts:
+    """What an image shows, as :class:`Overlaps` takes it; the same for all layers.
+
+    Attributes
+    ----------
+    columns : ndarray of int, (c,)
+        The concepts that it shows, counted from 0, ascending.
+    masks : Tensor of float32, (c, pixels)
+        Where they are: 1, elsewhere 0.
+    """
+
+    columns: NDArray[np.int64]
+    masks: Tensor
+
+    @classmethod
+    def of(cls, labels: Tensor) -> Self:
+        """Return what labels show.
+
+        Parameters
+        ----------
+        labels : Tensor of int64, (k, pixels)
+            Concepts, where 1 stands for the first and 0 for none; in k layers, since a pixel can show several.
+        """
+        # Counting is much faster than the sorting behind torch.unique.
+        present = labels.flatten().bincount(minlength=1)[1:].nonzero()[:, 0] + 1
+        masks = (labels[None] == present[:, None, None]).any(dim=1).float()
+        return cls(present.cpu().numpy() - 1, masks)
+
+
 class Overlaps:
     """How much the masks of units and of concepts overlap, over many images.
 
@@ -309,7 +340,7 @@ class Overlaps:
         self.unit_area = np.zeros((units, categories), dtype=np.int64)
         self.concept_area = np.zeros(len(self.category_of), dtype=np.int64)
 
-    def add(self, active: Tensor, masks: Tensor, labels: Tensor) -> None:
+    def add(self, active: Tensor, masks: Tensor, shown: ShownConcepts) -> None:
         """Add one image.
 
         Parameters
@@ -318,20 +349,18 @@ class Overlaps:
             The units that have a mask in it, each once; the masks of the others are empty.
         masks : Tensor of bool, (m, pixels)
             Their masks.
-        labels : Tensor of int64, (k, pixels)
-            Concepts, where 1 stands for the first and 0 for none; in k layers, since a pixel can show several.
+        shown : ShownConcepts
+            The concepts in it.
         """
-        present = labels.unique()
-        present = present[present > 0]
-        if len(present) == 0:
+        columns = shown.columns
+        if len(columns) == 0:
             return
-        concepts = (labels[None] == present[:, None, None]).any(dim=1).float()
-        rows, columns = active.cpu().numpy(), present.cpu().numpy() - 1
+        rows = active.cpu().numpy()
         # Sums of zeros and ones: exact in single precision up to 16 million pixels.
-        self.concept_area[columns] += concepts.sum(dim=1).long().cpu().numpy()
+        self.concept_area[columns] += shown.masks.sum(dim=1).long().cpu().numpy()
         if len(rows):
             weighed = masks.float()
-            common = (weighed @ concepts.T).round().long().cpu().numpy()
+            common = (weighed @ shown.masks.T).round().long().cpu().numpy()
             self.intersection[np.ix_(rows, columns)] += common
             categories = np.unique(self.category_of[columns])
             self.unit_area[np.ix_(rows, categories)] += weighed.sum(dim=1).long().cpu().numpy()[:, None]

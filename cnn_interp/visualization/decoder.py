@@ -14,11 +14,14 @@ from cnn_interp.models import Network
 from cnn_interp.truncated import UpTo
 from cnn_interp.visualization.photographs import Photographs
 from interpretkit.attribution.instrumentation import instrumented
+from interpretkit.attribution.lean import channels_last
 from interpretkit.errors import InputError
 from interpretkit.training import History, TensorBatches, derive_seed, fit
 
 _WIDEST = 128
 _NARROWEST = 24
+# So few that the maps of early layers stay in a CPU's cache.
+_IMAGES_AT_ONCE = 4
 
 
 class UpConvolutionalDecoder(nn.Module):
@@ -212,7 +215,10 @@ def _features(network: Network, layer: str, pixels: Tensor, seed: int) -> Tensor
     """Return what a layer gives for pixels ``(n, 3, h, w)``, in half precision to hold many."""
     until = UpTo(network.module, layer)
     with instrumented(network.module, seed), torch.no_grad():
-        found = [until(network.normalise(some)).half().cpu() for some in pixels.split(8)]
+        found = [
+            until(channels_last(network.normalise(some), network.module)).half().cpu().contiguous()
+            for some in pixels.split(_IMAGES_AT_ONCE)
+        ]
     features = torch.cat(found)
     if features.ndim not in (2, 4):
         raise InputError(

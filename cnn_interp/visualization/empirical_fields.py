@@ -76,7 +76,8 @@ def empirical_receptive_fields(
 ) -> EmpiricalFields:
     """Measure receptive fields by sliding an occluder of random pixels over the images that units respond to most.
 
-    Places from which the occluder cannot touch the theoretical field are left out, for there nothing can change.
+    Places from which the occluder cannot touch the theoretical field are left out, for there nothing can change. If
+    the unit's activation can be had from the field's surroundings alone, only these go through the network.
 
     Parameters
     ----------
@@ -122,12 +123,16 @@ def empirical_receptive_fields(
             row, column = (int(n) for n in patches.positions[unit, rank])
             channel = int(patches.units[unit])
             corners = _corners(patches.boxes[unit, rank], side, occluder, stride)
+            seen = _surroundings(until, image, patches, unit, rank)
+            if seen is not None:
+                image, row, column = image[:, :, seen.rows, seen.columns], seen.row, seen.column
+            offset = (0, 0) if seen is None else (seen.rows.start, seen.columns.start)
             clean = until(image)[0, channel, row, column]
             changes: list[Tensor] = []
             for some in corners.split(images_per_forward):
                 occluded = image.repeat(len(some), 1, 1, 1)
-                for one, (top, left) in zip(occluded, some.tolist(), strict=True):
-                    one[:, top : top + occluder, left : left + occluder] = patch[0]
+                for one, corner in zip(occluded, some.tolist(), strict=True):
+                    _cover(one, patch[0], corner[0] - offset[0], corner[1] - offset[1])
                 changes.append((until(occluded)[:, channel, row, column] - clean).abs().float().cpu())
             discrepancy[unit, rank] = _spread(corners.numpy(), torch.cat(changes).numpy(), side, occluder)
             bar.advance()
@@ -147,6 +152,57 @@ def empirical_receptive_fields(
         occluder=occluder,
         stride=stride,
     )
+
+
+@dataclass(frozen=True)
+class _Surroundings:
+    """A piece of an image that tells a unit's activation, and the unit's place on the map of the piece alone."""
+
+    rows: slice
+    columns: slice
+    row: int
+    column: int
+
+
+def _surroundings(
+    until: UpTo, image: Tensor, patches: UnitPatches, unit: int, rank: int
+) -> _Surroundings | None:
+    """Return the piece around a unit's field in an image ``(1, 3, h, w)``; None if nothing less than all will do."""
+    strides = [int(stride) for stride in patches.field.stride]
+    if any(whole < 1 or whole != stride for whole, stride in zip(strides, patches.field.stride, strict=True)):
+        return None
+    box, position = patches.boxes[unit, rank].tolist(), patches.positions[unit, rank].tolist()
+    pieces, places = [], []
+    for axis, stride in enumerate(strides):
+        # A piece that starts at a multiple of the stride meets the layers' grids as the image does.
+        start = max(box[axis] // stride - 1, 0) * stride
+        pieces.append(slice(start, min(-(-box[axis + 2] // stride) * stride + stride, image.shape[2 + axis])))
+        places.append(position[axis] - start // stride)
+    found = _Surroundings(pieces[0], pieces[1], places[0], places[1])
+    piece = image[:, :, found.rows, found.columns]
+    if piece.shape == image.shape:
+        return None
+    # Were anything else seen, by global pooling for one, the activation would be NaN here.
+    alone = torch.full_like(image, torch.nan)
+    alone[:, :, found.rows, found.columns] = piece
+    channel = patches.units[unit]
+    expected = until(alone)[0, channel, position[0], position[1]]
+    try:
+        maps = until(piece)
+    except (RuntimeError, ValueError, AssertionError):
+        # The network takes images of its own size only.
+        return None
+    if maps.shape[2] <= found.row or maps.shape[3] <= found.column:
+        return None
+    same = torch.isclose(maps[0, channel, found.row, found.column], expected, rtol=1e-4, atol=1e-5)
+    return found if bool(same) else None
+
+
+def _cover(image: Tensor, patch: Tensor, top: int, left: int) -> None:
+    """Lay a patch ``(3, s, s)`` upon an image ``(3, h, w)`` in place; it may stick out."""
+    down, across = max(-top, 0), max(-left, 0)
+    shown = patch[:, down : image.shape[1] - top, across : image.shape[2] - left]
+    image[:, top + down : top + down + shown.shape[1], left + across : left + across + shown.shape[2]] = shown
 
 
 def field_size(change: NDArray[np.floating], threshold: float = THRESHOLD) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cnn_interp.metrics.streaming import LargestValues, Overlaps, UpperQuantiles
+from cnn_interp.metrics.streaming import LargestValues, Overlaps, ShownConcepts, UpperQuantiles
 from interpretkit.errors import InputError
 
 
@@ -165,7 +165,8 @@ def random_images(n, seed):
 
 def add_all(overlaps, images):
     for active, masks, labels in images:
-        overlaps.add(torch.from_numpy(active), torch.from_numpy(masks), torch.from_numpy(labels))
+        shown = ShownConcepts.of(torch.from_numpy(labels))
+        overlaps.add(torch.from_numpy(active), torch.from_numpy(masks), shown)
     return overlaps
 
 

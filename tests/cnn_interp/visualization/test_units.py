@@ -18,6 +18,7 @@ from cnn_interp.visualization.empirical_fields import empirical_receptive_fields
 from cnn_interp.visualization.systems import framed
 from cnn_interp.visualization.top_patches import TopPatches, patch_crops, top_patches
 from interpretkit.errors import InputError
+from interpretkit.training import torch_generator
 
 # The tests are imported by path, so that the shared networks must be found by hand.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -175,6 +176,67 @@ def test_nothing_changes_outside_the_theoretical_field() -> None:
         # A pixel beyond the field changes only with an occluder that reaches into it.
         change[max(top - 2, 0) : bottom + 2, max(left - 2, 0) : right + 2] = 0
         assert change.max() == 0
+
+
+class Pooling(nn.Module):
+    """Multiplies maps by the mean of all of them, as squeeze-and-excitation does."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps * maps.mean((1, 2, 3), keepdim=True)
+
+
+class OfOneSize(nn.Module):
+    """Refuses images of another size than 32 px."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.shape[-1] != SIDE:
+            raise ValueError("expected 32 px")
+        return images
+
+
+class Uneven(nn.Module):
+    """Tells columns of the image from each other by their place."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps + torch.arange(maps.shape[-1])
+
+
+@pytest.mark.parametrize(
+    ("middle", "widest"), [(nn.Identity(), 12), (Pooling(), SIDE), (OfOneSize(), SIDE), (Uneven(), SIDE)]
+)
+def test_only_the_surroundings_are_run_where_they_tell_the_activation(middle: nn.Module, widest: int) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(
+            middle, nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(6, 4, 3, padding=1)
+        )
+    network, photographs = Network("striding", module.eval(), size=SIDE, resize=SIDE), noise_photographs(4)
+    patches = top_patches(network, "3", photographs, units=range(4), k=2)
+    shapes: list[torch.Size] = []
+    handle = module.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+    found = empirical_receptive_fields(network, photographs, patches, occluder=3, stride=2)
+    handle.remove()
+    # Single images are tried out; several at once are occluded.
+    assert max(shape[-1] for shape in shapes if shape[0] > 1) == widest
+    colours = torch.rand(3, 3, 3, generator=torch_generator(0, "occluder"))
+    with torch.no_grad():
+        for unit, rank in np.ndindex(4, 2):
+            image = photographs.inputs(network, [int(patches.images[unit, rank])])
+            row, column = patches.positions[unit, rank]
+            clean = module(image)[0, unit, row, column]
+            top, left, bottom, right = patches.boxes[unit, rank].tolist()
+            total, count = np.zeros((SIDE, SIDE)), np.zeros((SIDE, SIDE))
+            for y in range(0, SIDE - 2, 2):
+                for x in range(0, SIDE - 2, 2):
+                    if y + 3 <= top or y >= bottom or x + 3 <= left or x >= right:
+                        continue
+                    covered = image.clone()
+                    covered[0, :, y : y + 3, x : x + 3] = network.normalise(colours[None])[0]
+                    change = abs(float(module(covered)[0, unit, row, column] - clean))
+                    total[y : y + 3, x : x + 3] += change
+                    count[y : y + 3, x : x + 3] += 1
+            expected = total / np.maximum(count, 1)
+            assert np.allclose(found.discrepancy[unit, rank], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_size_of_a_map() -> None:
