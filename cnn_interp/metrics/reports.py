@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from cnn_interp.datasets.images import Images
 from cnn_interp.datasets.part_images import PartImages
 from cnn_interp.metrics.dissection import Dissection
-from cnn_interp.metrics.location_instability import LocationInstability, Peaks
+from cnn_interp.metrics.location_instability import FEWEST, LocationInstability, Peaks
 from cnn_interp.metrics.part_interpretability import PartInterpretability
 from cnn_interp.metrics.pictures import (
     comparison_figure,
@@ -28,6 +29,18 @@ from interpretkit.visualization import Report, heatmap
 _SHOWN, _COLUMNS = 5, 4
 # If random weights detect more of the concepts, the images are too few.
 _CHANCE = 0.1
+# Of the tables of location instability.
+_COLUMNS_SAY = (
+    "Instability of units, of one that always fires at the centre, and at the best constant position; tracking R² of "
+    f"the best unit, where {FEWEST} images count, and of the median one."
+)
+_FORMATS = {
+    "instability": ".3f",
+    "centre": ".3f",
+    "constant": ".3f",
+    "best R²": "+.2f",
+    "median R²": "+.2f",
+}
 
 
 def unit_figures(network: Network, images: Images, dissection: Dissection) -> dict[str, Figure]:
@@ -164,6 +177,23 @@ def dissection_report(
     return report
 
 
+def _best_follower(result: LocationInstability) -> str:
+    """Say which unit follows which part best, or why none is named."""
+    units, best = result.best_tracking()
+    if not result.enough.any():
+        return (
+            f"Which unit follows which part is not to be told: no part counts in {FEWEST} images of one category, and in "
+            "fewer some of many units explains any movement by chance."
+        )
+    if np.isnan(best).all():
+        return f"Which unit follows which part is not to be told: no part that {FEWEST} images show moves."
+    c, p = np.unravel_index(np.nanargmax(best), best.shape)
+    which = f"{result.category_names[c]}'s {result.part_names[p]}"
+    if best[c, p] <= 0:
+        return f"No unit follows any part: even the best, unit {units[c, p]}, explains nothing of the movement of the {which}."
+    return f"The best follower is unit {units[c, p]}: it explains {best[c, p]:.0%} of the movement of the {which}."
+
+
 def instability_report(
     results: Mapping[str, LocationInstability],
     peaks: Mapping[str, Peaks],
@@ -194,14 +224,12 @@ def instability_report(
     layer = list(results)[-1]
     result = results[layer]
     units, best = result.best_tracking()
-    c, p = np.unravel_index(np.nanargmax(best), best.shape)
     steadier = result.mean_instability < result.mean_constant_centre
     lead = (
         f"The units of `{layer}` keep their distance from parts to {result.mean_instability:.3f} of the diagonal. A "
         f"unit that always fired at the centre would have {result.mean_constant_centre:.3f}, "
         f"{'more' if steadier else 'less'}; so the number says little unless units follow the parts. "
-        f"The best follower is unit {units[c, p]}: it explains {best[c, p]:.0%} of the movement of the "
-        f"{result.category_names[c]}'s {result.part_names[p]}."
+        + _best_follower(result)
     )
     report = Report(
         f"Do units of {network.name} stay with parts?", lead, kicker="interpretkit cnn instability"
@@ -212,7 +240,11 @@ def instability_report(
             "always the centre": (f"{result.mean_constant_centre:.3f}", "what a unit that never moves has"),
             "best constant position": (f"{result.mean_best_constant:.3f}", "chosen on these very images"),
             "best tracking R²": (
-                f"{best[c, p]:.2f}".replace("-", "−"),
+                f"{result.best_tracking_r2:.2f}".replace("-", "−")
+                if not np.isnan(result.best_tracking_r2)
+                else "unknown"
+                if result.enough.any()
+                else "too few images",
                 f"1 follows, 0 stands still; the best of {result.tracking.shape[2]} units",
             ),
         }
@@ -232,41 +264,34 @@ def instability_report(
             {
                 "layer": name,
                 "instability": found.mean_instability,
-                "always the centre": found.mean_constant_centre,
-                "best constant": found.mean_best_constant,
-                "best tracking R²": float(np.nanmax(found.best_tracking()[1])),
-                "median tracking R²": float(np.nanmedian(found.tracking)),
-                **(
-                    {
-                        "part interpretability": parts[name].mean,
-                        "parts displaced": parts[name].mean_displaced,
-                    }
-                    if parts
-                    else {}
-                ),
+                "centre": found.mean_constant_centre,
+                "constant": found.mean_best_constant,
+                "best R²": found.best_tracking_r2,
+                "median R²": found.median_tracking_r2,
+                **({"parts": parts[name].mean, "displaced": parts[name].mean_displaced} if parts else {}),
             }
             for name, found in results.items()
         ],
-        formats={
-            "instability": ".3f",
-            "always the centre": ".3f",
-            "best constant": ".3f",
-            "best tracking R²": "+.2f",
-            "median tracking R²": "+.2f",
-            "part interpretability": ".3f",
-            "parts displaced": ".3f",
-        },
+        table_caption=_COLUMNS_SAY
+        + (" Part interpretability, and that for the parts of another image." if parts else ""),
+        formats=_FORMATS | {"parts": ".3f", "displaced": ".3f"},
     )
-    report.add_section(
-        f"Units of {layer}",
-        figures=[
-            (instability_figure(result), "Instability of each unit, mean over categories and parts."),
+    drawn = [(instability_figure(result), "Instability of each unit, mean over categories and parts.")]
+    if not np.isnan(best).all():
+        hidden = np.isnan(best)[..., None]
+        judged = replace(
+            result,
+            instability=np.where(hidden, np.nan, result.instability),
+            tracking=np.where(hidden, np.nan, result.tracking),
+        )
+        drawn.append(
             (
-                tracking_figure(result),
-                "Each unit with the part that it tracks best. Low instability is no tracking.",
-            ),
-        ],
-    )
+                tracking_figure(judged),
+                f"Each unit with the part that it tracks best, of those that {FEWEST} images show. Low instability is "
+                "no tracking.",
+            )
+        )
+    report.add_section(f"Units of {layer}", figures=drawn)
     order = np.argsort(-np.nan_to_num(best, nan=-np.inf), axis=None)[:3]
     figures = []
     for place in order:
@@ -282,7 +307,8 @@ def instability_report(
                 f"Ring: the {part}. Cross: where unit {unit} is strongest. Its strongest images of a {category}.",
             )
         )
-    report.add_section("The best followers", figures=figures)
+    if figures:
+        report.add_section("The best followers", figures=figures)
     if not np.isnan(best).all() and best.size > 1:
         rows = np.flatnonzero(~np.isnan(best).all(axis=1))
         columns = np.flatnonzero(~np.isnan(best).all(axis=0))
@@ -300,15 +326,23 @@ def instability_report(
         )
     report.add_section(
         "Parts",
-        table=[row for row in result.table() if row["images"]],
-        formats={
-            "instability": ".3f",
-            "steadiest unit": ".3f",
-            "constant centre": ".3f",
-            "best constant": ".3f",
-            "best tracking R²": "+.2f",
-            "median tracking R²": "+.2f",
-        },
+        # Narrower than the table in the file, so that it needs no scrolling.
+        table=[
+            {
+                "category": row["category"],
+                "part": row["part"],
+                "images": row["images"],
+                "instability": row["instability"],
+                "centre": row["constant centre"],
+                "constant": row["best constant"],
+                "best R²": row["best tracking R²"],
+                "median R²": row["median tracking R²"],
+            }
+            for row in result.table()
+            if row["images"]
+        ],
+        table_caption=_COLUMNS_SAY + " `parts.csv` holds more.",
+        formats=_FORMATS,
     )
     report.add_section(
         "How it is measured",

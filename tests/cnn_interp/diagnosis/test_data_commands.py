@@ -13,9 +13,8 @@ import pytest
 import typer
 from PIL import Image
 
-from cnn_interp.diagnosis import data_cli
+from cnn_interp.diagnosis.cli import app
 from cnn_interp.diagnosis.question_answering import Answerer, save_answerer
-from interpretkit.command import application
 
 Run = Callable[..., tuple[int, dict[str, Any] | None, str]]
 
@@ -23,8 +22,6 @@ Run = Callable[..., tuple[int, dict[str, Any] | None, str]]
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]) -> Run:
     """Return a function that runs a command and gives exit code, JSON of the last line of stdout, and stderr."""
-    app = application("Diagnose.")
-    data_cli.register(app)
 
     def call(*arguments: str | Path) -> tuple[int, dict[str, Any] | None, str]:
         with pytest.raises(SystemExit) as ended:

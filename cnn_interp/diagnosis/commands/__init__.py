@@ -1,0 +1,1 @@
+"""The commands of ``interpretkit cnn diagnose``: for each check a module that reads its options and runs it."""

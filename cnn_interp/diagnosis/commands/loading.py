@@ -1,0 +1,153 @@
+"""Networks, images and tables that several checks begin with."""
+
+# Heavy packages are imported inside the functions, so that the list of commands and their help come at once.
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnn_interp.diagnosis.commands.options import called_by_option, split
+from interpretkit.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cnn_interp.diagnosis.small_network import Pictures
+    from cnn_interp.diagnosis.training_audit import LabelledImages
+    from cnn_interp.models import Network
+
+# Of the pictures of labelled images, at most, px.
+_THUMBNAIL = 160
+
+
+def classifier(name: str, weights: str, device: str, seed: int, side: int | None = None) -> Network:
+    """Return a network that has been seen to classify images, of `side` px if they are not of its own size."""
+    from cnn_interp.models import load_network
+    from interpretkit.training import resolve_device
+
+    network = load_network(name, weights=weights, device=resolve_device(device), seed=seed)
+    network.check_scores(side)
+    return network
+
+
+def layers_in(network: Network, text: str) -> list[str]:
+    """Return the layers that a list of names gives; the network's output may be among them.
+
+    Raises
+    ------
+    InputError
+        If the network has no layer of a name.
+    """
+    from cnn_interp.diagnosis.layer_features import OUTPUT
+    from interpretkit.attribution.instrumentation import find_layer
+
+    names = split(text)
+    with called_by_option():
+        for name in names:
+            if name != OUTPUT:
+                find_layer(network.module, name)
+    return names
+
+
+def images_as_pixels(
+    network: Network, images: Sequence[Path] | None, convert: bool
+) -> tuple[Tensor, list[str], list[Path]]:
+    """Return what the network sees of images, or of a photograph, what they are called, and their files."""
+    import torch
+
+    from cnn_interp.diagnosis.layer_features import photographs_as_pixels
+    from cnn_interp.images import DEFAULT_PHOTOGRAPH, find_images, in_batches, photograph
+
+    if not images:
+        return photographs_as_pixels(network, [photograph()]).cpu(), [DEFAULT_PHOTOGRAPH], []
+    paths = find_images(images)
+    parts = [photographs_as_pixels(network, some).cpu() for _, some in in_batches(paths, 32, convert=convert)]
+    return torch.cat(parts), [path.name for path in paths], paths
+
+
+def scenes_as_pixels(side: int) -> tuple[Tensor, Any, Any]:
+    """Return rendered scenes as pixels ``(n, 3, side, side)``, their factors, and the images as they were rendered."""
+    import torch
+
+    from cnn_interp.diagnosis.feature_distributions import render_scenes
+    from cnn_interp.diagnosis.layer_features import resize
+
+    images, factors = render_scenes()
+    return resize(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, side), factors, images
+
+
+def small_pictures(data: str) -> tuple[Pictures, list[Path]]:
+    """Return what the option ``--data`` names, and its files.
+
+    Raises
+    ------
+    InputError
+        If it is neither ``digits`` nor ``cifar10=FILE``, or the file is not as expected.
+    """
+    from cnn_interp.diagnosis.small_network import digits, read_cifar10
+
+    if data == "digits":
+        return digits(), []
+    kind, equals, path = data.partition("=")
+    if kind != "cifar10" or not equals:
+        raise InputError(f"--data {data!r}: expected digits or cifar10=FILE")
+    return read_cifar10(path), [Path(path)]
+
+
+def read_labelled(
+    folder: Path, network: str, device: str, quiet: bool
+) -> tuple[LabelledImages, tuple[str, ...]]:
+    """Return images with a network's features and labels from 0, and what the labels are called.
+
+    Raises
+    ------
+    InputError
+        If the folder does not hold images in a subfolder for each of two or more labels.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from cnn_interp.datasets.folders import read_labelled_folders
+    from cnn_interp.diagnosis.linear_head import penultimate_features
+    from cnn_interp.diagnosis.training_audit import LabelledImages
+    from cnn_interp.images import read_image
+    from cnn_interp.models import load_network
+
+    found = read_labelled_folders(folder)
+    values, labels = np.unique(found.labels, return_inverse=True)
+    if len(values) < 2:
+        raise InputError(f"{folder}: one label only; expected a subfolder for each of two or more")
+    categories = tuple(found.category_names[v] if found.category_names else str(v) for v in values)
+    loaded = load_network(network, device=device)
+    loaded.check_scores()
+    images = [read_image(folder / name, convert=True) for name in found.ids]
+    features = penultimate_features(loaded, images, quiet=quiet)
+    for image in images:
+        image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
+    return LabelledImages(features, labels, found.ids, [np.asarray(image) for image in images]), categories
+
+
+def read_table(path: Path, *needed: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV table.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or lacks rows or a column that is needed.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a table (CSV)")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, restval="", restkey=""))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a table (CSV) ({error})") from error
+    if not rows:
+        raise InputError(f"{path}: holds no rows; expected a table (CSV) with a line of column names")
+    for name in needed:
+        if name not in rows[0]:
+            raise InputError(f"{path}: has no column {name!r}; expected {', '.join(needed)}")
+    return [{key: value for key, value in row.items() if key} for row in rows]

@@ -1,0 +1,77 @@
+"""The command ``probe``: what a linear classifier reads off each layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cnn_interp.diagnosis.commands.loading import classifier, layers_in, small_pictures
+from cnn_interp.diagnosis.commands.options import Layers, SmallData
+from cnn_interp.options import Model, Weights
+from interpretkit.command import Device, Out, Quiet, Seed, command
+
+# Of the images as they are classified without a network, px.
+_PIXELS_SIDE = 8
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to a group."""
+    command(
+        app,
+        "probe",
+        example=[
+            "interpretkit cnn diagnose probe --model mobilenet_v2",
+            "interpretkit cnn diagnose probe --data cifar10=cifar10.npz --images 1000",
+        ],
+    )(probe)
+
+
+def probe(
+    out: Out = Path("probe"),
+    network: Model = "mobilenet_v2",
+    weights: Weights = "pretrained",
+    data: SmallData = "digits",
+    count: Annotated[int, typer.Option("--images", min=40, help="How many images of the data to use.")] = 500,
+    side: Annotated[int, typer.Option("--side", min=16, help="Their side for the network, px.")] = 64,
+    layers: Layers = "",
+    seed: Seed = 0,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> dict[str, Any]:
+    """Read categories off each layer of a trained network by a linear classifier, on data it was not made for.
+
+    A cheap companion to transferability: nothing but the classifier is trained.
+    """
+    from cnn_interp.diagnosis.layer_features import OUTPUT, pooled_features, resize, stages
+    from cnn_interp.diagnosis.reports.page import save_page
+    from cnn_interp.diagnosis.reports.probe import probe_figure, probe_report, probe_table
+    from cnn_interp.diagnosis.transferability import linear_probes
+    from interpretkit.results import run_folder
+
+    pictures, files = small_pictures(data)
+    some = pictures.limited(max(4, count // len(pictures.categories)), 1)
+    loaded = classifier(network, weights, device, seed, side)
+    pixels = resize(some.train.expand(-1, 3, -1, -1), side)
+    chosen = layers_in(loaded, layers) or list(stages(loaded.module, loaded.normalise(pixels[:1])))
+    arguments = {
+        "network": network, "weights": weights, "data": data, "images": count, "side": side, "layers": layers,
+    }  # fmt: skip
+    with run_folder(out, "cnn diagnose probe", arguments, seed, files) as run:
+        features = {"pixels": resize(some.train, _PIXELS_SIDE).flatten(1).numpy()}
+        features |= pooled_features(loaded, pixels, [*chosen, OUTPUT], seed=seed, quiet=quiet)
+        found = linear_probes(features, some.train_labels.numpy(), seed=seed)
+        run.save_table("probes.csv", probe_table(found))
+        figure = probe_figure(found)
+        run.save_figure("probes.png", figure)
+        best = max(found, key=lambda result: result.accuracy)
+        run.summary.update(
+            accuracies={result.layer: result.accuracy for result in found},
+            best=best.layer,
+            chance=best.chance,
+        )
+        images = f"{len(pixels)} images of {pictures.name}"
+        report = probe_report(found, figure, network=network, images=images)
+        save_page(report, run, f"--model {network} --data {data}", seed=seed, files=files)
+    return {**run.summary, "out": out}

@@ -1,0 +1,34 @@
+"""How the page of every check begins and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from interpretkit.results import Run
+from interpretkit.visualization import Report
+
+
+def page(check: str, title: str, lead: str = "") -> Report:
+    """Return the empty page of a check, called as its command is."""
+    return Report(title, lead, kicker=f"interpretkit cnn diagnose {check}")
+
+
+def save_page(report: Report, run: Run, options: str, *, seed: int, files: Iterable[Path] = ()) -> None:
+    """Say below a page how it came about, and write it into the run's folder.
+
+    Parameters
+    ----------
+    report : Report
+        What :func:`page` began.
+    run : Run
+        The run.
+    options : str
+        What followed the check's name in the command line; may be empty.
+    seed : int
+        The seed.
+    files : iterable of pathlib.Path
+        What was read.
+    """
+    report.set_provenance(f"{report.kicker} {options}".strip(), seed=seed, data=files)
+    report.save(run.path("report.html"))
