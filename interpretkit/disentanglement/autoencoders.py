@@ -107,7 +107,7 @@ class Autoencoder(nn.Module):
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Return means and logarithms of variances (n, d) of pixels between 0 and 1, (n, channels, h, w)."""
-        return self._encode(functional.avg_pool2d(pixels, self.square))
+        return self._encode(self.squares(pixels))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the logits of the pixels, (n, channels, h, w), from codes (n, d)."""
@@ -115,7 +115,14 @@ class Autoencoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Posterior]:
         """Return −log p(x|z) in nats, (n,), and the posterior with its draw z, of pixels (n, channels, h, w)."""
-        squares = functional.avg_pool2d(pixels, self.square)
+        return self.evidence(self.squares(pixels))
+
+    def squares(self, pixels: Tensor) -> Tensor:
+        """Return what the networks see of pixels (n, channels, h, w): the means of their squares."""
+        return pixels if self.square == 1 else functional.avg_pool2d(pixels, self.square)
+
+    def evidence(self, squares: Tensor) -> tuple[Tensor, Posterior]:
+        """Return what a call of the auto-encoder does, from squares (n, channels, h', w') instead of pixels."""
         mean, log_variance = self._encode(squares)
         codes = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
         # The pixels of a square share a logit, and the cross-entropy is linear in them: their mean will do.
@@ -279,9 +286,10 @@ def train_autoencoder(
     where = resolve_device(device)
     with _own_draws(seed, where):
         trained = _Trained(Autoencoder(config), objective, len(pixels)).to(where)
+        seen = _seen_once(trained.autoencoder, pixels)
         history = fit(
             trained,
-            TensorBatches({"images": pixels}, batch_size, seed=derive_seed(seed, "batches")),
+            TensorBatches({"images": seen}, batch_size, seed=derive_seed(seed, "batches")),
             lambda model, batch: model(batch["images"]),
             optimizer=torch.optim.Adam(
                 # One pass over the weights halves the time of a step of small networks.
@@ -331,10 +339,9 @@ class _Trained(nn.Module):
         if state != self.get_extra_state():
             raise RuntimeError(f"{state}, not {self.get_extra_state()}")
 
-    def forward(self, images: Tensor) -> Mapping[str, Tensor]:
-        """Return the loss and its parts in nats per image."""
-        pixels = _as_shares(images, self.autoencoder.config.white)
-        losses, posterior = self.autoencoder(pixels)
+    def forward(self, seen: Tensor) -> Mapping[str, Tensor]:
+        """Return the loss and its parts in nats per image, from what :func:`_seen_once` gives of images."""
+        losses, posterior = self.autoencoder.evidence(_as_shares(seen, self.autoencoder.config.white))
         loss = losses.mean()
         parts = self.objective.penalty(posterior, State(int(self.step), self.n_images, self.critic))
         self.step += 1
@@ -403,6 +410,18 @@ def _pixel_tensor(images: ArrayLike) -> Tensor:
     # Copied only where the layout asks for it: data sets of images are large.
     array = np.ascontiguousarray(array[:, None] if array.ndim == 3 else np.moveaxis(array, 3, 1))
     return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _seen_once(autoencoder: Autoencoder, pixels: Tensor) -> Tensor:
+    """Return the squares of all images (n, channels, h', w'), or the pixels as they are if those are seen.
+
+    Squares take a quarter of the memory that pixels of a byte take, and a step a tenth to a quarter less time than
+    if every batch were averaged anew.
+    """
+    if autoencoder.square == 1:
+        return pixels
+    white = autoencoder.config.white
+    return torch.cat([autoencoder.squares(_as_shares(chunk, white)) for chunk in pixels.split(_CHUNK)])
 
 
 def _as_shares(pixels: Tensor, white: int) -> Tensor:

@@ -144,6 +144,23 @@ def test_loss_of_squares_is_that_of_their_pixels():
     assert torch.equal(log_variance, posterior.log_variance)
 
 
+@pytest.mark.parametrize("network", ["coarse", "published"])
+@pytest.mark.parametrize("white", [1, 255])
+def test_training_sees_what_the_auto_encoder_sees(network, white):
+    images = white * bars(30)[0]
+    # A single batch, and weights that stay: the loss is that of the auto-encoder returned, but for the draws.
+    model = train(images, BetaVAE(0), epochs=1, batch_size=30, learning_rate=1e-12, network=network)
+    assert model.history is not None
+    pixels = torch.from_numpy(images[:, None] / np.float32(white))
+    noise = torch.randn(50, 30, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        mean, log_variance = model.encode(pixels)
+        draws = mean + (0.5 * log_variance).exp() * noise
+        losses = torch.stack([reconstruction_loss(model.decode(codes), pixels) for codes in draws]).mean(1)
+    found = model.history.column("train_reconstruction")[0]
+    assert abs(found - float(losses.mean())) < 4 * float(losses.std()) + 1e-3
+
+
 @pytest.mark.parametrize(
     ("images", "options", "message"),
     [
