@@ -47,6 +47,8 @@ HEAVY = {
     "prediction difference",
     "meaningful perturbation",
 }
+# Of a hundred passes as well, but few enough for all mosaics where time is not short.
+SLOW = {"LIME", "KernelSHAP"}
 MOST_FOR_HEAVY = 64
 # What deletion measures, and what captum's methods of segments do.
 GREY: dict[str, Any] = {"baseline": 0.0, "probabilities": False}
@@ -76,7 +78,7 @@ def run(
     Parameters
     ----------
     quick : bool
-        Twelve mosaics instead of 200, and the quicker methods.
+        Twelve mosaics instead of 200, and four instead of 64.
     data : mapping of str to path, optional
         ``imagenet-sample``, an npz of JPEGs with ImageNet's labels; photographs of scikit-image stand in.
     seed : int
@@ -86,8 +88,13 @@ def run(
     """
     network = load_network("mobilenet_v2", device=device, seed=seed)
     mosaics = make_mosaics(network, (data or {}).get("imagenet-sample"), 12 if quick else 200, seed)
-    own, peers = our_methods(network, mosaics.others, seed, quick), captums_methods(network, quick)
-    return [*ranking(network, mosaics, own, peers, seed), *sanity(network, mosaics, quick, seed)]
+    own, peers = our_methods(network, mosaics.others, seed), captums_methods(network)
+    most = 4 if quick else MOST_FOR_HEAVY
+    heavy = HEAVY | (SLOW if quick else set())
+    return [
+        *ranking(network, mosaics, own, peers, dict.fromkeys(heavy, most), seed),
+        *sanity(network, mosaics, quick, seed),
+    ]
 
 
 def ranking(
@@ -95,16 +102,20 @@ def ranking(
     mosaics: Mosaics,
     own: Mapping[str, Explain],
     peers: Mapping[str, Explain],
+    most: Mapping[str, int],
     seed: int,
 ) -> list[Row]:
-    """Let every method explain every mosaic, and rank them by what they point at and by deletion."""
+    """Let every method explain the mosaics, and rank them by what they point at and by deletion.
+
+    The methods named in `most` explain the first so many.
+    """
     scores: dict[tuple[str, str], dict[str, NDArray[np.float64]]] = {}
     everyone = [
         *(("interpretkit", k, v) for k, v in own.items()),
         *(("captum", k, v) for k, v in peers.items()),
     ]
     for package, name, explain in track(everyone, "methods"):
-        count = min(MOST_FOR_HEAVY, len(mosaics.inputs)) if name in HEAVY else len(mosaics.inputs)
+        count = min(most.get(name, len(mosaics.inputs)), len(mosaics.inputs))
         inputs, targets = mosaics.inputs[:count], mosaics.targets[:count]
         values = np.concatenate(
             [
@@ -150,11 +161,11 @@ def ranking(
         )
         for place, who in enumerate(order, 1):
             count = len(scores[who][key])
-            # On the same mosaics; captum's have all been explained.
+            # On the same mosaics.
             captums = {
                 name: float(found[key][:count].mean())
                 for (package, name), found in scores.items()
-                if package == "captum"
+                if package == "captum" and len(found[key]) >= count
             }
             rival = best(captums, key=lambda name: captums[name])
             rows.append(
@@ -170,7 +181,7 @@ def ranking(
                     seed=seed,
                     stand_in=bool(mosaics.stand_in),
                     notes=f"{place}. of {len(order)}; baseline: chance"
-                    + (f"; on the first {count} mosaics" if who[1] in HEAVY else "")
+                    + (f"; on the first {count} mosaics" if who[1] in most else "")
                     + mosaics.stand_in,
                 )
             )
@@ -284,8 +295,8 @@ def make_mosaics(network: Network, archive: Path | None, count: int, seed: int) 
     )
 
 
-def our_methods(network: Network, others: Tensor, seed: int, quick: bool) -> dict[str, Explain]:
-    """Return this toolkit's methods by name; the quick ones cost at most some fifty passes."""
+def our_methods(network: Network, others: Tensor, seed: int) -> dict[str, Explain]:
+    """Return this toolkit's methods by name."""
     grid = cells()
     patterns = fit_patterns(network.module, others)
     by_segments = {"samples": SAMPLES, "segments": grid[0, 0]}
@@ -307,21 +318,18 @@ def our_methods(network: Network, others: Tensor, seed: int, quick: bool) -> dic
         "Layer-CAM": ("layercam", {}),
         "guided Grad-CAM": ("guided_gradcam", {}),
         "occlusion": ("occlusion", {"window": WINDOW, "stride": STRIDE}),
+        "Score-CAM, features.16": ("scorecam", {"layer": "features.16"}),
+        "RISE": ("rise", {"samples": SAMPLES}),
+        "LIME": ("lime", by_segments | GREY | EVEN),
+        "LIME, mean colour": ("lime", by_segments),
+        "KernelSHAP": ("kernel_shap", by_segments | GREY),
+        "KernelSHAP, mean colour": ("kernel_shap", by_segments),
+        "prediction difference": (
+            "prediction_difference",
+            {"window": 20, "stride": 20, "samples": 1, "reference": others},
+        ),
+        "meaningful perturbation": ("meaningful_perturbation", {"iterations": 50}),
     }
-    if not quick:
-        options |= {
-            "Score-CAM, features.16": ("scorecam", {"layer": "features.16"}),
-            "RISE": ("rise", {"samples": SAMPLES}),
-            "LIME": ("lime", by_segments | GREY | EVEN),
-            "LIME, mean colour": ("lime", by_segments),
-            "KernelSHAP": ("kernel_shap", by_segments | GREY),
-            "KernelSHAP, mean colour": ("kernel_shap", by_segments),
-            "prediction difference": (
-                "prediction_difference",
-                {"window": 20, "stride": 20, "samples": 1, "reference": others},
-            ),
-            "meaningful perturbation": ("meaningful_perturbation", {"iterations": 50}),
-        }
 
     def explainer(method: str, own: dict[str, Any]) -> Explain:
         return lambda inputs, targets: attribute(
@@ -331,7 +339,7 @@ def our_methods(network: Network, others: Tensor, seed: int, quick: bool) -> dic
     return {name: explainer(method, own) for name, (method, own) in options.items()}
 
 
-def captums_methods(network: Network, quick: bool) -> dict[str, Explain]:
+def captums_methods(network: Network) -> dict[str, Explain]:
     """Return captum's methods by name, at the same settings."""
     from captum import attr
 
@@ -364,7 +372,7 @@ def captums_methods(network: Network, quick: bool) -> dict[str, Explain]:
         return torch.nn.functional.interpolate(small.detach().cpu(), (SIZE, SIZE), mode="bilinear")
 
     patch = (3, WINDOW, WINDOW)
-    methods: dict[str, Explain] = {
+    return {
         "saliency": plain(attr.Saliency(module)),
         "input x gradient": plain(attr.InputXGradient(module)),
         "guided backprop": plain(attr.GuidedBackprop(module)),
@@ -373,13 +381,9 @@ def captums_methods(network: Network, quick: bool) -> dict[str, Explain]:
         "Grad-CAM": enlarged,
         "guided Grad-CAM": plain(attr.GuidedGradCam(module, module.get_submodule("features.18.0"))),
         "occlusion": plain(attr.Occlusion(module), sliding_window_shapes=patch, strides=(3, STRIDE, STRIDE)),
+        "LIME": singly(attr.Lime(module), perturbations_per_eval=8),
+        "KernelSHAP": singly(attr.KernelShap(module), perturbations_per_eval=8),
     }
-    if not quick:
-        methods |= {
-            "LIME": singly(attr.Lime(module), perturbations_per_eval=8),
-            "KernelSHAP": singly(attr.KernelShap(module), perturbations_per_eval=8),
-        }
-    return methods
 
 
 def cells() -> Tensor:
