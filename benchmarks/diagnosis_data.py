@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import nn
 
+from cnn_interp.datasets import read_mnist
 from cnn_interp.diagnosis.blind_spot import plant_blind_spot
 from cnn_interp.diagnosis.influence import Risk, influence, losses, self_influence
 from cnn_interp.diagnosis.linear_head import Scaling, fit_head, leave_one_out, rank_correlations
@@ -41,11 +43,15 @@ from cnn_interp.diagnosis.unknown_unknowns import (
     partition,
     utilities,
 )
+from interpretkit.errors import InputError
 from interpretkit.evidence import Row
 from interpretkit.training import numpy_generator
 
 BAR = "docs/diagnosis-data.md, influence"
 LEFT_OUT = 100
+TRAIN = 600
+# As many test images as scikit-learn's digits leave, about.
+MOST_UNSEEN = 1500
 
 
 def run(quick: bool = True, data: Mapping[str, Path] | None = None) -> Iterator[Row]:
@@ -56,31 +62,106 @@ def run(quick: bool = True, data: Mapping[str, Path] | None = None) -> Iterator[
     quick : bool
         Fewer seeds, and a network that answers questions after a quarter of its training, on fewer scenes.
     data : mapping of str to path, optional
-        Nothing of it is used: digits come with scikit-learn, scenes are generated.
+        ``mnist``: the folder of its IDX files, for the rows on influence and wrong labels. By default these use the
+        digits that come with scikit-learn, as those on rules always do; scenes are generated.
     """
-    yield from convex_head()
-    yield from small_network(12 if quick else 60)
-    yield from wrong_labels(range(2 if quick else 5))
+    source = mnist_digits(data["mnist"]) if data and "mnist" in data else scikit_learn_digits()
+    yield from convex_head(source)
+    yield from small_network(source, 12 if quick else 60)
+    yield from wrong_labels(source, range(2 if quick else 5))
     yield from blind_spot(range(1 if quick else 5))
     yield from rules(range(2 if quick else 10))
     yield from questions(*(800, 12) if quick else (3000, 60))
 
 
-def digits(seed: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Return scaled features and labels of 600 training digits, and of the other 1 197."""
+@dataclass(frozen=True)
+class Digits:
+    """Handwritten digits on a small grid, on which a Hessian stays small.
+
+    Attributes
+    ----------
+    name : str
+        What they are called.
+    images : ndarray of float, (n, 8, 8)
+        Values in 0 … 1.
+    labels : ndarray of int, (n,)
+        The digits.
+    testing : ndarray of bool, (n,)
+        Those published for testing; none where nothing was said.
+    """
+
+    name: str
+    images: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    testing: NDArray[np.bool_]
+
+    def order(self, seed: int) -> NDArray[np.intp]:
+        """Return the images' numbers in the seed's order, those for testing behind all others."""
+        order = numpy_generator(seed, "digits").permutation(len(self.labels))
+        return order[np.argsort(self.testing[order], kind="stable")]
+
+    def divided(self, train: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the numbers of so many images to train on, and of others to test on."""
+        order = self.order(seed)
+        published = self.testing[order]
+        # Of a set with a part for testing, only that part is unseen by custom.
+        unseen = order[published] if 0 < published.sum() <= len(order) - train else order[train:]
+        return order[:train], unseen[:MOST_UNSEEN]
+
+    def scaled(self, seed: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Return scaled features and labels of the training images, and of those to test on."""
+        train, test = self.divided(TRAIN, seed)
+        pixels = self.images.reshape(len(self.images), -1)
+        scaling = Scaling.of(pixels[train])
+        return scaling(pixels[train]), self.labels[train], scaling(pixels[test]), self.labels[test]
+
+
+def scikit_learn_digits() -> Digits:
+    """Return the 1 797 digits that come with scikit-learn."""
     found: Any = load_digits()
-    order = numpy_generator(seed, "digits").permutation(len(found.target))
-    train, test = order[:600], order[600:]
-    scaling = Scaling.of(found.data[train])
-    return scaling(found.data[train]), found.target[train], scaling(found.data[test]), found.target[test]
+    nowhere = np.zeros(len(found.target), dtype=bool)
+    return Digits("scikit-learn's digits", found.images / 16, found.target.astype(np.int64), nowhere)
 
 
-def convex_head(seed: int = 0) -> Iterator[Row]:
+def mnist_digits(folder: Path, most: int = 10_000) -> Digits:
+    """Return MNIST's digits, brought to the grid on which scikit-learn's are: the means of blocks of 4 × 4 px.
+
+    Parameters
+    ----------
+    folder : path
+        Of its IDX files, with images of 28 × 28 px.
+    most : int
+        So many of the images for training and of those for testing are read, the first ones.
+
+    Raises
+    ------
+    InputError
+        If the files are not as expected, or hold too few images.
+    """
+    found = read_mnist(folder)
+    assert found.split is not None
+    rows = np.concatenate([np.flatnonzero(found.split == part)[:most] for part in ("train", "test")])
+    if len(rows) < TRAIN + 10:
+        raise InputError(f"mnist={folder}: {len(rows)} images; expected at least {TRAIN + 10}")
+    pixels = np.stack([found.image(int(row))[..., 0] for row in rows])
+    if pixels.shape[1:] != (28, 28):
+        raise InputError(
+            f"mnist={folder}: images of {pixels.shape[1]} × {pixels.shape[2]} px; expected 28 × 28"
+        )
+    # Two pixels of margin on each side make 32, as scikit-learn's digits were before they were averaged.
+    wide = np.pad(pixels, ((0, 0), (2, 2), (2, 2))) / 255
+    small = wide.reshape(len(rows), 8, 4, 8, 4).mean((2, 4))
+    return Digits(
+        "MNIST at 8 × 8 px", small, found.labels[rows].astype(np.int64), found.split[rows] == "test"
+    )
+
+
+def convex_head(source: Digits, seed: int = 0) -> Iterator[Row]:
     """Compare influence with training again, for logistic regression."""
-    features, labels, unseen, truth = digits(seed)
+    features, labels, unseen, truth = source.scaled(seed)
     head = fit_head(features, labels)
     worst = np.argsort(-head.losses(unseen, truth))[:10]
-    rows = numpy_generator(seed, "left out").permutation(600)[:LEFT_OUT]
+    rows = numpy_generator(seed, "left out").permutation(TRAIN)[:LEFT_OUT]
     measured = leave_one_out(head, features, labels, rows, unseen[worst], truth[worst])
     risk = head.risk(features, labels)
     test = torch.from_numpy(unseen[worst]), torch.from_numpy(truth[worst])
@@ -89,7 +170,7 @@ def convex_head(seed: int = 0) -> Iterator[Row]:
         correlations = rank_correlations(found.removal[:, rows], measured)
         yield Row(
             system=f"influence by {'conjugate gradients' if solver == 'cg' else 'LiSSA'}, logistic regression",
-            data="scikit-learn's digits, 600 for training, the 10 test images of most loss",
+            data=f"{source.name}, {TRAIN} for training, the 10 test images of most loss",
             name=f"rank correlation with training again, {LEFT_OUT} images left out one by one, mean",
             value=float(np.mean(correlations)),
             reference=0.9,
@@ -99,13 +180,11 @@ def convex_head(seed: int = 0) -> Iterator[Row]:
         )
 
 
-def small_network(count: int, seed: int = 0) -> Iterator[Row]:
+def small_network(source: Digits, count: int, seed: int = 0) -> Iterator[Row]:
     """Compare influence with training on from the optimum, for a small convolutional network."""
-    found: Any = load_digits()
-    order = numpy_generator(seed, "digits").permutation(len(found.target))
-    images = torch.from_numpy(found.images[order] / 16).double()[:, None]
-    labels = torch.from_numpy(found.target[order]).long()
-    x, y, test_x, test_y = images[:300], labels[:300], images[300:], labels[300:]
+    train, test = (torch.from_numpy(rows) for rows in source.divided(300, seed))
+    images, labels = torch.from_numpy(source.images)[:, None], torch.from_numpy(source.labels)
+    x, y, test_x, test_y = images[train], labels[train], images[test], labels[test]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module = nn.Sequential(
@@ -138,7 +217,7 @@ def small_network(count: int, seed: int = 0) -> Iterator[Row]:
     correlations = rank_correlations(predicted.removal[:, rows], measured)
     yield Row(
         system="influence, exact Hessian, convolutional network of 506 parameters",
-        data="scikit-learn's digits, 300 for training, the 10 test images of most loss",
+        data=f"{source.name}, 300 for training, the 10 test images of most loss",
         name=f"rank correlation with training on from the optimum, {count} images left out one by one, mean",
         value=float(np.mean(correlations)),
         seed=seed,
@@ -172,12 +251,12 @@ def descend(
     optimizer.zero_grad(set_to_none=True)
 
 
-def wrong_labels(seeds: range) -> Iterator[Row]:
+def wrong_labels(source: Digits, seeds: range) -> Iterator[Row]:
     """Rank training images of which a tenth are wrongly labelled."""
     checked = (0.1, 0.2, 0.3)
     found: dict[str, list[list[float]]] = {"self-influence": [], "loss": []}
     for seed in seeds:
-        features, labels, *_ = digits(seed)
+        features, labels, *_ = source.scaled(seed)
         wrong, falsified = falsify(labels, 10, 0.1, seed=seed)
         risk = fit_head(features, wrong).risk(features, wrong)
         for name, suspicion in (("self-influence", self_influence(risk)), ("loss", losses(risk))):
@@ -187,7 +266,7 @@ def wrong_labels(seeds: range) -> Iterator[Row]:
     for place, share in enumerate(checked):
         yield Row(
             system="self-influence, logistic regression",
-            data="scikit-learn's digits, 600 for training, a tenth of the labels falsified",
+            data=f"{source.name}, {TRAIN} for training, a tenth of the labels falsified",
             name=f"share of the wrong labels found in the first {share:.0%}",
             value=float(ours[place]),
             baseline=share,

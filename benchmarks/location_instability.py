@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cnn_interp.datasets.articulated import articulated_images
 from cnn_interp.datasets.part_images import PartImages
-from cnn_interp.datasets.reading import read
 from cnn_interp.metrics.batches import landmarks_in_inputs, part_batches
+from cnn_interp.metrics.cli import read_parts
 from cnn_interp.metrics.location_instability import (
     TOP,
     LocationInstability,
@@ -23,7 +23,6 @@ from cnn_interp.metrics.location_instability import (
 )
 from cnn_interp.metrics.part_interpretability import part_interpretability
 from cnn_interp.models import Network, load_network
-from interpretkit.errors import InputError
 from interpretkit.evidence import Row
 
 # Layers with maps of 14 × 14 and 7 × 7.
@@ -73,11 +72,7 @@ def run(
         return compare("articulated", drawn, seed, device)
     rows = []
     for kind, path in given.items():
-        images = read(kind, path)
-        if not isinstance(images, PartImages):
-            raise InputError(f"--data {kind}={path}: has no annotated parts")
-        images = images.cropped() if images.boxes is not None else images
-        images = images.subset(images.annotated.any(axis=1) & (images.categories >= 0))
+        images = read_parts(kind, path)
         if quick and len(images) > 1000:
             images = images.subset(np.linspace(0, len(images) - 1, 1000).astype(np.intp))
         rows += compare(kind, images, seed, device)
@@ -194,7 +189,7 @@ def location_rows(
             Row(
                 name=f"best tracking R² of the {category}'s {result.part_names[p]}",
                 value=float(best[c, p]),
-                baseline=float(beside[c, p]),
+                baseline=None if np.isnan(beside[c, p]) else float(beside[c, p]),
                 notes="the best unit on these very images; 1 follows the part, 0 stands still; baseline: the best unit "
                 "with random weights",
                 **common,

@@ -197,9 +197,9 @@ def units(
         system=f"deconvnet projections of {layer}, mobilenet_v2",
         data=f"the 5 strongest patches of 8 units, {on}",
         name=f"share of the activation left by the {left.share:.0%} of the pixels projected to",
-        value=float(left.projected.mean()),
-        baseline=float(left.random.mean()),
-        notes=f"the baseline is blots at random within the field; its middle leaves {left.centred.mean():.2f}"
+        value=float(np.nanmean(left.projected)),
+        baseline=float(np.nanmean(left.random)),
+        notes=f"the baseline is blots at random within the field; its middle leaves {np.nanmean(left.centred):.2f}"
         + ending,
     )
     for name in ("features.3", "features.6"):
@@ -212,10 +212,10 @@ def units(
             system=f"empirical receptive fields of {name}, mobilenet_v2",
             data=f"{len(few.units)} units, top {few.images.shape[1]} of {on}",
             name="side of the field that is used",
-            value=float(np.mean(fields.sizes)),
+            value=float(np.nanmean(fields.sizes)),
             unit="px",
             baseline=theoretical,
-            notes=f"the baseline is the theoretical field; the mean ratio is {fields.ratios.mean():.2f}; the "
+            notes=f"the baseline is the theoretical field; the mean ratio is {np.nanmean(fields.ratios):.2f}; the "
             f"occluder of {fields.occluder} px is the least that can be measured" + ending,
         )
 

@@ -21,6 +21,11 @@ from cnn_interp.metrics.positions import UnitGrid, unit_grids
 from interpretkit.errors import InputError
 
 TOP = 100
+# On how many images a unit must be judged before it may be called the best follower. Of 768 units that fire at random,
+# the best R² for five parts is 1.0 on 2 images, 0.8 on 5, 0.5 on 10, 0.1 on 20 and below 0 on 50.
+FEWEST = 20
+# A part whose variance is below this share of the squared diagonal stands still.
+_STILL = 1e-12
 Floats = NDArray[np.float64]
 
 
@@ -55,7 +60,7 @@ class Peaks:
 class LocationInstability:
     """How steadily units keep their distance from parts, beside positions that never change.
 
-    Numbers are NaN where fewer than two images show the part.
+    Numbers are NaN where fewer than two images show the part; tracking also where the part does not move.
 
     Attributes
     ----------
@@ -105,12 +110,32 @@ class LocationInstability:
         """The same mean for the best constant positions."""
         return _mean(self.best_constant)
 
+    @property
+    def enough(self) -> NDArray[np.bool_]:
+        """Which pairs have images enough, at least ``FEWEST``, to say which unit follows, ``(categories, parts)``."""
+        return np.minimum(self.images, self.top) >= FEWEST
+
+    @property
+    def best_tracking_r2(self) -> float:
+        """The R² of the unit that follows some part best; NaN if no pair has images enough, or no part moves."""
+        best = self.best_tracking()[1]
+        return float(np.nanmax(best)) if np.isfinite(best).any() else float("nan")
+
+    @property
+    def median_tracking_r2(self) -> float:
+        """The median R² of all units and pairs; NaN if no part moves."""
+        return _median(self.tracking)
+
     def best_tracking(self) -> tuple[NDArray[np.int64], Floats]:
-        """Return for each category and part the unit that follows it best, and its R²; ``(categories, parts)`` each."""
-        values = np.where(np.isnan(self.tracking), -np.inf, self.tracking)
-        units = values.argmax(axis=2)
-        best = np.take_along_axis(values, units[..., None], axis=2)[..., 0]
-        return units, np.where(np.isinf(best), np.nan, best)
+        """Return for each category and part the unit that follows it best, and its R²; ``(categories, parts)`` each.
+
+        The R² is NaN, and the unit −1, where fewer than ``FEWEST`` images count: the best of many units follows
+        anything there by chance.
+        """
+        usable = self.enough[..., None] & ~np.isnan(self.tracking)
+        values = np.where(usable, self.tracking, -np.inf)
+        units = np.where(usable.any(axis=2), values.argmax(axis=2), -1)
+        return units, np.where(units < 0, np.nan, values.max(axis=2))
 
     def table(self) -> list[dict[str, object]]:
         """Return a row for each category and part: units, constants, and tracking."""
@@ -125,8 +150,8 @@ class LocationInstability:
                 "constant centre": float(self.constant_centre[c, p].mean()),
                 "best constant": float(self.best_constant[c, p]),
                 "best tracking R²": float(best[c, p]),
-                "by unit": int(units[c, p]),
-                "median tracking R²": float(np.median(self.tracking[c, p])),
+                "by unit": int(units[c, p]) if units[c, p] >= 0 else None,
+                "median tracking R²": _median(self.tracking[c, p]),
             }
             for c, category in enumerate(self.category_names)
             for p, part in enumerate(self.part_names)
@@ -139,6 +164,7 @@ class LocationInstability:
                 "unit": unit,
                 "category": category,
                 "part": part,
+                "images": min(int(self.images[c, p]), self.top),
                 "instability": float(self.instability[c, p, unit]),
                 "constant centre": float(self.constant_centre[c, p, unit]),
                 "tracking R²": float(self.tracking[c, p, unit]),
@@ -292,7 +318,8 @@ def location_instability(
             centre[c, p] = np.linalg.norm(p_k - middle, axis=2).std(axis=0, ddof=1) / diagonal
             spread = p_k.var(axis=0, ddof=1).sum(axis=1)
             moved = offset.var(axis=0, ddof=1).sum(axis=1)
-            np.divide(moved, spread, out=tracking[c, p], where=spread > 0)
+            # Of landmarks that coincide, rounding leaves a spread of nearly nothing.
+            np.divide(moved, spread, out=tracking[c, p], where=spread > _STILL * diagonal**2)
             tracking[c, p] = 1 - tracking[c, p]
     if counts.max(initial=0) < 2:
         raise InputError("landmarks: no part is annotated in two images of a category; expected at least one")
@@ -312,6 +339,12 @@ def _best_constant(part: Floats, middle: Floats) -> float:
         bounds=[(0.0, float(side)) for side in extent],
     )
     return min(float(found.fun), float(spreads.min()))
+
+
+def _median(values: Floats) -> float:
+    """Return the median of all numbers that are not NaN; NaN if there are none."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if known.size else float("nan")
 
 
 def _mean(values: Floats) -> float:

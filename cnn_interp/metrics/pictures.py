@@ -168,7 +168,9 @@ def instability_figure(result: LocationInstability) -> Figure:
     with style():
         figure = new_figure(5.4, 3.9)
         axes = figure.subplots()
-        axes.hist(by_unit, bins=40, color=colour_of(0), alpha=0.75, label=f"{len(by_unit)} units")
+        # All from zero, for units that agree up to rounding leave no range to divide.
+        span = (0, float(np.nanmax(by_unit)) or 1.0)
+        axes.hist(by_unit, bins=40, range=span, color=colour_of(0), alpha=0.75, label=f"{len(by_unit)} units")
         lines = {
             "mean of the units": (result.mean_instability, colour_of(0), "-"),
             "always the centre": (result.mean_constant_centre, colour_of(1), "-"),

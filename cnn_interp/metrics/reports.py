@@ -182,15 +182,18 @@ def _best_follower(result: LocationInstability) -> str:
     units, best = result.best_tracking()
     if not result.enough.any():
         return (
-            f"Which unit follows which part is not to be told: no part counts in {FEWEST} images of one category, and in "
-            "fewer some of many units explains any movement by chance."
+            f"Which unit follows which part is not to be told: no part counts in {FEWEST} images of one category, and "
+            "in fewer some of many units explains any movement by chance."
         )
     if np.isnan(best).all():
         return f"Which unit follows which part is not to be told: no part that {FEWEST} images show moves."
     c, p = np.unravel_index(np.nanargmax(best), best.shape)
     which = f"{result.category_names[c]}'s {result.part_names[p]}"
     if best[c, p] <= 0:
-        return f"No unit follows any part: even the best, unit {units[c, p]}, explains nothing of the movement of the {which}."
+        return (
+            f"No unit follows any part: even the best, unit {units[c, p]}, explains nothing of the movement of the "
+            f"{which}."
+        )
     return f"The best follower is unit {units[c, p]}: it explains {best[c, p]:.0%} of the movement of the {which}."
 
 
@@ -240,11 +243,7 @@ def instability_report(
             "always the centre": (f"{result.mean_constant_centre:.3f}", "what a unit that never moves has"),
             "best constant position": (f"{result.mean_best_constant:.3f}", "chosen on these very images"),
             "best tracking R²": (
-                f"{result.best_tracking_r2:.2f}".replace("-", "−")
-                if not np.isnan(result.best_tracking_r2)
-                else "unknown"
-                if result.enough.any()
-                else "too few images",
+                round(result.best_tracking_r2, 2) if result.enough.any() else "too few images",
                 f"1 follows, 0 stands still; the best of {result.tracking.shape[2]} units",
             ),
         }

@@ -18,6 +18,7 @@ from interpretkit.errors import InputError
 
 State = Mapping[str, NDArray[np.generic]]
 CAPACITY = 4096
+_UNITS_AT_ONCE = 64
 
 
 class UpperQuantiles:
@@ -96,17 +97,20 @@ class UpperQuantiles:
             raise InputError(f"share {share}: expected 0 or more and less than 1")
         if self.count == 0:
             raise InputError("quantiles of no values; expected at least one")
-        values = torch.cat(self._levels, dim=1)
         weights = torch.cat(
             [torch.full((level.shape[1],), 2**depth) for depth, level in enumerate(self._levels)]
-        ).to(values.device)
-        ordered, order = values.sort(dim=1, descending=True)
+        ).to(self._levels[0].device)
         # A share of 0.29 of 100 values is 29 of them, whatever the product is in binary.
         allowed = int(np.floor(share * self.count * (1 + 1e-12)))
-        heavier = weights[order].cumsum(dim=1) > allowed
-        # A thinned level may weigh a little less than what it stands for, so that nothing is heavy enough.
-        first = torch.where(heavier.any(1), heavier.int().argmax(dim=1), values.shape[1] - 1)
-        return ordered.gather(1, first[:, None])[:, 0]
+        thresholds = []
+        # Sorting takes several times the memory of what is sorted, which for all units at once is the whole sketch.
+        for some in zip(*(level.split(_UNITS_AT_ONCE) for level in self._levels), strict=True):
+            ordered, order = torch.cat(some, dim=1).sort(dim=1, descending=True)
+            heavier = weights[order].cumsum(dim=1) > allowed
+            # A thinned level may weigh a little less than what it stands for, so that nothing is heavy enough.
+            first = torch.where(heavier.any(1), heavier.int().argmax(dim=1), ordered.shape[1] - 1)
+            thresholds.append(ordered.gather(1, first[:, None])[:, 0])
+        return torch.cat(thresholds)
 
     def rank_error(self, values: Tensor) -> Tensor:
         """Return how far the share of a unit's values above `values` may be from the sketch's, at most.

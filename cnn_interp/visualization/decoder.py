@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,8 @@ class UpConvolutionalDecoder(nn.Module):
         Of the maps; outputs without places have a height of 1.
     side : int
         Of the images, px.
+    unit : float
+        By which maps are divided first, so that what follows is suited to layers of large and of tiny values.
 
     Notes
     -----
@@ -40,9 +43,11 @@ class UpConvolutionalDecoder(nn.Module):
     does.
     """
 
-    def __init__(self, channels: int, height: int, side: int) -> None:
+    def __init__(self, channels: int, height: int, side: int, unit: float = 1.0) -> None:
         super().__init__()
         width = _WIDEST
+        self.unit: Tensor
+        self.register_buffer("unit", torch.tensor(unit))
         self.scale = nn.BatchNorm2d(channels)
         blocks: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1), nn.LeakyReLU(0.2)]
         size = height
@@ -62,7 +67,7 @@ class UpConvolutionalDecoder(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return images ``(n, 3, side, side)`` with values in 0 … 1 for features ``(n, c[, h, w])``."""
         maps = features if features.ndim == 4 else features[:, :, None, None]
-        images = self.body(self.scale(maps)).sigmoid()
+        images = self.body(self.scale(maps / self.unit)).sigmoid()
         return images if images.shape[-1] == self.side else F.adaptive_avg_pool2d(images, self.side)
 
 
@@ -155,19 +160,24 @@ def train_decoder(
     share = {"train": 1 - 2 * held_out, "validation": held_out, "test": held_out}
     parts = {"train": train, "validation": validation, "test": test}
     tensors: dict[str, dict[str, Tensor]] = {}
+    unit: float | None = None
     for name, some in parts.items():
         count = max(round(images * share[name]), len(some), 2)
         # Only photographs to learn from may be cut into smaller pieces than a network is used to.
         large = some.crops(count, network.size, seed=derive_seed(seed, "pieces", name) % 2**31)
+        # The part to learn from comes first, and all are kept in its unit.
+        features, unit = _features(network, layer, large, seed, unit)
         tensors[name] = {
-            "features": _features(network, layer, large, seed),
+            "features": features,
             "images": F.interpolate(large, size=(side, side), mode="area"),
         }
     maps = tensors["train"]["features"]
     device = network.device
+    assert unit is not None
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "decoder"))
-        model = UpConvolutionalDecoder(maps.shape[1], maps.shape[2] if maps.ndim == 4 else 1, side).to(device)
+        height = maps.shape[2] if maps.ndim == 4 else 1
+        model = UpConvolutionalDecoder(maps.shape[1], height, side, unit).to(device)
         # Most pixels are near the mean image, which the decoder need not learn by steps.
         mean = tensors["train"]["images"].mean((0, 2, 3))
         last = model.body[-1]
@@ -180,14 +190,15 @@ def train_decoder(
         history = fit(
             model,
             TensorBatches(tensors["train"], batch_size, seed=seed),
-            lambda net, batch: {"loss": F.mse_loss(net(batch["features"].float()), batch["images"])},
+            lambda net, batch: {"loss": F.mse_loss(net(batch["features"].float() * unit), batch["images"])},
             optimizer=optimizer,
             epochs=epochs,
             scheduler=torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps),
             scheduler_steps="batch",
             validate=lambda net: {
                 "validation_error": _error(
-                    _decode(net, tensors["validation"]["features"], device), tensors["validation"]["images"]
+                    _decode(net, tensors["validation"]["features"], unit, device),
+                    tensors["validation"]["images"],
                 )
             },
             monitor="validation_error",
@@ -196,7 +207,7 @@ def train_decoder(
             quiet=quiet,
         )
     test_images = tensors["test"]["images"]
-    decoded = _decode(model, tensors["test"]["features"], device)
+    decoded = _decode(model, tensors["test"]["features"], unit, device)
     average = tensors["train"]["images"].mean(0, keepdim=True).expand_as(test_images)
     return TrainedDecoder(
         model=model,
@@ -211,26 +222,41 @@ def train_decoder(
     )
 
 
-def _features(network: Network, layer: str, pixels: Tensor, seed: int) -> Tensor:
-    """Return what a layer gives for pixels ``(n, 3, h, w)``, in half precision to hold many."""
+def _features(
+    network: Network, layer: str, pixels: Tensor, seed: int, unit: float | None
+) -> tuple[Tensor, float]:
+    """Return what a layer gives for pixels ``(n, 3, h, w)``, in half precision to hold many, and its unit.
+
+    The features are divided by the unit, for half precision ends at 65 504 and at 6e-8. Without one, it is the power
+    of two, by which division is exact, at the largest absolute value of the first few images.
+    """
     until = UpTo(network.module, layer)
+    found: list[Tensor] = []
     with instrumented(network.module, seed), torch.no_grad():
-        found = [
-            until(channels_last(network.normalise(some), network.module)).half().cpu().contiguous()
-            for some in pixels.split(_IMAGES_AT_ONCE)
-        ]
-    features = torch.cat(found)
-    if features.ndim not in (2, 4):
-        raise InputError(
-            f"layer {layer!r}: gives outputs of shape {tuple(features.shape)}; expected (n, channels) or "
-            "(n, channels, height, width)"
-        )
-    return features
+        for some in pixels.split(_IMAGES_AT_ONCE):
+            features = until(channels_last(network.normalise(some), network.module))
+            if features.ndim not in (2, 4):
+                raise InputError(
+                    f"layer {layer!r}: gives outputs of shape {tuple(features.shape)}; expected (n, channels) or "
+                    "(n, channels, height, width)"
+                )
+            if unit is None:
+                unit = _power_of_two(float(features.abs().max()), layer)
+            found.append((features.float() / unit).half().cpu().contiguous())
+    assert unit is not None
+    return torch.cat(found), unit
 
 
-def _decode(model: nn.Module, features: Tensor, device: torch.device) -> Tensor:
+def _power_of_two(largest: float, layer: str) -> float:
+    """Return the power of two just above a number, within single precision; 1 for zero."""
+    if not math.isfinite(largest):
+        raise InputError(f"layer {layer!r}: gives values that are not finite; expected numbers")
+    return 2.0 ** min(max(math.frexp(largest)[1], -100), 100) if largest > 0 else 1.0
+
+
+def _decode(model: nn.Module, features: Tensor, unit: float, device: torch.device) -> Tensor:
     with torch.no_grad():
-        return torch.cat([model(some.to(device).float()).cpu() for some in features.split(32)])
+        return torch.cat([model(some.to(device).float() * unit).cpu() for some in features.split(32)])
 
 
 def _error(images: Tensor, originals: Tensor) -> float:

@@ -33,7 +33,7 @@ class Projections:
     patches : UnitPatches
         The activations.
     values : ndarray of float32, (u, k, 3, h, w)
-        Their projections in the network's inputs; zero outside the receptive fields.
+        Their projections in the network's inputs; zero outside the receptive fields, and of silent units.
     """
 
     patches: UnitPatches
@@ -53,7 +53,8 @@ class Sufficiency:
     ----------
     projected, random, centred : ndarray of float, (u, k)
         The activation as a share of the whole image's, with only the pixels left that the projection holds to be
-        strongest; as many in blots at random within the receptive field; or the receptive field's middle.
+        strongest; as many in blots at random within the receptive field; or the receptive field's middle. NaN where
+        the activation is not above zero.
     share : float
         Which share of the image's part of the receptive field was left.
     """
@@ -74,8 +75,9 @@ def project(
 ) -> Projections:
     """Project the strongest activations of units back to the pixels by the deconvolutional network.
 
-    All other activations of the layer are set to zero, and the one is carried back: through max-pooling by its
-    switches, through a ReLU if it is positive, through a convolution by its transpose.
+    All other activations of the layer are set to zero, and the one is carried back with its value: through
+    max-pooling by its switches, through a ReLU if it is positive, through a convolution by its transpose. One that is
+    not above zero has nothing to carry back, and its projection is zero.
 
     Parameters
     ----------
@@ -100,9 +102,10 @@ def project(
     for row, (unit, images, places) in enumerate(
         zip(patches.units, patches.images, patches.positions, strict=True)
     ):
+        loud = ~patches.silent[row]
         # Activations at one place go together, for a score may not tell examples apart.
-        for place in np.unique(places, axis=0):
-            columns = np.flatnonzero((places == place).all(1))
+        for place in np.unique(places[loud], axis=0):
+            columns = np.flatnonzero((places == place).all(1) & loud)
             found = attribute(
                 until,
                 photographs.inputs(network, images[columns]),
@@ -111,7 +114,8 @@ def project(
                 seed=seed,
                 images_per_forward=images_per_forward,
             )
-            values[row, columns] = found.numpy()
+            # What is carried back is linear in the activation, once the signs are known.
+            values[row, columns] = found.numpy() * patches.values[row, columns, None, None, None]
     return Projections(patches, values)
 
 
@@ -148,9 +152,9 @@ def sufficiency(
     patches = projections.patches
     until = UpTo(network.module, patches.layer)
     draw = numpy_generator(seed, "blots")
-    kept = np.zeros((3, *patches.images.shape))
+    kept = np.full((3, *patches.images.shape), np.nan)
     with instrumented(network.module, seed), torch.no_grad():
-        for unit, place in np.ndindex(*patches.images.shape):
+        for unit, place in np.argwhere(~patches.silent).tolist():
             image = photographs.inputs(network, [int(patches.images[unit, place])])
             top, left, bottom, right = patches.boxes[unit, place]
             inside = np.zeros(image.shape[2:], dtype=bool)

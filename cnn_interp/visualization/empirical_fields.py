@@ -36,10 +36,11 @@ class EmpiricalFields:
         The channels.
     maps : ndarray of float32, (u, 2h − 1, 2w − 1)
         How far occlusion of a pixel changes the activation, averaged over images with the unit's own place in the
-        middle; NaN where no image has a pixel.
+        middle; NaN where no image has a pixel. Images in which the unit is silent do not count.
     sizes : ndarray of float, (u,)
         The side of the square with the area in which the change is above half of the largest, px. A field
-        narrower than the occluder comes out about as wide as the occluder.
+        narrower than the occluder comes out about as wide as the occluder. NaN of a unit that is silent in all
+        images.
     theoretical : ReceptiveField
         What the layer's units could see.
     discrepancy : ndarray of float32, (u, k, h, w)
@@ -136,10 +137,11 @@ def empirical_receptive_fields(
                 changes.append((until(occluded)[:, channel, row, column] - clean).abs().float().cpu())
             discrepancy[unit, rank] = _spread(corners.numpy(), torch.cat(changes).numpy(), side, occluder)
             bar.advance()
+    # What an occluder does to a silent unit tells where it would be woken, not what it responds to.
     maps = np.stack(
         [
-            _centred(discrepancy[unit], patches.field.centres(patches.positions[unit]))
-            for unit in range(shape[0])
+            _centred(discrepancy[unit, loud], patches.field.centres(patches.positions[unit, loud]))
+            for unit, loud in enumerate(~patches.silent)
         ]
     )
     return EmpiricalFields(
@@ -206,7 +208,12 @@ def _cover(image: Tensor, patch: Tensor, top: int, left: int) -> None:
 
 
 def field_size(change: NDArray[np.floating], threshold: float = THRESHOLD) -> float:
-    """Return the side of the square with the area in which a map ``(h, w)`` is above a share of its largest value."""
+    """Return the side of the square with the area in which a map ``(h, w)`` is above a share of its largest value.
+
+    NaN of a map that is nothing but NaN.
+    """
+    if np.isnan(change).all():
+        return float("nan")
     largest = float(np.nanmax(change))
     return float(np.sqrt(np.nansum(change > threshold * largest))) if largest > 0 else 0.0
 

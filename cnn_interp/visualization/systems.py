@@ -76,12 +76,20 @@ class Question:
         return self.last_with(8)
 
     def last_with(self, shrinkage: int) -> str:
-        """Return the last layer whose maps are no more than so many times smaller than the image."""
+        """Return the last layer whose maps are no more than so many times smaller than the image.
+
+        If no layer is so, as in a vision transformer, which makes patches of the image at once: the last of those
+        with the largest maps.
+        """
         least = self.network.size / shrinkage
         names = [name for name, shape in self.shapes.items() if least <= shape[1] <= self.network.size / 2]
-        if not names:
+        if names:
+            return names[-1]
+        areas = {name: shape[1] * shape[2] for name, shape in self.shapes.items()}
+        largest = max(areas.values(), default=0)
+        if largest < 2:
             raise InputError(f"{self.network.name}: has no layer that gives maps; expected --layer NAME")
-        return names[-1]
+        return [name for name, area in areas.items() if area == largest][-1]
 
     @cached_property
     def patches(self) -> UnitPatches:
@@ -348,16 +356,16 @@ def deconvnet_projections(question: Question) -> Shown:
         pictures[f"projected {unit}"] = [
             (
                 framed(relief(projections.crop(u, rank)), patches, u, rank),
-                f"{test.projected[u, rank]:.0%} left",
+                "silent" if patches.silent[u, rank] else f"{test.projected[u, rank]:.0%} left",
             )
             for rank in range(len(crops[u]))
         ]
     rows = [
         {
             "unit": int(unit),
-            "left by projection": float(test.projected[u].mean()),
-            "left by the middle": float(test.centred[u].mean()),
-            "left by blots at random": float(test.random[u].mean()),
+            "left by projection": _mean(test.projected[u]),
+            "left by the middle": _mean(test.centred[u]),
+            "left by blots at random": _mean(test.random[u]),
         }
         for u, unit in enumerate(patches.units)
     ]
@@ -370,7 +378,7 @@ def deconvnet_projections(question: Question) -> Shown:
         "Patches, and the pixels in them that made the activation.",
         {"values": projections.values, "units": patches.units, "boxes": patches.boxes},
         rows,
-        {"left_by_projection": float(test.projected.mean()), "left_at_random": float(test.random.mean())},
+        {"left_by_projection": _mean(test.projected), "left_at_random": _mean(test.random)},
     )
 
 
@@ -398,15 +406,18 @@ def receptive_fields(question: Question) -> Shown:
     rows = [
         {
             "unit": int(unit),
-            "used (px)": float(size),
+            "used (px)": _mean(size),
             "theoretical (px)": found.theoretical.size[0],
-            "share": float(r),
+            "share": _mean(r),
         }
         for unit, size, r in zip(found.units, found.sizes, found.ratios, strict=True)
     ]
     pictures = [
-        (np.nan_to_num(map_[window]), f"unit {row['unit']}: {row['used (px)']:.0f} of {_size(patches)}")
-        for map_, row in zip(found.maps, rows, strict=True)
+        (
+            np.nan_to_num(map_[window]),
+            f"unit {unit}: " + ("silent" if np.isnan(size) else f"{size:.0f} of {_size(patches)}"),
+        )
+        for map_, unit, size in zip(found.maps, found.units, found.sizes, strict=True)
     ]
     return Shown(
         "Receptive fields",
@@ -416,7 +427,7 @@ def receptive_fields(question: Question) -> Shown:
         "The frame is the theoretical field, and the occluder's width around it.",
         {"maps": found.maps, "sizes": found.sizes, "units": found.units},
         rows,
-        {"layer": patches.layer, "theoretical_px": found.theoretical.size[0], "used_px": float(found.sizes.mean())},
+        {"layer": patches.layer, "theoretical_px": found.theoretical.size[0], "used_px": _mean(found.sizes)},
     )  # fmt: skip
 
 
@@ -435,6 +446,12 @@ def framed(picture: NDArray[np.floating], patches: UnitPatches, unit: int, rank:
     )
     frame[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return frame
+
+
+def _mean(values: NDArray[np.floating] | np.floating) -> float | None:
+    """Return the mean of the finite values; None if there are none."""
+    finite = np.asarray(values)[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else None
 
 
 def _size(patches: UnitPatches) -> str:

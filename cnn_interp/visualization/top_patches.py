@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,11 @@ class UnitPatches:
     field: ReceptiveField
     n_images: int
 
+    @property
+    def silent(self) -> NDArray[np.bool_]:
+        """Where even the strongest activation is not above zero, so that there is nothing to explain, ``(u, k)``."""
+        return self.values <= 0
+
 
 def top_patches(
     network: Network,
@@ -176,7 +182,8 @@ def top_patches(
     images_per_forward : int
         How many go through the network at once.
     state : path, optional
-        A file that keeps the state of the search, so that a killed one goes on where it was.
+        A file that keeps the state of the search, so that a killed one goes on where it was. It belongs to the
+        names of the photographs, in their order, the layer, the weights and how images are prepared.
     seed : int
         For networks that draw random numbers even in evaluation mode.
     quiet : bool
@@ -192,7 +199,7 @@ def top_patches(
     k = min(k, len(photographs))
     until = UpTo(network.module, layer)
     field = receptive_field(network.module, layer, photographs.inputs(network, [0]))
-    label = f"{network.name} {network.source} {layer} top {k} of {len(photographs)} {photographs.names[-1]}"
+    label = "" if state is None else f"{layer} top {k} of {len(photographs)} {_digest(network, photographs)}"
     found = TopPatches.load(state, label) if state is not None and state.is_file() else None
     with instrumented(network.module, seed), torch.no_grad():
         if found is None:
@@ -238,6 +245,18 @@ def patch_crops(
             crops[int(unit), int(place)] = pixels[top:bottom, left:right]
     units, k = found.images.shape
     return [[crops[unit, place] for place in range(k)] for unit in range(units)]
+
+
+def _digest(network: Network, photographs: Photographs) -> str:
+    """Return what tells a network with its weights, and the photographs shown to it, from all others."""
+    prepared = (network.size, network.resize, network.mean, network.std, network.bicubic)
+    digest = hashlib.sha256(repr((network.name, prepared, photographs.source, photographs.names)).encode())
+    for name, value in network.module.state_dict().items():
+        if isinstance(value, Tensor):
+            digest.update(repr((name, value.dtype, tuple(value.shape))).encode())
+            # By bytes, for NumPy does not know all of torch's types.
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _standing_out(found: TopPatches, count: int = 8) -> Iterable[int]:

@@ -5,10 +5,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
+from cnn_interp.datasets import articulated_images
 from cnn_interp.metrics import cli
+from cnn_interp.metrics.batches import landmarks_in_inputs, part_batches
+from cnn_interp.metrics.location_instability import find_peaks, location_instability
+from cnn_interp.metrics.reports import instability_report
 from cnn_interp.models import Network
 from interpretkit.errors import InputError
 
@@ -58,7 +63,7 @@ def test_dissect_writes_a_report_and_the_units(own, tmp_path):
 
 def test_instability_writes_a_report_and_the_parts(own, tmp_path):
     out = tmp_path / "found"
-    options = ["--images", "24", "--layer", "0,2", "--top", "5", "--out", str(out), "--quiet", "--json"]
+    options = ["--images", "100", "--layer", "0,2", "--top", "22", "--out", str(out), "--quiet", "--json"]
     result = run.invoke(cli.app, ["instability", *options])
     assert result.exit_code == 0, result.output
     shown = json.loads(result.stdout.splitlines()[-1])
@@ -68,8 +73,84 @@ def test_instability_writes_a_report_and_the_parts(own, tmp_path):
         assert 0 <= shown[layer]["part_interpretability"] <= 1
         with np.load(out / f"{layer}.npz", allow_pickle=False) as arrays:
             assert arrays["instability"].shape[2] == units
-            assert np.nanmax(arrays["tracking"]) == pytest.approx(shown[layer]["best_tracking_r2"])
+            judged = arrays["tracking"][arrays["images"] >= 20]
+            assert 0 < len(judged) < arrays["images"].size
+            assert np.nanmax(judged) == pytest.approx(shown[layer]["best_tracking_r2"])
     assert "always the centre" in (out / "report.html").read_text()
+
+
+def test_of_few_images_no_follower_is_named(own, tmp_path):
+    out = tmp_path / "found"
+    result = run.invoke(
+        cli.app, ["instability", "--images", "8", "--out", str(out), "--layer", "2", "--quiet", "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout.splitlines()[-1])["2"]["best_tracking_r2"] is None
+    page = (out / "report.html").read_text()
+    assert "too few images" in page
+    assert "is not to be told" in page
+    assert "best follower" not in page.lower()
+    with (out / "parts.csv").open() as file:
+        assert {row["by unit"] for row in csv.DictReader(file)} == {""}
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("elsewhere", "No unit follows any part"),
+        ("still", "no part that 20 images show moves"),
+        ("beside", "explains 100% of the movement of the bird&#39;s"),
+    ],
+)
+def test_the_lead_names_a_follower_only_if_there_is_one(part, said):
+    network = small_network()
+    images = articulated_images(24, seed=0, side=64, negatives=0.0, categories=("bird",))
+    inputs, _ = part_batches(network, images)
+    peaks = find_peaks(network.module, ["2"], inputs)
+    landmarks = landmarks_in_inputs(images, network.size)
+    landmarks[...] = 30.3 if part == "still" else np.random.default_rng(0).uniform(10, 50, (24, 1, 2))
+    # The first unit is where the part is, or mirrored; the others are less so.
+    positions = (
+        landmarks[:, :1]
+        * (np.linspace(-1, -2, 12) if part == "elsewhere" else np.linspace(1, 2, 12))[:, None]
+    )
+    results = {
+        "2": location_instability(
+            peaks["2"].values,
+            positions,
+            landmarks,
+            (64, 64),
+            category_names=images.category_names,
+            part_names=images.part_names,
+        )
+    }
+    page = instability_report(results, peaks, {}, network, images, landmarks, data="birds").html()
+    assert said in page
+    assert ("The best follower is unit" in page) == (part == "beside")
+
+
+def test_all_species_of_birds_are_one_category(tmp_path):
+    folder = tmp_path / "birds"
+    (folder / "parts").mkdir(parents=True)
+    (folder / "images").mkdir()
+    numbers = range(1, 7)
+    lines = {
+        "images.txt": "{0} {0}.png",
+        "image_class_labels.txt": "{0} {0}",
+        "classes.txt": "{0} species {0}",
+        "train_test_split.txt": "{0} 1",
+        "bounding_boxes.txt": "{0} 2 2 30 30",
+        "parts/part_locs.txt": "{0} 1 9.0 12.0 1",
+    }
+    for name, line in lines.items():
+        (folder / name).write_text("\n".join(line.format(number) for number in numbers) + "\n")
+    (folder / "parts" / "parts.txt").write_text("1 beak\n")
+    for number in numbers:
+        Image.new("RGB", (40, 40)).save(folder / "images" / f"{number}.png")
+    found, _ = cli.load_parts(f"cub={folder}", 5, 0)
+    assert found.category_names == ("bird",)
+    assert found.categories.tolist() == [0] * 5
+    assert found.annotated.all()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnn_interp.metrics.location_instability import find_peaks, location_instability
+from cnn_interp.metrics.location_instability import FEWEST, find_peaks, location_instability
 from interpretkit.errors import InputError
 
 IMAGE = (60, 80)  # a diagonal of 100
@@ -117,6 +117,39 @@ def test_moving_everything_or_another_unit_of_length_changes_nothing():
     for other in (moved, doubled):
         assert np.allclose(other.instability, plain.instability, rtol=1e-10)
         assert np.allclose(other.tracking, plain.tracking, rtol=1e-10)
+
+
+def noise(n, units=400, top=100):
+    rng = np.random.default_rng(n)
+    places, landmarks = rng.normal(30, 8, (n, units, 2)), rng.normal(30, 8, (n, 5, 2))
+    return location_instability(rng.random((n, units)), places, landmarks, IMAGE, top=top)
+
+
+def test_of_few_images_no_unit_is_called_a_follower():
+    # Of units that fire anywhere, one always seems to follow.
+    assert np.nanmax(noise(4).tracking) > 0.8
+    for found in (noise(4), noise(FEWEST - 1), noise(200, top=FEWEST - 1)):
+        units, best = found.best_tracking()
+        assert np.isnan(best).all()
+        assert (units == -1).all()
+        assert np.isnan(found.best_tracking_r2)
+        assert not found.enough.any()
+        assert all(row["by unit"] is None and row["best tracking R²"] != row["best tracking R²"] for row in found.table())
+    enough = noise(FEWEST)
+    assert enough.best_tracking_r2 == enough.tracking.max() < 0.25
+    assert noise(50).best_tracking_r2 < 0
+
+
+def test_a_part_that_stands_still_is_not_followed():
+    rng = np.random.default_rng(0)
+    # Not representable exactly, so that their variance is not zero to the bit.
+    landmarks = np.tile([10.1, 20.7], (30, 1, 1))
+    found = location_instability(rng.random((30, 4)), rng.uniform(0, 60, (30, 4, 2)), landmarks, IMAGE)
+    assert found.enough.all()
+    assert np.isnan(found.tracking).all()
+    assert np.isnan(found.best_tracking_r2)
+    assert np.isnan(found.median_tracking_r2)
+    assert found.instability.min() > 0
 
 
 class Brightest(nn.Module):

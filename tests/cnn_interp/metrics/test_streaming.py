@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnn_interp.metrics.streaming import LargestValues, Overlaps, ShownConcepts, UpperQuantiles
 from interpretkit.errors import InputError
@@ -79,6 +80,32 @@ def test_memory_grows_with_the_logarithm_only():
         kept.append(sum(level.shape[1] for level in sketch._levels))
     assert sketch.count == 200_000
     assert max(kept) <= 2 * 64 * (np.log2(200_000 / 64) + 1)
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that is made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return result
+
+
+def test_a_quantile_takes_little_memory_beside_the_sketch():
+    values = np.random.default_rng(8).standard_normal((300, 900)).astype(np.float32)
+    sketch = sketch_of(values, capacity=100, portion=90)
+    kept = sum(level.numel() for level in sketch._levels)
+    with Largest() as made:
+        threshold = sketch.threshold(0.05)
+    assert made.numbers < kept / 4
+    # Units do not depend on those beside them.
+    for unit in (0, 63, 64, 299):
+        alone = sketch_of(values[unit : unit + 1], capacity=100, portion=90)
+        assert alone.threshold(0.05)[0] == threshold[unit]
 
 
 @pytest.mark.parametrize("sizes", [(9000, 5000), (50, 7000), (7000, 0), (0, 40)])

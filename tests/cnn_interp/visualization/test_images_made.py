@@ -129,6 +129,53 @@ def test_a_decoder_beats_the_mean_image_on_other_photographs() -> None:
     assert not found.model.training
 
 
+class Scaled(nn.Module):
+    """Multiplies its images by a number, in a layer of its own."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+        self.maps = nn.Identity()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.maps(images * self.factor).mean((2, 3))
+
+
+@pytest.mark.parametrize("factor", [2.0**40, 2.0**-40])
+def test_a_decoder_does_not_mind_the_scale_of_a_layer(factor: float) -> None:
+    def decoded(factor: float) -> tuple[float, np.ndarray]:
+        network = Network("scaled", Scaled(factor).eval(), size=SIDE, resize=SIDE)
+        found = train_decoder(network, "maps", noise_photographs(12), images=60, side=16, epochs=3)
+        # The decoder takes what the layer gives, whatever it was trained on.
+        inputs = network.normalise(torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)))
+        with torch.no_grad():
+            return found.error, found.model(inputs * factor).numpy()
+
+    error, images = decoded(factor)
+    expected_error, expected_images = decoded(1.0)
+    assert error == pytest.approx(expected_error, rel=1e-4)
+    assert np.allclose(images, expected_images, atol=1e-4)
+    assert np.ptp(images) > 0.2
+
+
+def test_decoders_refuse_before_all_images_have_run() -> None:
+    class Tokens(nn.Module):
+        runs = 0
+
+        def forward(self, maps: torch.Tensor) -> torch.Tensor:
+            self.runs += 1
+            return maps.flatten(2)
+
+    tokens = Tokens()
+    network = Network("tokens", nn.Sequential(tokens, nn.Flatten()).eval(), size=SIDE, resize=SIDE)
+    with pytest.raises(InputError, match="gives outputs of shape"):
+        train_decoder(network, "0", noise_photographs(6), images=40, side=16, epochs=1)
+    assert tokens.runs == 1
+    endless = Network("endless", Scaled(float("inf")).eval(), size=SIDE, resize=SIDE)
+    with pytest.raises(InputError, match="not finite"):
+        train_decoder(endless, "maps", noise_photographs(6), images=40, side=16, epochs=1)
+
+
 @pytest.mark.parametrize(("height", "side"), [(1, 16), (7, 64), (14, 33), (28, 28), (32, 16)])
 def test_decoders_reach_any_side(height: int, side: int) -> None:
     assert UpConvolutionalDecoder(4, height, side)(torch.zeros(2, 4, height, height)).shape == (

@@ -9,13 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from cnn_interp.models import Network
 from cnn_interp.visualization.activation import activations
 from cnn_interp.visualization.deconvnet_projection import project, sufficiency
 from cnn_interp.visualization.empirical_fields import empirical_receptive_fields, field_size
-from cnn_interp.visualization.systems import framed
+from cnn_interp.visualization.photographs import Photographs
+from cnn_interp.visualization.systems import (
+    Question,
+    deconvnet_projections,
+    framed,
+    receptive_fields,
+    top_patches_of_units,
+)
 from cnn_interp.visualization.top_patches import TopPatches, patch_crops, top_patches
 from interpretkit.errors import InputError
 from interpretkit.training import torch_generator
@@ -105,7 +113,9 @@ def test_a_single_convolution_is_projected_to_its_kernel() -> None:
                 continue
             crop = projections.crop(row, rank)
             if crop.shape == (3, 3, 3):
-                assert np.allclose(crop, convolution.weight[unit].detach().numpy(), atol=1e-6)
+                # Carried back with its value, as the article has it.
+                expected = float(patches.values[row, rank]) * convolution.weight[unit].detach().numpy()
+                assert np.allclose(crop, expected, atol=1e-6)
 
 
 def _rectified(network: Network) -> Network:
@@ -140,6 +150,119 @@ def test_the_whole_field_would_leave_the_whole_activation() -> None:
     assert np.allclose(nearly_all.projected, 1, atol=0.05)
     with pytest.raises(InputError, match="share"):
         sufficiency(network, photographs, projections, share=1.5)
+
+
+def partly_silent() -> tuple[Network, Photographs]:
+    """Return a network whose unit 0 is silent in all, and unit 1 in one of three images: those without red."""
+    network = convolutional()
+    first, second = network.module[0], network.module[3]  # type: ignore[index]
+    assert isinstance(first, nn.Conv2d)
+    assert isinstance(second, nn.Conv2d)
+    with torch.no_grad():
+        for convolution in (first, second):
+            convolution.weight.zero_()
+            convolution.bias.zero_()  # type: ignore[union-attr]
+        first.weight[0, 0, 1, 1] = 1
+        second.weight[1, 0, 1, 1] = 1
+        second.bias[0] = -1  # type: ignore[index]
+    noise = np.random.default_rng(0).integers(128, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
+    noise[2, ..., 0] = 0
+    pictures = [Image.fromarray(picture) for picture in noise]
+    return network, Photographs(("a", "b", "c"), lambda row: pictures[row], "noise")
+
+
+@pytest.mark.parametrize("layer", ["3", "4"])
+def test_silent_units_project_to_nothing_and_have_no_share(layer: str) -> None:
+    network, photographs = partly_silent()
+    patches = top_patches(network, layer, photographs, units=[0, 1], k=3)
+    assert patches.silent.tolist() == [[True] * 3, [False, False, True]]
+    projections = project(network, photographs, patches)
+    assert (np.abs(projections.values).max((2, 3, 4)) > 0).tolist() == (~patches.silent).tolist()
+    found = sufficiency(network, photographs, projections)
+    for shares in (found.projected, found.random, found.centred):
+        assert (np.isnan(shares) == patches.silent).all()
+
+
+def test_silent_images_do_not_count_in_a_field() -> None:
+    network, photographs = partly_silent()
+    patches = top_patches(network, "3", photographs, units=[0, 1], k=3)
+    found = empirical_receptive_fields(network, photographs, patches, occluder=3, stride=1)
+    loud = replace(
+        patches,
+        units=patches.units[1:],
+        values=patches.values[1:, :2],
+        images=patches.images[1:, :2],
+        positions=patches.positions[1:, :2],
+        boxes=patches.boxes[1:, :2],
+    )
+    alone = empirical_receptive_fields(network, photographs, loud, occluder=3, stride=1)
+    # There is something that could have been averaged in.
+    assert found.discrepancy[1, 2].max() > 0
+    assert np.array_equal(found.maps[1], alone.maps[0], equal_nan=True)
+    assert np.isnan(found.sizes[0])
+    assert np.isnan(found.maps[0]).all()
+    assert found.sizes[1] == alone.sizes[0] > 0
+
+
+def test_the_systems_say_which_units_are_silent() -> None:
+    network, photographs = partly_silent()
+    question = Question(network, photographs.subset([0]), photographs, [0], "4", [0, 1])
+    shown = deconvnet_projections(question)
+    assert shown.rows[0]["left by projection"] is None
+    assert 0 <= shown.rows[1]["left by projection"] <= 1.5
+    assert shown.summary["left_by_projection"] == shown.rows[1]["left by projection"]
+    titles = [axes.get_xlabel() + axes.get_title() for axes in shown.figure.axes]
+    assert sum("silent" in title for title in titles) == 4
+    assert not any("nan" in title for title in titles)
+    fields = receptive_fields(question)
+    assert fields.rows[0]["used (px)"] is None
+    assert fields.summary["used_px"] == fields.rows[1]["used (px)"]
+    nothing = replace(question, units=[0])
+    assert deconvnet_projections(nothing).summary["left_by_projection"] is None
+    assert receptive_fields(nothing).summary["used_px"] is None
+
+
+class Patches(nn.Module):
+    """Cuts images into pieces and goes on with vectors, as vision transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(3, 6, 16, stride=16)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.projection(images).flatten(2).mean(2)
+
+
+def test_without_a_layer_of_the_size_wanted_the_largest_map_serves() -> None:
+    photographs = noise_photographs(3)
+    # Pieces of half the image's side are fewer than an eighth of it asks for.
+    for network, expected in (
+        (Network("patches", Patches().eval(), size=SIDE, resize=SIDE), "projection"),
+        (Network("whole", nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()).eval(), size=SIDE, resize=SIDE), "1"),
+    ):
+        question = Question(network, photographs.subset([0]), photographs, [0])
+        assert question.middle_layer == expected
+        assert top_patches_of_units(question).summary["layer"] == expected
+    flat = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 2, 1), nn.Flatten())
+    question = Question(Network("flat", flat, size=SIDE, resize=SIDE), photographs, photographs, [0])
+    with pytest.raises(InputError, match="expected --layer NAME"):
+        _ = question.middle_layer
+
+
+def test_a_saved_search_belongs_to_its_photographs_and_weights(tmp_path: Path) -> None:
+    network, photographs, state = convolutional(), noise_photographs(6), tmp_path / "state.npz"
+    first = photographs.subset([0, 1, 2, 5])
+    kept = top_patches(network, "3", first, units=[1], k=2, state=state)
+    # As many, and the same last one.
+    others = photographs.subset([3, 4, 2, 5])
+    with pytest.raises(InputError, match="another search"):
+        top_patches(network, "3", others, units=[1], k=2, state=state)
+    with pytest.raises(InputError, match="another search"):
+        top_patches(convolutional(seed=1), "3", first, units=[1], k=2, state=state)
+    with pytest.raises(InputError, match="another search"):
+        top_patches(replace(network, mean=(0.0, 0.0, 0.0)), "3", first, units=[1], k=2, state=state)
+    again = top_patches(convolutional(), "3", first, units=[1], k=2, state=state)
+    assert np.array_equal(again.values, kept.values)
 
 
 def planted(used: int) -> Network:
