@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ LIKELY_LAST = 6
 
 
 @contextmanager
-def instrumented(model: nn.Module, seed: int) -> Iterator[None]:
+def instrumented(model: nn.Module, seed: int, *, lean: bool = True) -> Iterator[None]:
     """Prepare a model for explanation, and put it back as it was, also after an exception.
 
     Within the block every module is in evaluation mode and every parameter frozen, gradients are recorded
@@ -35,32 +35,36 @@ def instrumented(model: nn.Module, seed: int) -> Iterator[None]:
         Neither copied nor replaced. It may not be used by another thread meanwhile.
     seed : int
         For models that draw random numbers even in evaluation mode.
+    lean : bool
+        Whether :class:`~interpretkit.attribution.lean.LeanPasses` are active, which several images at once gain by.
 
     Raises
     ------
     InputError
         If the model was built under ``torch.inference_mode``, which bars gradients for good.
     """
-    if any(parameter.is_inference() for parameter in model.parameters()):
+    parameters = list(model.parameters())
+    if any(parameter.is_inference() for parameter in parameters):
         raise InputError("model: built under torch.inference_mode; expected one that gradients can pass")
     # The flags are set one by one, because a module's own train() may do more than set its flag.
     training = [module for module in model.modules() if module.training]
     # Frozen weights let convolutions forget their inputs, which halves the memory.
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    devices = sorted({p.device.index or 0 for p in parameters if p.device.type == "cuda"})
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.random.fork_rng(devices))
-        # Around what methods make of the functions' calls, so that they see those of the model.
-        stack.enter_context(LeanPasses())
         try:
             for module in training:
                 module.training = False
             for parameter in trainable:
                 parameter.requires_grad_(False)
             torch.manual_seed(derive_seed(seed, "model"))
-            yield
+            # Around what methods make of the functions' calls, so that they see those of the model; within all that
+            # sets flags, for it looks at every call of torch.
+            with LeanPasses() if lean else nullcontext():
+                yield
         finally:
             for module in training:
                 module.training = True
