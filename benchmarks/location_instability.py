@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cnn_interp.datasets.articulated import articulated_images
 from cnn_interp.datasets.part_images import PartImages
+from cnn_interp.datasets.reading import read_parts
 from cnn_interp.metrics.batches import landmarks_in_inputs, part_batches
-from cnn_interp.metrics.cli import read_parts
 from cnn_interp.metrics.location_instability import (
     TOP,
     LocationInstability,

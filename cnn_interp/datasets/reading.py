@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from cnn_interp.datasets.folders import read_folder, read_labelled_folders
 from cnn_interp.datasets.images import Images, LabelledImages
 from cnn_interp.datasets.jpeg_archive import read_jpeg_archive
 from cnn_interp.datasets.mnist import read_mnist
+from cnn_interp.datasets.part_images import PartImages
 from cnn_interp.datasets.pascal_part import read_pascal_part
 from cnn_interp.datasets.small_norb import read_small_norb
 from interpretkit.errors import InputError
@@ -70,3 +72,35 @@ def read(kind: str, path: Path | str) -> Images:
     if kind not in KINDS:
         raise InputError(f"kind {kind}: expected one of {', '.join(KINDS)}")
     return KINDS[kind](path)
+
+
+def read_parts(kind: str, path: Path | str) -> PartImages:
+    """Return the annotated images of a data set, cropped to the objects where these have boxes.
+
+    Parameters
+    ----------
+    kind : str
+        One of ``KINDS`` with annotated parts. The species of ``cub`` are one category, bird, as in the published
+        evaluation.
+    path : path
+        Its folder.
+
+    Raises
+    ------
+    InputError
+        If the folder is not as expected, or the data have no annotated parts.
+
+    References
+    ----------
+    Zhang, Wu, Zhu: Interpretable Convolutional Neural Networks, CVPR 2018.
+    """
+    found = read(kind, path)
+    if not isinstance(found, PartImages):
+        raise InputError(
+            f"{kind}={path}: has no annotated parts; expected a set with landmarks or masks of parts"
+        )
+    if kind == "cub":
+        birds = found.categories.clip(max=0)
+        found = dataclasses.replace(found, categories=birds, category_names=("bird",))
+    found = found.cropped() if found.boxes is not None else found
+    return found.subset(found.annotated.any(axis=1) & (found.categories >= 0))

@@ -268,43 +268,11 @@ def load_parts(data: str, images: int, seed: int) -> tuple[PartImages, list[Path
         raise InputError(
             f"--data {data}: expected {ARTICULATED}, or KIND=FOLDER with {', '.join(PART_KINDS)}"
         )
+    from cnn_interp.datasets.reading import read_parts
+
     found = read_parts(kind, path)
     files = [Path(path) / "landmarks.csv"] if kind == "animal-part" else []
     return found.subset(spread(len(found), images)), files
-
-
-def read_parts(kind: str, path: Path | str) -> PartImages:
-    """Return the annotated images of a data set, cropped to the objects where these have boxes.
-
-    Parameters
-    ----------
-    kind : str
-        One of ``PART_KINDS``. The species of ``cub`` are one category, bird, as in the published evaluation.
-    path : path
-        Its folder.
-
-    Raises
-    ------
-    InputError
-        If the folder is not as expected, or the data have no annotated parts.
-
-    References
-    ----------
-    Zhang, Wu, Zhu: Interpretable Convolutional Neural Networks, CVPR 2018.
-    """
-    import dataclasses
-
-    from cnn_interp.datasets.part_images import PartImages
-    from cnn_interp.datasets.reading import read
-
-    found = read(kind, path)
-    if not isinstance(found, PartImages):
-        raise InputError(f"--data {kind}={path}: has no annotated parts")
-    if kind == "cub":
-        birds = found.categories.clip(max=0)
-        found = dataclasses.replace(found, categories=birds, category_names=("bird",))
-    found = found.cropped() if found.boxes is not None else found
-    return found.subset(found.annotated.any(axis=1) & (found.categories >= 0))
 
 
 def spread(total: int, wanted: int) -> list[int]:
