@@ -113,8 +113,7 @@ def dissect(
         report = dissection_report(
             found, figures, random, network=network.name, data=_said(concepts), share=share
         )
-        text = f"interpretkit cnn dissect --model {model} --layer {','.join(layers)} --data {data} --images {images}"
-        report.set_provenance(text, seed=seed, data=files)
+        report.set_provenance("interpretkit cnn dissect", seed=seed, data=files)
         report.add_next_step(
             "See whether units follow parts of objects.", f"interpretkit cnn instability --model {model}"
         )
@@ -218,8 +217,7 @@ def instability(
         run.save_table("parts.csv", shown)
         run.save_table("units.csv", units)
         report = instability_report(results, peaks, parts, network, chosen, landmarks, data=_said(chosen))
-        options = f"--model {model} --layer {','.join(layers)} --data {data} --images {images}"
-        report.set_provenance(f"interpretkit cnn instability {options}", seed=seed, data=files)
+        report.set_provenance("interpretkit cnn instability", seed=seed, data=files)
         report.add_next_step(
             "See which concepts the units detect.", f"interpretkit cnn dissect --model {model}"
         )

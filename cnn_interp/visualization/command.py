@@ -107,11 +107,8 @@ def run(
                 methods=[*request.attributions, *request.systems],
                 **{name: dict(result.summary) for name, result in results.items()},
             )
-            words = ["interpretkit cnn visualize", *images, "--model", model, "--method", methods]
-            for option, value in (("--layer", layer), ("--target", target), ("--unit", units)):
-                words += [option, value] if value else []
             report = _report(network, shown, searched, rows, sheets, results, out)
-            report.set_provenance(" ".join(words), seed=seed, data=paths[:20])
+            report.set_provenance("interpretkit cnn visualize", seed=seed, data=paths[:20])
             report.save(folder.path("report.html"))
     return {**folder.summary, "out": out, "report": out / "report.html"}
 

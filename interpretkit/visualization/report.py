@@ -198,7 +198,7 @@ class Report:
         Parameters
         ----------
         command : str
-            The command line. Of a command that is running, what was typed is shown instead.
+            Shown where Python code called the function of a command; of a running command, what was typed is.
         seed : int, optional
             The seed.
         data : iterable of paths or mappings

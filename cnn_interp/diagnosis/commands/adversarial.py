@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnn_interp.diagnosis.commands.loading import classifier, images_as_pixels, layers_in
-from cnn_interp.diagnosis.commands.options import Images, Layers, called_by_option, some_of, typed
+from cnn_interp.diagnosis.commands.options import Images, Layers, called_by_option, some_of
 from cnn_interp.options import Convert, Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, command
 from interpretkit.errors import InputError
@@ -125,7 +125,7 @@ def adversarial(
             "Change one pixel only:",
             "interpretkit cnn diagnose one-pixel" + (f" {images[0]}" if images else ""),
         )
-        save_page(report, run, typed(images, network), seed=seed, files=files)
+        save_page(report, run, seed=seed, files=files)
     return {**run.summary, "out": out}
 
 

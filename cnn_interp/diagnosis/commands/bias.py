@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cnn_interp.diagnosis.commands.loading import classifier, images_as_pixels
-from cnn_interp.diagnosis.commands.options import Images, called_by_option, split, typed
+from cnn_interp.diagnosis.commands.options import Images, called_by_option, split
 from cnn_interp.options import Convert, Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, command
 from interpretkit.errors import InputError
@@ -126,7 +126,7 @@ def bias(
             layer=layer,
         )
         report = shown.bias_report(mined, found, matrices, layer=layer, photographs=bool(images))
-        save_page(report, run, typed(images, network), seed=seed, files=files)
+        save_page(report, run, seed=seed, files=files)
     return {**run.summary, "out": out}
 
 

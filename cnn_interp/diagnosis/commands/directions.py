@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cnn_interp.diagnosis.commands.loading import classifier, images_as_pixels, layers_in, scenes_as_pixels
-from cnn_interp.diagnosis.commands.options import Images, Layers, typed
+from cnn_interp.diagnosis.commands.options import Images, Layers
 from cnn_interp.options import Convert, Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, command
 from interpretkit.errors import InputError
@@ -94,5 +94,5 @@ def directions(
         report = shown.directions_report(
             found, rows, figure, small, network=network, photographs=bool(images), top=top
         )
-        save_page(report, run, typed(images, network), seed=seed, files=files)
+        save_page(report, run, seed=seed, files=files)
     return {**run.summary, "out": out}

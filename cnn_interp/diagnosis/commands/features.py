@@ -71,7 +71,7 @@ def features(
         run.save_figure("maps.png", maps)
         run.summary.update(shares={layer: result.shares for layer, result in found.items()})
         report = features_report(found, chosen[-1], shares, maps, network=network, scenes=len(pixels))
-        save_page(report, run, f"--model {network}", seed=seed)
+        save_page(report, run, seed=seed)
     return {**run.summary, "out": out}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnn_interp.diagnosis.commands.loading import classifier, images_as_pixels, small_pictures
-from cnn_interp.diagnosis.commands.options import Images, SmallData, typed
+from cnn_interp.diagnosis.commands.options import Images, SmallData
 from cnn_interp.options import Convert, Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, command
 
@@ -110,7 +110,7 @@ def one_pixel(
             interval=interval,
             accuracy=accuracy,
         )
-        save_page(report, run, typed(images, network), seed=seed, files=files)
+        save_page(report, run, seed=seed, files=files)
     return {**run.summary, "out": out}
 
 

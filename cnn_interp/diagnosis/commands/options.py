@@ -55,9 +55,3 @@ def called_by_option() -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"--{error}") from error
-
-
-def typed(images: Sequence[Path] | None, network: str) -> str:
-    """Return images and network as in a command line, of many images the first three."""
-    shown = " ".join(str(path) for path in (images or [])[:3])
-    return f"{shown} --model {network}" if images else ""

@@ -73,5 +73,5 @@ def probe(
         )
         images = f"{len(pixels)} images of {pictures.name}"
         report = probe_report(found, figure, network=network, images=images)
-        save_page(report, run, f"--model {network} --data {data}", seed=seed, files=files)
+        save_page(report, run, seed=seed, files=files)
     return {**run.summary, "out": out}

@@ -161,7 +161,7 @@ def rules(
             unlabelled=len(examples) - told,
             unseen=len(unseen),
         )
-        save_page(report, run, "" if images is None else f"--images {images}", seed=seed)
+        save_page(report, run, seed=seed)
         run.summary.update(
             n_labelled=told, n_unlabelled=len(examples) - told, n_test=len(unseen), plain=verdict.plain,
             plain_with_rules=verdict.plain_with_rules, student=verdict.student, teacher=verdict.teacher,

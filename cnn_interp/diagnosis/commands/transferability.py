@@ -83,5 +83,5 @@ def transferability(
             base=found.base, **{treatment: found.curve(treatment).tolist() for treatment in TREATMENTS}
         )
         report = transferability_report(found, figure, data=pictures.name, repeats=repeats)
-        save_page(report, run, f"--data {data}", seed=seed, files=files)
+        save_page(report, run, seed=seed, files=files)
     return {**run.summary, "out": out}

@@ -140,7 +140,7 @@ def unknown_unknowns(
             run.save_table("to-label.csv", to_label)
             run.summary["n_to_label"] = len(to_label)
             report = labelling_report(to_label, sure=len(sure.names), parts=len(parts.patterns))
-        save_page(report, run, "" if table is None else f"--table {table}", seed=seed, files=files)
+        save_page(report, run, seed=seed, files=files)
     return {**run.summary, "out": out}
 
 

@@ -142,7 +142,7 @@ def vqa(
             questions=len(rows),
             answerer=out / "answerer.safetensors" if model is None else model,
         )
-        save_page(report, run, "" if model is None else f"--answerer {model}", seed=seed, files=files)
+        save_page(report, run, seed=seed, files=files)
         run.summary.update(
             accuracy=accuracy, accuracy_without_image=by_prior, attention_points_at_it=overall.pointing,
             any_thing=overall.by_any_thing, random_pixel=overall.by_chance,

@@ -14,7 +14,7 @@ def page(check: str, title: str, lead: str = "") -> Report:
     return Report(title, lead, kicker=f"interpretkit cnn diagnose {check}")
 
 
-def save_page(report: Report, run: Run, options: str, *, seed: int, files: Iterable[Path] = ()) -> None:
+def save_page(report: Report, run: Run, *, seed: int, files: Iterable[Path] = ()) -> None:
     """Say below a page how it came about, and write it into the run's folder.
 
     Parameters
@@ -23,12 +23,10 @@ def save_page(report: Report, run: Run, options: str, *, seed: int, files: Itera
         What :func:`page` began.
     run : Run
         The run.
-    options : str
-        What followed the check's name in the command line; may be empty.
     seed : int
         The seed.
     files : iterable of pathlib.Path
         What was read.
     """
-    report.set_provenance(f"{report.kicker} {options}".strip(), seed=seed, data=files)
+    report.set_provenance(report.kicker, seed=seed, data=files)
     report.save(run.path("report.html"))
