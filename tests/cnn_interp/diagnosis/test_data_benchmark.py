@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import struct
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,22 +13,10 @@ import pytest
 
 from interpretkit.errors import InputError
 
-PATH = Path(__file__).parents[3] / "benchmarks" / "diagnosis_data.py"
-
 
 @pytest.fixture(scope="module")
-def benchmark() -> Iterator[Any]:
-    spec = importlib.util.spec_from_file_location("diagnosis_data_benchmark", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # A dataclass looks its module up.
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        del sys.modules[spec.name]
+def benchmark(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return load_benchmark("diagnosis_data")
 
 
 def write_idx(folder: Path, prefix: str, images: np.ndarray, labels: np.ndarray) -> None:

@@ -1,23 +1,13 @@
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from interpretkit.disentanglement import mig
 from interpretkit.disentanglement.anchors import anchor_codes
 
-PATH = Path(__file__).parents[3] / "benchmarks" / "disentanglement.py"
-
 
 @pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("disentanglement_benchmark", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def benchmark(load_benchmark):
+    return load_benchmark("disentanglement")
 
 
 @pytest.mark.parametrize("data", ["dsprites", "shapes3d"])

@@ -1,27 +1,11 @@
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 
 from interpretkit.disentanglement.objectives import BetaVAE
 
-PATH = Path(__file__).parents[3] / "benchmarks" / "disentangled_training.py"
-
 
 @pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("disentangled_training_benchmark", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # A dataclass looks its module up.
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-        yield module
-    finally:
-        del sys.modules[spec.name]
+def benchmark(load_benchmark):
+    return load_benchmark("disentangled_training")
 
 
 def test_pairs_are_those_published_clearly_apart(benchmark):
