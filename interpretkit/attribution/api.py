@@ -203,9 +203,7 @@ def attribute(
     chosen = _checked_method(method, layer, options)
     if not isinstance(model, nn.Module):
         raise InputError(f"model: is a {type(model).__name__}; expected a torch.nn.Module")
-    # A single pass of one image wins nothing by lean passes, whose look at every call costs it 3 %.
-    single = chosen.passes_singly and tuple(np.shape(inputs)[:1]) == (1,)
-    with instrumented(model, seed, lean=not single):
+    with instrumented(model, seed, single=chosen.passes_singly and tuple(np.shape(inputs)[:1]) == (1,)):
         # Made within, because a caller's inference mode would mark the tensors for good.
         images, home = prepared(model, inputs)
         problem = Problem(

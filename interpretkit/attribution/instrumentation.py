@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from interpretkit.attribution.lean import LeanPasses
+from interpretkit.attribution.lean import LeanPasses, lean_pooling
 from interpretkit.errors import InputError
 from interpretkit.training.seeds import derive_seed
 
@@ -21,7 +21,7 @@ LIKELY_LAST = 6
 
 
 @contextmanager
-def instrumented(model: nn.Module, seed: int, *, lean: bool = True) -> Iterator[None]:
+def instrumented(model: nn.Module, seed: int, *, single: bool = False) -> Iterator[None]:
     """Prepare a model for explanation, and put it back as it was, also after an exception.
 
     Within the block every module is in evaluation mode and every parameter frozen, gradients are recorded
@@ -35,8 +35,10 @@ def instrumented(model: nn.Module, seed: int, *, lean: bool = True) -> Iterator[
         Neither copied nor replaced. It may not be used by another thread meanwhile.
     seed : int
         For models that draw random numbers even in evaluation mode.
-    lean : bool
-        Whether :class:`~interpretkit.attribution.lean.LeanPasses` are active, which several images at once gain by.
+    single : bool
+        Whether a single image goes through the model, once. It gains by
+        :func:`~interpretkit.attribution.lean.lean_pooling`, but nothing by
+        :class:`~interpretkit.attribution.lean.LeanPasses`, which are active otherwise.
 
     Raises
     ------
@@ -50,7 +52,8 @@ def instrumented(model: nn.Module, seed: int, *, lean: bool = True) -> Iterator[
     training = [module for module in model.modules() if module.training]
     # Frozen weights let convolutions forget their inputs, which halves the memory.
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    devices = sorted({p.device.index or 0 for p in parameters if p.device.type == "cuda"})
+    kinds = {parameter.device.type for parameter in parameters}
+    devices = range(torch.cuda.device_count()) if "cuda" in kinds else ()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -60,10 +63,12 @@ def instrumented(model: nn.Module, seed: int, *, lean: bool = True) -> Iterator[
                 module.training = False
             for parameter in trainable:
                 parameter.requires_grad_(False)
-            torch.manual_seed(derive_seed(seed, "model"))
+            # The generators of other devices are left alone where they are not asked: to seed them takes longer.
+            seeded = torch.default_generator if kinds <= {"cpu"} else torch
+            seeded.manual_seed(derive_seed(seed, "model"))
             # Around what methods make of the functions' calls, so that they see those of the model; within all that
-            # sets flags, for it looks at every call of torch.
-            with LeanPasses() if lean else nullcontext():
+            # sets flags, for lean passes look at every call of torch.
+            with lean_pooling(model) if single else LeanPasses():
                 yield
         finally:
             for module in training:
@@ -80,9 +85,10 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     InputError
         If there is none; the nearest names are listed.
     """
+    if name:
+        with suppress(AttributeError):
+            return model.get_submodule(name)
     modules = {key: module for key, module in model.named_modules(remove_duplicate=False) if key}
-    if name in modules:
-        return modules[name]
     nearest = difflib.get_close_matches(str(name), modules, n=5, cutoff=0.4)
     kind = "the nearest are" if nearest else "there are"
     some = nearest or [*list(modules)[:8], *(["…"] if len(modules) > 8 else [])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interpretkit.attribution import attribute
-from interpretkit.attribution.lean import LeanPasses, channels_last
+from interpretkit.attribution.lean import LeanPasses, channels_last, lean_pooling
 
 
 class OldFashioned(nn.Module):
@@ -97,3 +98,47 @@ def test_batch_normalisation_in_training_is_left_alone() -> None:
     with LeanPasses():
         F.batch_norm(x, mean, torch.ones(3), training=True)
     assert bool((mean != 0).all())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 2},
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": (2, 3), "stride": (1, 2), "ceil_mode": True},
+        {"kernel_size": 3, "stride": 1, "dilation": 2},
+        {"kernel_size": 2, "return_indices": True},
+    ],
+)
+@pytest.mark.parametrize("shape", [(1, 3, 11, 14), (3, 11, 14)])
+def test_lean_pooling_is_the_same_and_so_is_its_gradient(
+    options: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    # Many equal values, so that the choice among them shows in the gradient.
+    x = torch.randint(0, 3, shape, generator=torch.Generator().manual_seed(2)).double()
+    layer = nn.MaxPool2d(**options)
+
+    def pooled_and_gradient() -> tuple[Tensor, Tensor]:
+        leaf = x.clone().requires_grad_()
+        pooled = layer(leaf)
+        pooled = pooled[0] if layer.return_indices else pooled
+        assert pooled.is_contiguous()
+        (gradient,) = torch.autograd.grad((pooled * torch.arange(pooled.numel()).view_as(pooled)).sum(), leaf)
+        return pooled, gradient
+
+    plain = pooled_and_gradient()
+    with lean_pooling(nn.Sequential(layer)):
+        lean = pooled_and_gradient()
+    assert all(torch.equal(a, b) for a, b in zip(plain, lean, strict=True))
+
+
+def test_lean_pooling_leaves_nothing_behind() -> None:
+    layer = nn.MaxPool2d(2)
+    replaced = nn.MaxPool2d(2)
+    replaced.forward = own = lambda x: x  # type: ignore[assignment,method-assign]
+    with suppress(RuntimeError), lean_pooling(nn.Sequential(layer, layer, replaced)):
+        assert "forward" in vars(layer)
+        assert replaced.forward is own
+        raise RuntimeError
+    assert "forward" not in vars(layer)
+    assert replaced.forward is own
