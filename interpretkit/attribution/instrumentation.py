@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from interpretkit.attribution.lean import LeanPasses, lean_pooling
+from interpretkit.attribution.lean import LeanPasses, lean_layers
 from interpretkit.errors import InputError
 from interpretkit.training.seeds import derive_seed
 
@@ -37,7 +37,7 @@ def instrumented(model: nn.Module, seed: int, *, single: bool = False) -> Iterat
         For models that draw random numbers even in evaluation mode.
     single : bool
         Whether a single image goes through the model, once. It gains by
-        :func:`~interpretkit.attribution.lean.lean_pooling`, but nothing by
+        :func:`~interpretkit.attribution.lean.lean_layers`, but nothing by
         :class:`~interpretkit.attribution.lean.LeanPasses`, which are active otherwise.
 
     Raises
@@ -68,7 +68,7 @@ def instrumented(model: nn.Module, seed: int, *, single: bool = False) -> Iterat
             seeded.manual_seed(derive_seed(seed, "model"))
             # Around what methods make of the functions' calls, so that they see those of the model; within all that
             # sets flags, for lean passes look at every call of torch.
-            with lean_pooling(model) if single else LeanPasses():
+            with lean_layers(model) if single else LeanPasses():
                 yield
         finally:
             for module in training:

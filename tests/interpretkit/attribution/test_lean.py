@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interpretkit.attribution import attribute
-from interpretkit.attribution.lean import LeanPasses, channels_last, lean_pooling
+from interpretkit.attribution.lean import LeanPasses, channels_last, input_gradient, lean_layers
 
 
 class OldFashioned(nn.Module):
@@ -111,7 +111,7 @@ def test_batch_normalisation_in_training_is_left_alone() -> None:
     ],
 )
 @pytest.mark.parametrize("shape", [(1, 3, 11, 14), (3, 11, 14)])
-def test_lean_pooling_is_the_same_and_so_is_its_gradient(
+def test_lean_layers_is_the_same_and_so_is_its_gradient(
     options: dict[str, Any], shape: tuple[int, ...]
 ) -> None:
     # Many equal values, so that the choice among them shows in the gradient.
@@ -127,18 +127,88 @@ def test_lean_pooling_is_the_same_and_so_is_its_gradient(
         return pooled, gradient
 
     plain = pooled_and_gradient()
-    with lean_pooling(nn.Sequential(layer)):
+    with lean_layers(nn.Sequential(layer)):
         lean = pooled_and_gradient()
     assert all(torch.equal(a, b) for a, b in zip(plain, lean, strict=True))
 
 
-def test_lean_pooling_leaves_nothing_behind() -> None:
+def test_lean_layers_leaves_nothing_behind() -> None:
     layer = nn.MaxPool2d(2)
     replaced = nn.MaxPool2d(2)
     replaced.forward = own = lambda x: x  # type: ignore[assignment,method-assign]
-    with suppress(RuntimeError), lean_pooling(nn.Sequential(layer, layer, replaced)):
+    with suppress(RuntimeError), lean_layers(nn.Sequential(layer, layer, replaced)):
         assert "forward" in vars(layer)
         assert replaced.forward is own
         raise RuntimeError
     assert "forward" not in vars(layer)
     assert replaced.forward is own
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "size"),
+    [
+        ((7, 7), 2, (3, 3), (20, 21)),
+        ((3, 3), 2, (1, 1), (9, 8)),
+        ((3, 5), 2, (0, 2), (12, 11)),
+        ((11, 11), 4, (2, 2), (31, 33)),
+        ((4, 4), 4, (0, 0), (14, 13)),
+        ((1, 1), 2, (0, 0), (5, 6)),
+        ((2, 2), 3, (1, 0), (10, 11)),
+    ],
+)
+def test_the_input_gradient_of_a_convolution_with_a_stride_is_that_of_torch(
+    kernel: tuple[int, int], stride: int, padding: tuple[int, int], size: tuple[int, int]
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(2, 3, *size, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(5, 3, *kernel, generator=generator, dtype=torch.float64)
+    maps = F.conv2d(x, weight, stride=stride, padding=padding)
+    gradient = torch.randn(maps.shape, generator=generator, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(maps, x, gradient)
+    torch.testing.assert_close(input_gradient(gradient, weight, stride, padding, size), expected)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_first_convolution_is_the_same_and_so_is_its_gradient(count: int, bias: bool) -> None:
+    torch.manual_seed(4)
+    stem = nn.Conv2d(3, 8, (5, 4), 2, (2, 1), bias=bias).requires_grad_(False)
+    x = torch.randn(count, 3, 17, 18)
+    direction = torch.randn(count, 8, 9, 9)
+
+    def maps_and_gradient() -> tuple[Tensor, Tensor, str]:
+        leaf = x.clone().requires_grad_()
+        maps = stem(leaf)
+        (gradient,) = torch.autograd.grad(maps, leaf, direction)
+        return maps.detach(), gradient, type(maps.grad_fn).__name__
+
+    plain = maps_and_gradient()
+    with lean_layers(stem) if count == 1 else LeanPasses():
+        lean = maps_and_gradient()
+    assert "LeanStem" in lean[2]
+    torch.testing.assert_close(lean[:2], plain[:2])
+    assert lean[0].is_contiguous()
+    # Weights that are learnt need a gradient of their own.
+    stem.requires_grad_()
+    with LeanPasses():
+        assert "LeanStem" not in maps_and_gradient()[2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stride": 1},
+        {"stride": (2, 1)},
+        {"stride": 2, "dilation": 2},
+        {"stride": 2, "padding": 1, "padding_mode": "reflect"},
+        {"stride": 1, "padding": "same"},
+    ],
+)
+def test_other_convolutions_are_left_to_torch(options: dict[str, Any]) -> None:
+    layer = nn.Conv2d(3, 4, 3, **options).requires_grad_(False)
+    x = torch.randn(1, 3, 9, 9, requires_grad=True)
+    expected = layer(x)
+    with lean_layers(layer):
+        found = layer(x)
+    assert "LeanStem" not in type(found.grad_fn).__name__
+    assert torch.equal(found, expected)
