@@ -112,7 +112,20 @@ def _as_stem(
         return None
     if bias is not None and bias.requires_grad:
         return None
+    if not _is_differentiated(input):
+        return None if len(input) > 1 else _convolved(input, weight, bias, step[0], margin)
     return cast("Tensor", _LeanStem.apply(input, weight, bias, step[0], margin))
+
+
+def _convolved(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: tuple[int, ...]
+) -> Tensor:
+    if len(x) > 1 or not x.is_contiguous():
+        return F.conv2d(x, weight, bias, stride, padding)
+    maps = F.conv2d(x.contiguous(memory_format=torch.channels_last), weight, bias, stride, padding)
+    # The change of order as that of a matrix, for torch is eight times slower with that of a map.
+    rows = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+    return rows.T.contiguous().reshape(maps.shape)
 
 
 class _LeanStem(torch.autograd.Function):
@@ -128,12 +141,7 @@ class _LeanStem(torch.autograd.Function):
     ) -> Tensor:
         ctx.shape, ctx.stride, ctx.padding = x.shape[2:], stride, padding
         ctx.save_for_backward(weight)
-        if len(x) > 1 or not x.is_contiguous():
-            return F.conv2d(x, weight, bias, stride, padding)
-        maps = F.conv2d(x.contiguous(memory_format=torch.channels_last), weight, bias, stride, padding)
-        # The change of order as that of a matrix, for torch is eight times slower with that of a map.
-        rows = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
-        return rows.T.contiguous().reshape(maps.shape)
+        return _convolved(x, weight, bias, stride, padding)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -181,6 +189,8 @@ def _pool(layer: nn.MaxPool2d, input: Tensor) -> Any:
     )
     if not plain or layer.return_indices:
         return nn.MaxPool2d.forward(layer, input)
+    if not _is_differentiated(input):
+        return nn.MaxPool2d.forward(layer, input.contiguous(memory_format=torch.channels_last)).contiguous()
     stride = layer.kernel_size if layer.stride is None else layer.stride
     return _LeanPool.apply(input, (layer.kernel_size, stride, layer.padding, layer.dilation, layer.ceil_mode))
 
@@ -204,6 +214,14 @@ class _LeanPool(torch.autograd.Function):
         backward = torch.ops.aten.max_pool2d_with_indices_backward
         pairs = [[n, n] if isinstance(n, int) else list(n) for n in (size, stride, padding, dilation)]
         return backward(gradients[0].contiguous(), x, *pairs, ceil_mode, indices.contiguous()), None
+
+
+def _is_differentiated(x: Tensor) -> bool:
+    """Tell whether a gradient by a tensor is going to be asked for.
+
+    If not, torch's transformations of functions may be at work, which derivatives of one's own stand in the way of.
+    """
+    return x.requires_grad and torch.is_grad_enabled()
 
 
 def _has_channels_last(x: Tensor) -> bool:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
 from interpretkit.attribution import attribute
 from interpretkit.attribution.lean import LeanPasses, channels_last, input_gradient, lean_layers
@@ -212,3 +213,20 @@ def test_other_convolutions_are_left_to_torch(options: dict[str, Any]) -> None:
         found = layer(x)
     assert "LeanStem" not in type(found.grad_fn).__name__
     assert torch.equal(found, expected)
+
+
+def test_gradients_of_weights_are_vectorised_over_examples() -> None:
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 2))
+    model.requires_grad_(False)
+    x = torch.randn(4, 3, 14, 14)
+
+    def loss(head: dict[str, Tensor], image: Tensor) -> Tensor:
+        return functional_call(model, head, (image[None],)).logsumexp(1).sum()
+
+    def gradients() -> Tensor:
+        return vmap(grad(loss), in_dims=(None, 0))({"3.weight": model[3].weight}, x)["3.weight"]
+
+    with LeanPasses():
+        lean = gradients()
+    torch.testing.assert_close(lean, gradients())
