@@ -100,7 +100,10 @@ def _as_stem(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor | None:
-    """Return what ``F.conv2d`` would, or None where it had better do so itself."""
+    """Return what ``F.conv2d`` would, or None where it had better do so itself.
+
+    That is also under torch's transformations of functions, which derivatives of one's own stand in the way of.
+    """
     if weight.shape[1] > FEW_CHANNELS or groups != 1 or input.ndim != 4 or isinstance(padding, str):
         return None
     if input.device.type != "cpu" or input.dtype != torch.float32 or weight.requires_grad:
@@ -112,7 +115,9 @@ def _as_stem(
         return None
     if bias is not None and bias.requires_grad:
         return None
-    if not _is_differentiated(input):
+    if torch._C._are_functorch_transforms_active():
+        return None
+    if not (input.requires_grad and torch.is_grad_enabled()):
         return None if len(input) > 1 else _convolved(input, weight, bias, step[0], margin)
     return cast("Tensor", _LeanStem.apply(input, weight, bias, step[0], margin))
 
@@ -187,10 +192,8 @@ def _pool(layer: nn.MaxPool2d, input: Tensor) -> Any:
     plain = (
         input.ndim == 4 and input.device.type == "cpu" and input.is_contiguous() and input.is_floating_point()
     )
-    if not plain or layer.return_indices:
+    if not plain or layer.return_indices or torch._C._are_functorch_transforms_active():
         return nn.MaxPool2d.forward(layer, input)
-    if not _is_differentiated(input):
-        return nn.MaxPool2d.forward(layer, input.contiguous(memory_format=torch.channels_last)).contiguous()
     stride = layer.kernel_size if layer.stride is None else layer.stride
     return _LeanPool.apply(input, (layer.kernel_size, stride, layer.padding, layer.dilation, layer.ceil_mode))
 
@@ -214,14 +217,6 @@ class _LeanPool(torch.autograd.Function):
         backward = torch.ops.aten.max_pool2d_with_indices_backward
         pairs = [[n, n] if isinstance(n, int) else list(n) for n in (size, stride, padding, dilation)]
         return backward(gradients[0].contiguous(), x, *pairs, ceil_mode, indices.contiguous()), None
-
-
-def _is_differentiated(x: Tensor) -> bool:
-    """Tell whether a gradient by a tensor is going to be asked for.
-
-    If not, torch's transformations of functions may be at work, which derivatives of one's own stand in the way of.
-    """
-    return x.requires_grad and torch.is_grad_enabled()
 
 
 def _has_channels_last(x: Tensor) -> bool:

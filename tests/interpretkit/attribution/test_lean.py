@@ -225,8 +225,10 @@ def test_gradients_of_weights_are_vectorised_over_examples() -> None:
         return functional_call(model, head, (image[None],)).logsumexp(1).sum()
 
     def gradients() -> Tensor:
-        return vmap(grad(loss), in_dims=(None, 0))({"3.weight": model[3].weight}, x)["3.weight"]
+        return vmap(grad(loss), in_dims=(None, 0))({"3.weight": model.get_parameter("3.weight")}, x)[
+            "3.weight"
+        ]
 
-    with LeanPasses():
+    with LeanPasses(), lean_layers(model):
         lean = gradients()
     torch.testing.assert_close(lean, gradients())
