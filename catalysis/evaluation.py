@@ -170,11 +170,11 @@ def _mean(values: np.ndarray) -> float | None:
 
 def _splits(sites: Sequence[Site], folds: int, group_by: str, seed: int) -> np.ndarray:
     if group_by not in GROUPINGS:
-        raise InputError(f"--group-by {group_by}: expected one of {', '.join(GROUPINGS)}")
+        raise InputError(f"group_by {group_by}: expected one of {', '.join(GROUPINGS)}")
     groups = [str(getattr(site, group_by)) or f"site {k}" for k, site in enumerate(sites)]
     count = len(set(groups))
     if not 2 <= folds <= count:
-        raise InputError(f"--folds {folds}: expected 2 to {count}, the number of different {group_by}")
+        raise InputError(f"folds {folds}: expected 2 to {count}, the number of different {group_by}")
     return group_folds(groups, folds, seed)
 
 

@@ -138,10 +138,12 @@ class SiteModel:
         """
         path = Path(folder)
         if not path.is_dir():
-            raise InputError(f"--model: no folder {path}; expected what `interpretkit catalyst train` wrote")
+            raise InputError(
+                f"model {path}: no such folder; expected what `interpretkit catalyst train` wrote"
+            )
         for name in (_TEACHER, _VAE, _SITES, _NUMBERS):
             if not (path / name).is_file():
-                raise InputError(f"--model: {path} holds no {name}; expected what `catalyst train` wrote")
+                raise InputError(f"model {path}: holds no {name}; expected what `catalyst train` wrote")
         arrays = load_arrays(path / _SITES)
         missing = set(SiteTable.__dataclass_fields__) - set(arrays)
         if missing:

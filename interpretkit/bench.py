@@ -184,14 +184,14 @@ def read_data_options(options: Sequence[str], benchmarks: Sequence[Benchmark]) -
     for option in options:
         kind, equals, given = option.partition("=")
         if not (kind and equals and given):
-            raise InputError(f"--data {option}: expected KIND=PATH, such as hea-oh=FOLDER")
+            raise InputError(f"data {option}: expected KIND=PATH, such as hea-oh=FOLDER")
         if kind in data:
-            raise InputError(f"--data {option}: {kind} is given twice; expected one path for each kind")
+            raise InputError(f"data {option}: {kind} is given twice; expected one path for each kind")
         path = Path(given).expanduser().resolve()
         if not path.exists():
-            raise InputError(f"--data {option}: no such file or folder; expected the path of the data")
+            raise InputError(f"data {option}: no such file or folder; expected the path of the data")
         if not any(_mentions(benchmark, kind) for benchmark in benchmarks):
-            raise InputError(f"--data {option}: no benchmark takes data of the kind {kind!r}")
+            raise InputError(f"data {option}: no benchmark takes data of the kind {kind!r}")
         data[kind] = path
     return data
 
@@ -410,15 +410,13 @@ def _prepare(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"--out {out}: {error.strerror}; expected a folder that can be written to"
-        ) from error
+        raise InputError(f"out {out}: {error.strerror}; expected a folder that can be written to") from error
     if not os.access(out, os.W_OK):
-        raise InputError(f"--out {out}: cannot be written to; expected a folder that can")
+        raise InputError(f"out {out}: cannot be written to; expected a folder that can")
     read_results(out)
     page = out / MARKDOWN
     if page.exists() and not page.read_text(encoding="utf-8", errors="replace").startswith(TITLE + "\n"):
-        raise InputError(f"--out {out}: its {MARKDOWN} was not written by the bench; move it away")
+        raise InputError(f"out {out}: its {MARKDOWN} was not written by the bench; move it away")
 
 
 def read_results(out: Path) -> dict[str, dict[str, Any]]:

@@ -32,6 +32,7 @@ from typing import Annotated, Any, NoReturn, TextIO, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.models import OptionInfo
 
 from interpretkit.environment import extra_of, install_command
 from interpretkit.errors import InputError
@@ -183,10 +184,12 @@ def command(
             if option not in signature.parameters
         ]
 
+        names = _option_names(declared)
+
         def run(**options: Any) -> None:
             quiet, as_json, debug = (bool(options[option]) for option in _COMMON)
             own = {parameter.name: options[parameter.name] for parameter in declared}
-            with reporting(debug=debug), _reserved_stdout(as_json) as stdout:
+            with reporting(debug=debug), _called_by_option(names), _reserved_stdout(as_json) as stdout:
                 result = to_jsonable(function(**own) or {})
                 if as_json:
                     print(dump_json(result), file=stdout, flush=True)
@@ -245,6 +248,33 @@ def reporting(*, debug: bool = False, doing: str = "") -> Iterator[None]:
         except Exception as error:  # noqa: BLE001
             hint = "" if debug else " (run again with --debug for the traceback)"
             _fail(error, f"{prefix}{type(error).__name__}: {error}{hint}", code=1, debug=debug)
+
+
+def _option_names(parameters: Sequence[inspect.Parameter]) -> dict[str, str]:
+    """Return the options of a command by what Python calls them: the parameter's name, and the option's own."""
+    names: dict[str, str] = {}
+    for parameter in parameters:
+        for known in getattr(parameter.annotation, "__metadata__", ()):
+            if isinstance(known, OptionInfo):
+                # Within Annotated, typer keeps the first of an option's names where it keeps defaults elsewhere.
+                words = [str(word).split("/")[0] for word in (known.default, *(known.param_decls or ()))]
+                default = "--" + parameter.name.replace("_", "-")
+                option = next((word for word in words if word.startswith("--")), default)
+                names |= {parameter.name: option, option[2:].replace("-", "_"): option}
+    return names
+
+
+@contextlib.contextmanager
+def _called_by_option(names: Mapping[str, str]) -> Iterator[None]:
+    """Let an error that begins with the name of a parameter begin with its option, for whoever typed that."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+        first = re.match(r"[a-z][a-z0-9_]*(?=: | .*: )", message)
+        if first is None or first[0] not in names:
+            raise
+        raise InputError(names[first[0]] + message[first.end() :]) from error
 
 
 def print_summary(result: Mapping[str, Any]) -> None:

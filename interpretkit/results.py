@@ -196,7 +196,7 @@ def run_folder(
         except OSError as error:
             _remove_empty(made)
             raise InputError(
-                f"--out {out}: cannot be made ({error.strerror or error}: {error.filename}); "
+                f"out {out}: cannot be made ({error.strerror or error}: {error.filename}); "
                 "expected a folder that can be written to"
             ) from error
 
@@ -258,7 +258,7 @@ def kept_until_done(out: Path | str, work: Any) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder) as ours:
         if ours is False:
-            raise InputError(f"--out {out}: the same command is at work on it; expected one at a time")
+            raise InputError(f"out {out}: the same command is at work on it; expected one at a time")
         keep = False
         try:
             yield folder
@@ -446,18 +446,16 @@ def _check_replaceable(out: Path, final: Path) -> None:
     """Raise InputError unless `final` is absent, empty, or an earlier result with nothing added to it."""
     if final == Path.cwd() or final in Path.cwd().parents:
         raise InputError(
-            f"--out {out}: is, or holds, the current folder; expected a folder of the result's own"
+            f"out {out}: is, or holds, the current folder; expected a folder of the result's own"
         )
     try:
         if not final.exists():
             return
         if not final.is_dir():
-            raise InputError(f"--out {out}: is a file; expected a folder, or a name that is still free")
+            raise InputError(f"out {out}: is a file; expected a folder, or a name that is still free")
         present = {p.relative_to(final).as_posix() for p in final.rglob("*") if not p.is_dir()}
     except OSError as error:
-        raise InputError(
-            f"--out {out}: {error.strerror}; expected a folder that can be written to"
-        ) from error
+        raise InputError(f"out {out}: {error.strerror}; expected a folder that can be written to") from error
     present = {name for name in present if Path(name).name not in _LITTER}
     if not present:
         return
@@ -465,13 +463,13 @@ def _check_replaceable(out: Path, final: Path) -> None:
         manifest = load_manifest(final)
     except InputError as error:
         raise InputError(
-            f"--out {out}: the folder is not empty and holds no earlier result; expected a new, an empty or "
+            f"out {out}: the folder is not empty and holds no earlier result; expected a new, an empty or "
             "an earlier result's folder"
         ) from error
     foreign = sorted(present - set(manifest.get("files", {})) - {MANIFEST})
     if foreign:
         raise InputError(
-            f"--out {out}: holds an earlier result and {foreign[0]!r}, which is not part of it and would be "
+            f"out {out}: holds an earlier result and {foreign[0]!r}, which is not part of it and would be "
             "lost; move it away or choose another folder"
         )
 

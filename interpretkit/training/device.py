@@ -36,14 +36,12 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
         return torch.device("cpu")
     kind, _, index = name.partition(":")
     if kind not in NAMES[1:] or (index and not index.isdigit()):
-        raise InputError(f"--device {name}: expected one of {', '.join(NAMES)}, or cuda:N")
+        raise InputError(f"device {name}: expected one of {', '.join(NAMES)}, or cuda:N")
     count = _count(kind)
     if count == 0:
-        raise InputError(
-            f"--device {name}: this torch ({torch.__version__}) finds none; expected auto or cpu"
-        )
+        raise InputError(f"device {name}: this torch ({torch.__version__}) finds none; expected auto or cpu")
     if index and int(index) >= count:
-        raise InputError(f"--device {name}: there are {count}; expected {kind}:0 to {kind}:{count - 1}")
+        raise InputError(f"device {name}: there are {count}; expected {kind}:0 to {kind}:{count - 1}")
     return torch.device(name)
 
 

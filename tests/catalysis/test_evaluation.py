@@ -100,9 +100,9 @@ def test_unknown_elements_are_left_out_of_the_networks_numbers(sites: list[Site]
 
 
 def test_bad_input_is_refused(sites: list[Site]) -> None:
-    with pytest.raises(InputError, match="--group-by colour"):
+    with pytest.raises(InputError, match="group_by colour"):
         evaluate(sites, group_by="colour")
-    with pytest.raises(InputError, match="--folds 99: expected 2 to 15"):
+    with pytest.raises(InputError, match="folds 99: expected 2 to 15"):
         evaluate(sites, folds=99)
     with pytest.raises(InputError, match="test sites: none given"):
         evaluate(sites, [])

@@ -279,7 +279,7 @@ def test_files_of_others_are_left_alone(checkout: Path, name: str, text: str):
 
 
 def test_out_that_is_a_file_is_refused(checkout: Path):
-    with pytest.raises(InputError, match="--out"):
+    with pytest.raises(InputError, match="out"):
         bench(out=checkout / "pyproject.toml", quiet=True)
 
 

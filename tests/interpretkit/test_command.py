@@ -63,6 +63,17 @@ def other(json: bool = False) -> None:
     """Return nothing."""
 
 
+@command(app, "named", example="interpretkit test named")
+def named(
+    message: Annotated[str, typer.Option("--message")] = "",
+    network: Annotated[str, typer.Option("--model", "-m")] = "",
+    images_per_forward: Annotated[int, typer.Option()] = 1,
+    files: Annotated[list[Path] | None, typer.Argument()] = None,
+) -> None:
+    """Complain."""
+    raise InputError(message)
+
+
 @command(app, "line", example="interpretkit test line")
 def line(words: Annotated[list[str] | None, typer.Argument()] = None) -> dict[str, Any]:
     """Return what was typed."""
@@ -131,6 +142,22 @@ def test_what_goes_wrong_is_one_line_and_a_code(fail: str, code: int, line: str)
     assert stderr.splitlines()[-1] == line
     assert "Traceback" not in stderr
     assert "Traceback" in run("work", "--debug", "--fail", fail, code=code)[1]
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("network 'x': expected a name", "--model 'x': expected a name"),
+        ("model: expected a name", "--model: expected a name"),
+        ("images_per_forward 0: expected more", "--images-per-forward 0: expected more"),
+        ("images 'x': expected more", "images 'x': expected more"),
+        ("files x.png: not an image", "files x.png: not an image"),
+        ("model is not a word for it", "model is not a word for it"),
+        ("/folder/model: none there", "/folder/model: none there"),
+    ],
+)
+def test_errors_call_parameters_by_their_options(message: str, shown: str):
+    assert run("named", "--message", message, code=2)[1] == f"Error: {shown}\n"
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
 ):
     (tmp_path / "file").write_text("")
     worked = False
-    with pytest.raises(InputError, match=r"--out .*file/result: .*expected a folder"):  # noqa: SIM117
+    with pytest.raises(InputError, match=r"out .*file/result: .*expected a folder"):  # noqa: SIM117
         with run_folder(tmp_path / "file" / "result", command="test"):
             worked = True
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnn_interp.diagnosis.commands.loading import classifier, images_as_pixels, layers_in
-from cnn_interp.diagnosis.commands.options import Images, Layers, called_by_option, some_of
+from cnn_interp.diagnosis.commands.options import Images, Layers, some_of
 from cnn_interp.options import Convert, Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, command
 from interpretkit.errors import InputError
@@ -78,8 +78,7 @@ def adversarial(
     }  # fmt: skip
     loaded = classifier(network, weights, device, seed)
     pixels, names, files = images_as_pixels(loaded, images, convert)
-    with called_by_option():
-        targets = [loaded.target(target)] * len(pixels) if target else None
+    targets = [loaded.target(target)] * len(pixels) if target else None
     followed = layers_in(loaded, layers) or None
     with run_folder(out, "cnn diagnose adversarial", arguments, seed, files) as run:
         found: dict[str, Attack] = {}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cnn_interp.diagnosis.commands.loading import classifier, images_as_pixels
-from cnn_interp.diagnosis.commands.options import Images, called_by_option, split
+from cnn_interp.diagnosis.commands.options import Images, split
 from cnn_interp.options import Convert, Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, command
 from interpretkit.errors import InputError
@@ -89,8 +89,7 @@ def bias(
             )
         loaded = classifier(network, weights, device, seed)
         networks[network] = loaded
-        with called_by_option():
-            outputs = {name: loaded.target(name) for name in named}
+        outputs = {name: loaded.target(name) for name in named}
         pixels, _, found_files = images_as_pixels(loaded, images, convert)
         if len(pixels) < FEWEST_IMAGES:
             raise InputError(
@@ -106,11 +105,9 @@ def bias(
     with run_folder(out, "cnn diagnose bias", arguments, seed, files) as run:
         if not images:
             networks = _small_networks(epochs, seed, device, quiet)
-        with called_by_option():
-            mined = {
-                name: mine_relations(each, pixels, outputs, layer, seed=seed)
-                for name, each in networks.items()
-            }
+        mined = {
+            name: mine_relations(each, pixels, outputs, layer, seed=seed) for name, each in networks.items()
+        }
         found = {name: find_bias(each, given) for name, each in mined.items()}
         run.save_table("pairs.csv", shown.bias_table(found))
         run.save_arrays(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_interp.diagnosis.commands.options import called_by_option, split
+from cnn_interp.diagnosis.commands.options import split
 from interpretkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,10 +45,9 @@ def layers_in(network: Network, text: str) -> list[str]:
     from interpretkit.attribution.instrumentation import find_layer
 
     names = split(text)
-    with called_by_option():
-        for name in names:
-            if name != OUTPUT:
-                find_layer(network.module, name)
+    for name in names:
+        if name != OUTPUT:
+            find_layer(network.module, name)
     return names
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -46,12 +45,3 @@ def some_of(known: Sequence[str], text: str, option: str) -> list[str]:
     if unknown or not chosen:
         raise InputError(f"{option} {text!r}: expected some of {', '.join(known)}")
     return list(dict.fromkeys(chosen))
-
-
-@contextmanager
-def called_by_option() -> Iterator[None]:
-    """Turn an error that begins with the name of a parameter into one that begins with its option's."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"--{error}") from error

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnn_interp.diagnosis.commands.loading import read_labelled, read_table
-from cnn_interp.diagnosis.commands.options import called_by_option
 from cnn_interp.options import Model
 from interpretkit.command import Device, Out, Quiet, Seed, command
 from interpretkit.errors import InputError
@@ -105,8 +104,7 @@ def rules(
             assert attributes is not None
             every, categories, known = _images_with_attributes(images, attributes, network, device, quiet)
             described, texts = f"{network}'s features of {images.name}", rule or ()
-        with called_by_option():
-            chosen = [logic.parse_rule(text, known, categories) for text in texts]
+        chosen = [logic.parse_rule(text, known, categories) for text in texts]
         order = numpy_generator(seed, "split").permutation(len(every))
         held_out = max(1, int(_HELD_OUT * len(every)))
         unseen = every.rows(torch.from_numpy(order[:held_out]))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.diagnosis.commands.options import called_by_option
 from interpretkit.command import Device, Out, Quiet, Seed, command
 from interpretkit.errors import InputError
 
@@ -81,9 +80,8 @@ def vqa(
 
     if (image is None) != (not question):
         raise InputError("--image and --question: one is given without the other; expected both")
-    with called_by_option():
-        for text in question or ():
-            qa.encode(text)
+    for text in question or ():
+        qa.encode(text)
     files = [path for path in (model, image) if path is not None]
     arguments = {
         "model": model, "image": image, "question": list(question or ()), "scenes": scenes, "epochs": epochs,
