@@ -338,12 +338,17 @@ def heatmap(
         bar.set_label(label)
         bar.outline.set_visible(False)  # type: ignore[operator]
         if matrix.size <= 150 if annotate is None else annotate:
+            # As many places as give the largest three digits, so that all numbers read alike; none for whole ones.
+            largest = np.abs(matrix[np.isfinite(matrix)]).max(initial=0)
+            whole = bool((np.isnan(matrix) | (matrix == np.round(matrix))).all())
+            places = 0 if whole or not largest else int(np.clip(2 - np.floor(np.log10(largest)), 0, 6))
             for (row, column), value in np.ndenumerate(matrix):
                 if np.isfinite(value):
                     shade = image.cmap(image.norm(value))
                     bright = float(np.dot(shade[:3], (0.299, 0.587, 0.114))) > 0.55
                     ink = INK if bright else "white"
-                    axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=8.5, color=ink)
+                    text = f"{value:.{places}f}"
+                    axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=ink)
     return figure
 
 

@@ -73,6 +73,10 @@ def test_a_heatmap_writes_its_numbers_and_centres_its_colours():
     assert "-3" in texts(figure)
     assert "nan" not in texts(figure)
     assert figure.axes[0].images[0].get_clim() == (-3, 3)
+    shown = texts(heatmap([[0.6543, -0.1], [0.00004, np.nan]], ["r1", "r2"], ["c1", "c2"]))
+    assert "0.654" in shown
+    assert "-0.100" in shown
+    assert "0.000" in shown
     with pytest.raises(ValueError, match="2 by 1"):
         heatmap([[1, 2]], ["a", "b"], ["c"])
 
