@@ -7,14 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from cnn_interp.diagnosis.commands.loading import classifier, images_as_pixels, layers_in, scenes_as_pixels
+from cnn_interp.diagnosis.commands.loading import (
+    classifier,
+    classifier_and_side,
+    images_as_pixels,
+    layers_in,
+    scenes_as_pixels,
+)
 from cnn_interp.diagnosis.commands.options import Images, Layers
 from cnn_interp.options import Convert, Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, command
 from interpretkit.errors import InputError
 
 # Of the rendered scenes as networks are shown them, and of images as they are drawn, px.
-_SCENE_SIDE, _DRAWN_SIDE = 96, 64
+_DRAWN_SIDE = 64
 
 
 def register(app: typer.Typer) -> None:
@@ -58,13 +64,14 @@ def directions(
         "images": [str(path) for path in images or ()], "network": network, "weights": weights, "layers": layers,
         "top": top, "directions": count, "convert": convert,
     }  # fmt: skip
-    loaded = classifier(network, weights, device, seed, None if images else _SCENE_SIDE)
     files: list[Path] = []
     factors = None
     if images:
+        loaded = classifier(network, weights, device, seed)
         pixels, _, files = images_as_pixels(loaded, images, convert)
     else:
-        pixels, factors, _ = scenes_as_pixels(_SCENE_SIDE)
+        loaded, side = classifier_and_side(network, weights, device, seed, None)
+        pixels, factors, _ = scenes_as_pixels(side)
     if len(pixels) < 2 * top:
         raise InputError(f"IMAGE: {len(pixels)} images; expected at least {2 * top}, twice --top")
     chosen = layers_in(loaded, layers) or list(stages(loaded.module, loaded.normalise(pixels[:1]), most=4))

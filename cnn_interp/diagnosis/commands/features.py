@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cnn_interp.diagnosis.commands.loading import classifier, layers_in, scenes_as_pixels
+from cnn_interp.diagnosis.commands.loading import SCENE_SIDE, classifier_and_side, layers_in, scenes_as_pixels
 from cnn_interp.diagnosis.commands.options import Layers
 from cnn_interp.options import Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, command
@@ -27,7 +27,12 @@ def features(
     network: Model = "mobilenet_v2",
     weights: Weights = "pretrained",
     layers: Layers = "",
-    side: Annotated[int, typer.Option("--side", min=32, help="Of the scenes, px.")] = 96,
+    side: Annotated[
+        int | None,
+        typer.Option(
+            "--side", min=32, help=f"Of the scenes, px; {SCENE_SIDE}, or the only one the network takes."
+        ),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -43,7 +48,7 @@ def features(
     from interpretkit.disentanglement.datasets import SHAPES3D
     from interpretkit.results import run_folder
 
-    loaded = classifier(network, weights, device, seed, side)
+    loaded, side = classifier_and_side(network, weights, device, seed, side)
     pixels, factors, images = scenes_as_pixels(side)
     varied = [column for column in range(factors.shape[1]) if len(set(factors[:, column])) > 1]
     factors, names = factors[:, varied], [SHAPES3D.names[column] for column in varied]

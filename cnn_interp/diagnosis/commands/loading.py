@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +22,40 @@ if TYPE_CHECKING:
 
 # Of the pictures of labelled images, at most, px.
 _THUMBNAIL = 160
+# Of rendered scenes, px; enough to see their parts.
+SCENE_SIDE = 96
 
 
-def classifier(name: str, weights: str, device: str, seed: int, side: int | None = None) -> Network:
-    """Return a network that has been seen to classify images, of `side` px if they are not of its own size."""
+def classifier(name: str, weights: str, device: str, seed: int) -> Network:
+    """Return a network that has been seen to classify images."""
+    network = _network(name, weights, device, seed)
+    network.check_scores()
+    return network
+
+
+def classifier_and_side(
+    name: str, weights: str, device: str, seed: int, side: int | None, usual: int = SCENE_SIDE
+) -> tuple[Network, int]:
+    """Return a network, and the side of images that it has been seen to classify, px.
+
+    Without one the usual side is taken, small and so cheap; or the network's own, if it takes no other, as many
+    transformers do.
+    """
+    network = _network(name, weights, device, seed)
+    if side is None:
+        with suppress(InputError):
+            network.check_scores(usual)
+            return network, usual
+        side = network.size
+    network.check_scores(side)
+    return network, side
+
+
+def _network(name: str, weights: str, device: str, seed: int) -> Network:
     from cnn_interp.models import load_network
     from interpretkit.training import resolve_device
 
-    network = load_network(name, weights=weights, device=resolve_device(device), seed=seed)
-    network.check_scores(side)
-    return network
+    return load_network(name, weights=weights, device=resolve_device(device), seed=seed)
 
 
 def layers_in(network: Network, text: str) -> list[str]:

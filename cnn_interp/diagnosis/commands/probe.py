@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from cnn_interp.diagnosis.commands.loading import classifier, layers_in, small_pictures
+from cnn_interp.diagnosis.commands.loading import classifier_and_side, layers_in, small_pictures
 from cnn_interp.diagnosis.commands.options import Layers, SmallData
 from cnn_interp.options import Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, command
 
-# Of the images as they are classified without a network, px.
-_PIXELS_SIDE = 8
+# Of the images as the network sees them by default, and as they are classified without a network, px.
+_SIDE, _PIXELS_SIDE = 64, 8
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,12 @@ def probe(
     weights: Weights = "pretrained",
     data: SmallData = "digits",
     count: Annotated[int, typer.Option("--images", min=40, help="How many images of the data to use.")] = 500,
-    side: Annotated[int, typer.Option("--side", min=16, help="Their side for the network, px.")] = 64,
+    side: Annotated[
+        int | None,
+        typer.Option(
+            "--side", min=16, help=f"Their side for the network, px; {_SIDE}, or the only one it takes."
+        ),
+    ] = None,
     layers: Layers = "",
     seed: Seed = 0,
     device: Device = "auto",
@@ -52,7 +57,7 @@ def probe(
 
     pictures, files = small_pictures(data)
     some = pictures.limited(max(4, count // len(pictures.categories)), 1)
-    loaded = classifier(network, weights, device, seed, side)
+    loaded, side = classifier_and_side(network, weights, device, seed, side, _SIDE)
     pixels = resize(some.train.expand(-1, 3, -1, -1), side)
     chosen = layers_in(loaded, layers) or list(stages(loaded.module, loaded.normalise(pixels[:1])))
     arguments = {

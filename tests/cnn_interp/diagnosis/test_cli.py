@@ -33,6 +33,19 @@ def two():
 """
 OWN = ("--model", "tiny:network")
 
+STRICT = """
+from cnn_interp.diagnosis.small_network import SmallNetwork
+from cnn_interp.models import Network
+
+class Strict(SmallNetwork):
+    def forward(self, pixels):
+        assert pixels.shape[-1] == 40, "only 40"
+        return super().forward(pixels)
+
+def network():
+    return Network("strict", Strict(3, 4, (4, 8, 8, 8)), size=40, resize=40)
+"""
+
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
@@ -126,6 +139,18 @@ def test_one_pixel_on_images_and_on_digits(run: Run, photos: Path, tmp_path: Pat
     assert found is not None
     assert 0 <= found["attacked"] <= 6
     whole(tmp_path / "digits", "attacks.csv", "attacks.png")
+
+
+def test_networks_of_one_size_are_shown_images_of_that_size(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "strict.py").write_text(STRICT)
+    for check in (["directions", "--directions", "20"], ["features"], ["probe", "--images", "40"]):
+        code, found, err = run(*check, "--model", "strict:network", "--out", tmp_path / check[0])
+        assert code == 0, err
+        assert found is not None
+    code, _, err = run("probe", "--model", "strict:network", "--side", "32", "--out", tmp_path / "small")
+    assert code == 2
+    assert "32 × 32 px" in err
+    assert "only 40" in err
 
 
 def test_directions_features_and_probe(run: Run, tmp_path: Path) -> None:
