@@ -25,6 +25,8 @@ Solver = Literal["cg", "lissa", "exact"]
 
 # The explicit Hessian of so many parameters takes 128 MB in double precision.
 MOST_EXACT = 4000
+# Numbers in the gradients of single examples that are held at once: 256 MB in single precision.
+MOST_HELD = 2**26
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -168,10 +170,13 @@ def influence(
             f"test examples: {len(inputs)} inputs, {len(targets)} targets; expected as many of each"
         )
     with _curvature(risk, damping, seed) as curvature:
-        wanted = torch.cat([curvature.gradients(x, y) for x, y in curvature.batches(inputs, targets)]).T
+        few = curvature.few()
+        wanted = torch.cat(
+            [curvature.gradients(*some) for some in curvature.batches(inputs, targets, size=few)]
+        ).T
         solved = _solve(curvature, wanted, solver, tolerance, iterations, samples, scale, seed, quiet)
         residual = _relative_residual(curvature, solved, wanted)
-        rows = [-(curvature.gradients(x, y) @ solved).T for x, y in curvature.batches()]
+        rows = [-(curvature.gradients(x, y) @ solved).T for x, y in curvature.batches(size=few)]
     return Influence(torch.cat(rows, 1).double().cpu().numpy(), residual, solver)
 
 
@@ -200,7 +205,7 @@ def self_influence(
     solver, damping, tolerance, iterations, samples, scale, seed, quiet
         As for :func:`influence`.
     at_once : int
-        Systems that are solved together.
+        Systems that are solved together; fewer where their gradients would not fit in memory.
 
     Returns
     -------
@@ -216,8 +221,9 @@ def self_influence(
         _curvature(risk, damping, seed) as curvature,
         progress("Self-influence", len(risk), quiet=quiet) as bar,
     ):
-        for start in range(0, len(risk), at_once):
-            rows = slice(start, start + at_once)
+        few = min(at_once, curvature.few())
+        for start in range(0, len(risk), few):
+            rows = slice(start, start + few)
             gradients = curvature.gradients(risk.inputs[rows], risk.targets[rows])
             solved = _solve(
                 curvature, gradients.T, solver, tolerance, iterations, samples, scale, seed, quiet=True
@@ -240,7 +246,8 @@ def per_example_gradients(risk: Risk, inputs: Tensor, targets: Tensor) -> Tensor
     All examples are differentiated at once where the network's operations allow it, else one after the other.
     """
     with _curvature(risk, 0.0, 0) as curvature:
-        return torch.cat([curvature.gradients(x, y) for x, y in curvature.batches(inputs, targets)])
+        some = curvature.batches(inputs, targets, size=curvature.few())
+        return torch.cat([curvature.gradients(x, y) for x, y in some])
 
 
 def hessian_vector_product(risk: Risk, vectors: Tensor) -> Tensor:
@@ -292,13 +299,18 @@ class _Curvature:
         """The number of parameters."""
         return len(self.flat)
 
+    def few(self) -> int:
+        """Return of how many examples the gradients are held at once, for each is as large as the parameters."""
+        return max(1, min(self.risk.batch_size, MOST_HELD // self.size))
+
     def batches(
-        self, inputs: Tensor | None = None, targets: Tensor | None = None
+        self, inputs: Tensor | None = None, targets: Tensor | None = None, *, size: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield examples, by default the training examples, a batch at a time."""
         inputs = self.risk.inputs if inputs is None else inputs
         targets = self.risk.targets if targets is None else targets
-        yield from zip(inputs.split(self.risk.batch_size), targets.split(self.risk.batch_size), strict=True)
+        size = size or self.risk.batch_size
+        yield from zip(inputs.split(size), targets.split(size), strict=True)
 
     def losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return one loss for each example, with its graph down to the leaves."""

@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from sklearn.datasets import load_digits
 from torch import nn
 
+from cnn_interp.diagnosis import influence as influence_functions
 from cnn_interp.diagnosis.influence import (
     Risk,
     Solver,
@@ -208,6 +209,29 @@ def test_a_network_that_cannot_be_vectorised_gives_the_same() -> None:
         per_example_gradients(slow, risk.inputs, risk.targets),
         per_example_gradients(risk, risk.inputs, risk.targets),
     )
+
+
+def test_few_gradients_are_held_at_once_without_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    risk = small_risk(l2=0.5)
+
+    def both() -> tuple[np.ndarray, np.ndarray]:
+        one = influence(risk, risk.inputs[:3], risk.targets[:3], damping=1.0, tolerance=1e-10)
+        return one.values, self_influence(risk, damping=1.0, tolerance=1e-10)
+
+    expected = both()
+    counts = []
+    plain = influence_functions._Curvature.gradients
+
+    def counted(self: Any, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        counts.append(len(inputs))
+        return plain(self, inputs, targets)
+
+    monkeypatch.setattr(influence_functions._Curvature, "gradients", counted)
+    parameters = sum(p.numel() for p in risk.module.parameters())
+    monkeypatch.setattr(influence_functions, "MOST_HELD", 2 * parameters)
+    for found, wanted in zip(both(), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert max(counts) == 2
 
 
 def test_the_network_is_left_as_it_was() -> None:
