@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
         example=[
             "interpretkit cnn visualize",
             "interpretkit cnn visualize photo.jpg --method gradcam,lrp,occlusion --target 'tabby'",
+            "interpretkit cnn visualize photo.jpg --method occlusion,lime --set occlusion.window=48",
             "interpretkit cnn visualize photos/ --model resnet18 --layer layer3 --method top_patches",
         ],
     )(visualize)
@@ -63,6 +64,22 @@ def visualize(
             "--unit", metavar="N,...", help="Channels of the layer, for the systems that ask units."
         ),
     ] = "",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="METHOD.OPTION=VALUE",
+            help="An option of an attribution method, such as occlusion.window=48; may be given again.",
+        ),
+    ] = None,
+    images_per_forward: Annotated[
+        int | None,
+        typer.Option(
+            "--images-per-forward",
+            min=1,
+            help="Images that go through the network at once, which bounds the memory; 8 on a CPU, else 64.",
+        ),
+    ] = None,
     weights: Weights = "pretrained",
     convert: Convert = False,
     limit: Annotated[
@@ -84,9 +101,22 @@ def visualize(
     from cnn_interp.visualization.command import run
 
     return run(
-        images or [], model=model, methods=method, layer=layer, target=target, units=unit, weights=weights,
-        convert=convert, limit=limit, out=out, seed=seed, device=device, quiet=quiet,
-    )  # fmt: skip
+        images or [],
+        model=model,
+        methods=method,
+        layer=layer,
+        target=target,
+        units=unit,
+        settings=settings or [],
+        images_per_forward=images_per_forward,
+        weights=weights,
+        convert=convert,
+        limit=limit,
+        out=out,
+        seed=seed,
+        device=device,
+        quiet=quiet,
+    )
 
 
 def layers(

@@ -6,7 +6,7 @@ import difflib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from cnn_interp.images import DEFAULT_PHOTOGRAPH, find_images, photograph
 from cnn_interp.models import Network, load_network
 from cnn_interp.visualization.photographs import Photographs
+from cnn_interp.visualization.settings import read_settings
 from cnn_interp.visualization.sheet import Explained, comparison_sheet, percent
 from cnn_interp.visualization.systems import OF_UNITS, SYSTEMS, Question, Shown, check_units
 from interpretkit.attribution import METHODS, attribute
@@ -42,6 +43,8 @@ class Request:
     systems: tuple[str, ...]
     layer: str | None
     units: tuple[int, ...] | None
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    images_per_forward: int | None = None
 
 
 def run(
@@ -52,6 +55,8 @@ def run(
     layer: str,
     target: str,
     units: str,
+    settings: Sequence[str],
+    images_per_forward: int | None,
     weights: str,
     convert: bool,
     limit: int | None,
@@ -67,7 +72,7 @@ def run(
     InputError
         If an option or an image cannot be used.
     """
-    request = check_request(methods, layer, units)
+    request = check_request(methods, layer, units, settings, images_per_forward)
     paths = find_images(images)[:limit]
     shown = Photographs.of_files(paths, convert=convert) if paths else _default_photograph()
     network = load_network(model, weights=weights, device=device, seed=seed)
@@ -78,7 +83,8 @@ def run(
     searched = shown if len(shown) >= LEAST_PHOTOGRAPHS else Photographs.bundled()
     arguments = {
         "images": list(images), "model": model, "method": methods, "layer": layer, "target": target,
-        "unit": units, "weights": weights, "convert": convert, "limit": limit, "device": device,
+        "unit": units, "set": list(settings), "images_per_forward": images_per_forward, "weights": weights,
+        "convert": convert, "limit": limit, "device": device,
     }  # fmt: skip
     with run_folder(out, "cnn visualize", arguments, seed, paths) as folder:
         targets = _targets(network, shown, index) if request.systems else []
@@ -113,13 +119,20 @@ def run(
     return {**folder.summary, "out": out, "report": out / "report.html"}
 
 
-def check_request(methods: str, layer: str, units: str) -> Request:
+def check_request(
+    methods: str,
+    layer: str,
+    units: str,
+    settings: Sequence[str] = (),
+    images_per_forward: int | None = None,
+) -> Request:
     """Return what the options ask for.
 
     Raises
     ------
     InputError
-        If a method is unknown, the units are no numbers, or an option is of no use to any method.
+        If a method or one of its settings is unknown, the units are no numbers, or an option is of no use to any
+        method.
     """
     names = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
     known = [*METHODS, *SYSTEMS]
@@ -144,7 +157,14 @@ def check_request(methods: str, layer: str, units: str) -> Request:
     numbers = [text.strip() for text in units.split(",") if text.strip()]
     if not all(text.isdigit() for text in numbers):
         raise InputError(f"--unit {units}: expected whole numbers of at least 0, separated by commas")
-    return Request(attributions, systems, layer or None, tuple(map(int, numbers)) if numbers else None)
+    return Request(
+        attributions,
+        systems,
+        layer or None,
+        tuple(map(int, numbers)) if numbers else None,
+        read_settings(settings, attributions),
+        images_per_forward,
+    )
 
 
 def attribute_all(
@@ -186,7 +206,14 @@ def attribute_all(
                     started = time.perf_counter()
                     layer = request.layer if METHODS[method].takes_layer else None
                     found = attribute(
-                        network.module, inputs, explained, method=method, layer=layer, seed=seed
+                        network.module,
+                        inputs,
+                        explained,
+                        method=method,
+                        layer=layer,
+                        seed=seed,
+                        images_per_forward=request.images_per_forward,
+                        **request.settings.get(method, {}),
                     )
                     values[method] = found.numpy()[0].astype(np.float32)
                     seconds[method] = round(time.perf_counter() - started, 3)

@@ -14,9 +14,12 @@ from PIL import Image
 from typer.main import get_command
 
 from cnn_interp.cli import app
+from cnn_interp.models import load_network
 from cnn_interp.visualization import command
+from cnn_interp.visualization.photographs import Photographs
+from cnn_interp.visualization.settings import read_settings
 from cnn_interp.visualization.sheet import gallery, heat, overlay, percent
-from interpretkit.attribution import METHODS
+from interpretkit.attribution import METHODS, attribute
 
 # The networks' factories are named on the command line, so their module must be found by its name.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -91,6 +94,32 @@ def test_the_target_can_be_named(call: CallCommand, folder: Path) -> None:
     assert found is not None
     assert found["targets"] == ["dark"]
     assert found["n_images"] == 2
+
+
+def test_methods_take_settings(call: CallCommand, tmp_path: Path, folder: Path) -> None:
+    settings = ("occlusion.window=16", "occlusion.baseline=1", "gradcam.rectify=false")
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    one = ("--model", COLOURS, "--method", "occlusion,gradcam", "--limit", "1")
+    code, _, _ = call(folder, *one, *arguments, "--images-per-forward", "3")
+    assert code == 0
+    arrays = np.load(next((tmp_path / "out" / "arrays").iterdir()))
+    network = load_network(COLOURS)
+    inputs = Photographs.of_files([next(iter(sorted(folder.iterdir())))]).inputs(network, [0])
+    expected = attribute(network.module, inputs, method="occlusion", window=16, baseline=1.0).numpy()[0]
+    np.testing.assert_allclose(arrays["occlusion"], expected, rtol=1e-5, atol=1e-6)
+    expected = attribute(network.module, inputs, method="gradcam", rectify=False).numpy()[0]
+    np.testing.assert_allclose(arrays["gradcam"], expected, rtol=1e-5, atol=1e-6)
+    assert arrays["gradcam"].min() < 0
+
+
+def test_every_setting_is_read_as_its_method_takes_it() -> None:
+    for name, method in METHODS.items():
+        for option, default in method.options.items():
+            if default is not None:
+                text = str(default).lower() if isinstance(default, bool) else str(default)
+                read = read_settings([f"{name}.{option}={text}"], [name])[name][option]
+                assert read == default
+                assert type(read) is type(default)
 
 
 def test_every_method_of_attribution_has_a_name_here() -> None:
@@ -206,6 +235,14 @@ def test_odd_images_can_be_converted(call: CallCommand, tmp_path: Path, name: st
         (("--method", "top_patches", "--layer", "0", "--unit", "one"), "--unit"),
         (("--method", "top_patches", "--layer", "0", "--unit", "99"), "unit 99"),
         (("--method", "activation_maximization", "--unit", "1"), "--layer"),
+        (("--method", "occlusion", "--set", "occlusion"), "METHOD.OPTION=VALUE"),
+        (("--method", "occlusion", "--set", "lime.samples=9"), "lime does not run"),
+        (("--method", "occlusion", "--set", "occlusion.windoww=9"), "did you mean window?"),
+        (("--method", "occlusion", "--set", "occlusion.window=nine"), "a whole number"),
+        (("--method", "occlusion", "--set", "occlusion.window=-9"), "window"),
+        (("--method", "gradcam", "--set", "gradcam.reshape=x"), "no such option"),
+        (("--method", "gradcam", "--set", "gradcam.rectify=maybe"), "true or false"),
+        (("--method", "gradcam", "--images-per-forward", "0"), "--images-per-forward"),
         (("--weights", "bad.pth"), "bad.pth"),
         (("--model", "resnet1800"), "resnet1800"),
         (("missing.png",), "missing.png"),
