@@ -72,12 +72,10 @@ def lean_layers(model: nn.Module) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for module in model.modules():
-            # Of the instance, so that the hooks of others see what they always see.
-            if type(module) is nn.MaxPool2d and "forward" not in vars(module):
-                module.forward = partial(_pool, module)
-                stack.callback(delattr, module, "forward")
-            if type(module) is nn.Conv2d and "forward" not in vars(module):
-                module.forward = partial(_convolve, module)
+            lean = {nn.Conv2d: _convolve, nn.MaxPool2d: _pool}.get(type(module))
+            if lean is not None and "forward" not in vars(module):
+                # Of the instance, so that the hooks of others see what they always see.
+                module.forward = partial(lean, module)
                 stack.callback(delattr, module, "forward")
         yield
 
@@ -102,11 +100,14 @@ def _as_stem(
 ) -> Tensor | None:
     """Return what ``F.conv2d`` would, or None where it had better do so itself.
 
-    That is also under torch's transformations of functions, which derivatives of one's own stand in the way of.
+    That is also under torch's transformations of functions, which derivatives of one's own stand in the way of, and
+    where torch chooses the precision of each function.
     """
     if weight.shape[1] > FEW_CHANNELS or groups != 1 or input.ndim != 4 or isinstance(padding, str):
         return None
     if input.device.type != "cpu" or input.dtype != torch.float32 or weight.requires_grad:
+        return None
+    if torch._C._are_functorch_transforms_active() or torch.is_autocast_enabled("cpu"):
         return None
     step, margin, spread = (
         (n, n) if isinstance(n, int) else tuple(n) * (2 // len(n)) for n in (stride, padding, dilation)
@@ -114,8 +115,6 @@ def _as_stem(
     if step[0] != step[1] or step[0] == 1 or spread != (1, 1):
         return None
     if bias is not None and bias.requires_grad:
-        return None
-    if torch._C._are_functorch_transforms_active():
         return None
     if not (input.requires_grad and torch.is_grad_enabled()):
         return None if len(input) > 1 else _convolved(input, weight, bias, step[0], margin)

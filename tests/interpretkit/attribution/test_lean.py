@@ -232,3 +232,18 @@ def test_gradients_of_weights_are_vectorised_over_examples() -> None:
     with LeanPasses(), lean_layers(model):
         lean = gradients()
     torch.testing.assert_close(lean, gradients())
+
+
+def test_precision_chosen_by_torch_is_left_alone(images: Tensor) -> None:
+    class Mixed(nn.Sequential):
+        def forward(self, input: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return super().forward(input).float()
+
+    torch.manual_seed(6)
+    model = Mixed(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 2))
+    for some in (images[:1].float(), images.float()):
+        found = attribute(model, some, 0, method="saliency", absolute=False).values
+        leaf = some.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(model(leaf)[:, 0].sum(), leaf)
+        torch.testing.assert_close(found, expected, rtol=0.05, atol=0.01)
