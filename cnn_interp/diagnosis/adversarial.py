@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import Bounds, minimize
 from torch import Tensor
 from torch.nn import functional
 
@@ -303,7 +303,7 @@ class _Search:
         self.iterations = iterations
         self.evaluations = 0
         flat = self.image.flatten().double().cpu().numpy()
-        self.bounds = np.column_stack([-flat, 1 - flat])
+        self.bounds = Bounds(-flat, 1 - flat)  # type: ignore[arg-type]
 
     def run(self, steps: int) -> Tensor | None:
         """Return the image ``(1, ...)`` of the shortest success, or None."""
