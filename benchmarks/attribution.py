@@ -3,7 +3,8 @@
 The unit is one forward and backward pass of ResNet-18 at 224 px with the gradients of its parameters; a forward
 pass, the gradient of the input and that of the parameters take about a third of it each. All are timed in turns in
 one process, each between two timings of the unit, so that a noisy machine disturbs both alike; a subject's cost is
-the median of its ratios to them.
+the median of its ratios to them. What takes one pass or two is called once untimed right before, and so is the unit:
+else each would pay for the memory that the one before it has given back.
 """
 
 from __future__ import annotations
@@ -111,12 +112,15 @@ def cost(network: nn.Module, inputs: Tensor, rounds: int, heavy_rounds: int) -> 
         for turn in track(range(times + 1), f"batch of {len(inputs)}, {'heavy' if heavy else 'light'}"):
             if heavy and turn == 0:
                 continue  # warmed by the light ones
+            before = unit(network, inputs, heavy)
             for index, subject in chosen:
-                before = unit(network, inputs, heavy)
+                if not heavy:
+                    subject.call(inputs)
                 took = timed(lambda s=subject: s.call(inputs), inputs.device)
-                around = (before + unit(network, inputs, heavy)) / 2
+                after = unit(network, inputs, heavy)
                 if turn:
-                    ratios[index].append(took / around)
+                    ratios[index].append(2 * took / (before + after))
+                before = after
     network.requires_grad_(True)
     in_units = {index: statistics.median(found) for index, found in ratios.items()}
     rows = []
@@ -351,9 +355,9 @@ def throughput(network: nn.Module, device: torch.device) -> list[Row]:
 
 
 def unit(network: nn.Module, inputs: Tensor, heavy: bool) -> float:
-    """Time the unit of cost: once, or, beside what takes many seconds, the mean of some."""
-    times = 3 if heavy else 1
-    return sum(timed(lambda: full_pass(network, inputs), inputs.device) for _ in range(times)) / times
+    """Time the unit of cost: once, after an untimed one; or, beside what takes many seconds, the mean of some."""
+    times = [timed(lambda: full_pass(network, inputs), inputs.device) for _ in range(3 if heavy else 2)]
+    return statistics.mean(times) if heavy else times[-1]
 
 
 def full_pass(network: nn.Module, inputs: Tensor) -> None:

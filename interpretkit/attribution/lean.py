@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
@@ -72,11 +72,14 @@ def lean_layers(model: nn.Module) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for module in model.modules():
-            lean = {nn.Conv2d: _convolve, nn.MaxPool2d: _pool}.get(type(module))
-            if lean is not None and "forward" not in vars(module):
-                # Of the instance, so that the hooks of others see what they always see.
-                module.forward = partial(lean, module)
-                stack.callback(delattr, module, "forward")
+            lean = _LEAN_LAYERS.get(type(module))
+            if lean is None or "forward" in vars(module):
+                continue
+            if isinstance(module, nn.Conv2d) and module.in_channels > FEW_CHANNELS:
+                continue
+            # Of the instance, so that the hooks of others see what they always see.
+            module.forward = partial(lean, module)
+            stack.callback(delattr, module, "forward")
         yield
 
 
@@ -195,6 +198,9 @@ def _pool(layer: nn.MaxPool2d, input: Tensor) -> Any:
         return nn.MaxPool2d.forward(layer, input)
     stride = layer.kernel_size if layer.stride is None else layer.stride
     return _LeanPool.apply(input, (layer.kernel_size, stride, layer.padding, layer.dilation, layer.ceil_mode))
+
+
+_LEAN_LAYERS: Mapping[type[nn.Module], Callable[..., Any]] = {nn.Conv2d: _convolve, nn.MaxPool2d: _pool}
 
 
 class _LeanPool(torch.autograd.Function):
