@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
@@ -68,28 +68,47 @@ def lean_layers(model: nn.Module) -> Iterator[None]:
 
     Maximum pooling is five times faster with the channels last, the change of order and back included, which is a
     tenth of a forward pass of ResNet-18; so is the first convolution, and it is differentiated as
-    :class:`_LeanStem` says.
+    :class:`_LeanStem` says. Convolutions of single pixels with a stride are differentiated two to three times faster.
     """
     with ExitStack() as stack:
         for module in model.modules():
-            lean = _LEAN_LAYERS.get(type(module))
-            if lean is None or "forward" in vars(module):
-                continue
-            if isinstance(module, nn.Conv2d) and module.in_channels > FEW_CHANNELS:
-                continue
-            # Of the instance, so that the hooks of others see what they always see.
-            module.forward = partial(lean, module)
-            stack.callback(delattr, module, "forward")
+            lean = _lean_forward(module)
+            if lean is not None and "forward" not in vars(module):
+                # Of the instance, so that the hooks of others see what they always see.
+                module.forward = partial(lean, module)
+                stack.callback(delattr, module, "forward")
         yield
 
 
-def _convolve(layer: nn.Conv2d, input: Tensor) -> Tensor:
-    convolved = None
-    if layer.padding_mode == "zeros":
-        convolved = _as_stem(
-            input, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups
-        )
+def _lean_forward(layer: nn.Module) -> Callable[..., Any] | None:
+    """Return what to call in place of a layer's own ``forward``, from the layer and its input; None for most."""
+    # Classes derived from these may do something else.
+    if type(layer) is nn.MaxPool2d:
+        return _pool
+    if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and layer.stride != (1, 1):
+        if layer.in_channels <= FEW_CHANNELS:
+            return _convolve_image
+        if layer.kernel_size == (1, 1) and layer.padding == (0, 0):
+            return _convolve_some
+    return None
+
+
+def _convolve_image(layer: nn.Conv2d, input: Tensor) -> Tensor:
+    convolved = _as_stem(
+        input, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups
+    )
     return nn.Conv2d.forward(layer, input) if convolved is None else convolved
+
+
+def _convolve_some(layer: nn.Conv2d, input: Tensor) -> Tensor:
+    """Apply a convolution of single pixels to those alone that its stride does not skip.
+
+    Torch looks at the others as well, above all for the gradient.
+    """
+    if input.ndim != 4 or input.device.type != "cpu" or not input.is_contiguous():
+        return nn.Conv2d.forward(layer, input)
+    down, across = layer.stride
+    return F.conv2d(input[:, :, ::down, ::across], layer.weight, layer.bias, groups=layer.groups)
 
 
 def _as_stem(
@@ -198,9 +217,6 @@ def _pool(layer: nn.MaxPool2d, input: Tensor) -> Any:
         return nn.MaxPool2d.forward(layer, input)
     stride = layer.kernel_size if layer.stride is None else layer.stride
     return _LeanPool.apply(input, (layer.kernel_size, stride, layer.padding, layer.dilation, layer.ceil_mode))
-
-
-_LEAN_LAYERS: Mapping[type[nn.Module], Callable[..., Any]] = {nn.Conv2d: _convolve, nn.MaxPool2d: _pool}
 
 
 class _LeanPool(torch.autograd.Function):

@@ -195,6 +195,23 @@ def test_the_first_convolution_is_the_same_and_so_is_its_gradient(count: int, bi
         assert "LeanStem" not in maps_and_gradient()[2]
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("stride", [2, (3, 1), (1, 2)])
+def test_convolutions_of_single_pixels_are_the_same_and_so_is_their_gradient(
+    groups: int, stride: int | tuple[int, int]
+) -> None:
+    torch.manual_seed(7)
+    layer = nn.Conv2d(8, 6, 1, stride, groups=groups).double().requires_grad_(False)
+    x = torch.randn(1, 8, 7, 10, dtype=torch.float64, requires_grad=True)
+    direction = torch.randn(layer(x).shape, dtype=torch.float64)
+    expected = torch.autograd.grad(layer(x), x, direction)
+    with lean_layers(layer):
+        maps = layer(x)
+        assert "forward" in vars(layer)
+        torch.testing.assert_close(torch.autograd.grad(maps, x, direction), expected)
+    torch.testing.assert_close(maps, layer(x))
+
+
 @pytest.mark.parametrize(
     "options",
     [
