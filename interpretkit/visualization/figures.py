@@ -338,10 +338,7 @@ def heatmap(
         bar.set_label(label)
         bar.outline.set_visible(False)  # type: ignore[operator]
         if matrix.size <= 150 if annotate is None else annotate:
-            # As many places as give the largest three digits, so that all numbers read alike; none for whole ones.
-            largest = np.abs(matrix[np.isfinite(matrix)]).max(initial=0)
-            whole = bool((np.isnan(matrix) | (matrix == np.round(matrix))).all())
-            places = 0 if whole or not largest else int(np.clip(2 - np.floor(np.log10(largest)), 0, 6))
+            places = _places(matrix[np.isfinite(matrix)])
             for (row, column), value in np.ndenumerate(matrix):
                 if np.isfinite(value):
                     shade = image.cmap(image.norm(value))
@@ -350,6 +347,13 @@ def heatmap(
                     text = f"{value:.{places}f}"
                     axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color=ink)
     return figure
+
+
+def _places(values: np.ndarray) -> int:
+    """Return with how many decimal places numbers read alike: such as give the largest three digits, or fewer."""
+    largest = np.abs(values).max(initial=0)
+    most = int(np.clip(2 - np.floor(np.log10(largest)), 0, 6)) if largest else 0
+    return next((n for n in range(most) if np.allclose(values, values.round(n), rtol=0, atol=1e-9)), most)
 
 
 def _scatter_classes(

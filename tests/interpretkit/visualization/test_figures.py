@@ -77,6 +77,7 @@ def test_a_heatmap_writes_its_numbers_and_centres_its_colours():
     assert "0.654" in shown
     assert "-0.100" in shown
     assert "0.000" in shown
+    assert {"0.97", "-0.10"} <= set(texts(heatmap([[0.97, -0.1]], ["r"], ["c1", "c2"])).split("\n"))
     with pytest.raises(ValueError, match="2 by 1"):
         heatmap([[1, 2]], ["a", "b"], ["c"])
 
