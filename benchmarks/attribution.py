@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from cnn_interp.models import load_network
 from interpretkit.attribution import attribute
+from interpretkit.attribution.lean import lean_layers
 from interpretkit.errors import InputError
 from interpretkit.evidence import Row
 from interpretkit.progress import track
@@ -92,6 +94,8 @@ def run(
     for batch, (rounds, heavy_rounds) in (QUICK_ROUNDS if quick else ROUNDS).items():
         inputs = torch.randn(batch, 3, SIZE, SIZE, generator=generator).to(where)
         rows += cost(network, inputs, rounds, heavy_rounds)
+    if where.type == "cpu":
+        rows += layers(20 if quick else 60, generator)
     if where.type == "cpu" and sys.platform == "linux":
         rows += memory(MEMORY_METHODS)
     if where.type == "cuda":
@@ -276,6 +280,53 @@ def grad_cams(network: nn.Module) -> list[Subject]:
             extractor(inputs, targets=[targets.ClassifierOutputTarget(0)] * len(inputs))
 
     return [Subject("Grad-CAM", "pytorch-grad-cam", call)]
+
+
+# From what is made cheaper for single images to a layer of that kind, and the shape of its input.
+LAYERS: Mapping[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "first convolution of ResNets, 7 x 7 by 2": (lambda: nn.Conv2d(3, 64, 7, 2, 3), (3, 224, 224)),
+    "first convolution of ConvNeXt-T, 4 x 4 by 4": (lambda: nn.Conv2d(3, 96, 4, 4), (3, 224, 224)),
+    "first convolution of ViT-B, 16 x 16 by 16": (lambda: nn.Conv2d(3, 768, 16, 16), (3, 224, 224)),
+    "maximum pooling of ResNets, 3 x 3 by 2": (lambda: nn.MaxPool2d(3, 2, 1), (64, 112, 112)),
+    "shortcut of ResNet-18, 1 x 1 by 2": (lambda: nn.Conv2d(64, 128, 1, 2), (64, 56, 56)),
+    "shortcut of ResNet-50, 1 x 1 by 2": (lambda: nn.Conv2d(256, 512, 1, 2), (256, 56, 56)),
+}
+
+
+def layers(rounds: int, generator: torch.Generator) -> list[Row]:
+    """Time layers, forwards and back to the gradient of one image, as torch has them and leaner, in turns."""
+    rows = []
+    for name, (make, shape) in LAYERS.items():
+        layer = make().requires_grad_(False)
+        inputs = torch.randn(1, *shape, generator=generator).requires_grad_()
+        direction = torch.randn(layer(inputs).shape, generator=generator)
+        took: dict[str, list[float]] = {"torch": [], "lean": []}
+
+        def pass_through(
+            layer: nn.Module = layer, inputs: Tensor = inputs, direction: Tensor = direction
+        ) -> None:
+            torch.autograd.grad(layer(inputs), inputs, direction)
+
+        for turn in range(rounds + 2):
+            for kind in took:
+                with lean_layers(layer) if kind == "lean" else nullcontext():
+                    pass_through()
+                    seconds = timed(pass_through, inputs.device)
+                if turn > 1:
+                    took[kind].append(seconds)
+        lean, plain = (1e3 * statistics.median(took[kind]) for kind in ("lean", "torch"))
+        rows.append(
+            Row(
+                system=name,
+                data=f"one image, forwards and back to its gradient, threads: {torch.get_num_threads()}, cpu",
+                name="time",
+                value=lean,
+                unit="ms",
+                baseline=plain,
+                notes=f"the baseline is torch's own layer; {plain / lean:.2g} times faster",
+            )
+        )
+    return rows
 
 
 MEMORY_METHODS = ("saliency", "integrated_gradients", "smoothgrad", "occlusion", "lime")
