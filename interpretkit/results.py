@@ -60,14 +60,52 @@ class Run:
         Where the result will be once the run has ended well.
     folder : pathlib.Path
         The hidden folder beside it that is written to meanwhile.
+    work : object
+        What makes it the same work when it is run again: command, arguments and seed.
     summary : dict
         The run's headline figures; they end in the manifest.
+    described : dict
+        What the manifest says of figures and columns: units and meanings.
+    inputs : list of dict
+        The files and folders that were read, with their SHA-256.
     """
 
-    def __init__(self, out: Path, folder: Path) -> None:
+    def __init__(self, out: Path, folder: Path, work: Any = None) -> None:
         self.out = out
         self.folder = folder
+        self.work = work
         self.summary: dict[str, Any] = {}
+        self.described: dict[str, Any] = {}
+        self.inputs: list[dict[str, Any]] = []
+
+    def read(self, paths: Iterable[Path | str]) -> None:
+        """Note files and folders that are read; their SHA-256 goes into the manifest.
+
+        Raises
+        ------
+        InputError
+            If one does not exist or cannot be read.
+        """
+        known = {entry["path"] for entry in self.inputs}
+        self.inputs += [_describe_data(Path(path)) for path in paths if str(path) not in known]
+
+    @contextmanager
+    def kept(self, *depends_on: Any) -> Iterator[Path]:
+        """Give a hidden folder for long work, in which the same command goes on where it stopped.
+
+        Parameters
+        ----------
+        depends_on
+            What the work depends on besides command, arguments and seed, such as the digests of the files and
+            weights in use.
+
+        Yields
+        ------
+        pathlib.Path
+            See :func:`kept_until_done`.
+        """
+        with kept_until_done(self.out, [self.work, *depends_on]) as folder:
+            yield folder
 
     def path(self, name: str) -> Path:
         """Return the path to write the file `name` to, inside the hidden folder; subfolders are made.
@@ -201,7 +239,8 @@ def run_folder(
             ) from error
 
         started, clock = datetime.now(UTC), time.monotonic()
-        run = Run(final, hidden)
+        run = Run(final, hidden, {"command": command, "arguments": dict(arguments or {}), "seed": seed})
+        run.inputs = inputs
         try:
             yield run
             manifest = {
@@ -213,9 +252,10 @@ def run_folder(
                 "started": started.isoformat(timespec="seconds"),
                 "duration_seconds": round(time.monotonic() - clock, 3),
                 "versions": versions(),
-                "data": inputs,
+                "data": run.inputs,
                 "files": _describe_files(hidden),
                 "summary": run.summary,
+                **({"described": run.described} if run.described else {}),
             }
             write_json(hidden / MANIFEST, manifest)
             # Looked at again because hours may have passed since the first look.

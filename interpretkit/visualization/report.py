@@ -19,6 +19,7 @@ from PIL import Image
 
 from interpretkit.environment import versions
 from interpretkit.files import Table, atomic_path, sha256, to_jsonable
+from interpretkit.formatting import format_number
 from interpretkit.invocation import command_line
 
 # A figure, the bytes of a PNG, or the path of one; alone, with a caption, or with a caption and a text for
@@ -57,6 +58,7 @@ class Report:
         self.lead = lead
         self.kicker = kicker
         self._numbers: list[dict[str, str]] = []
+        self._warnings: list[Markup] = []
         self._sections: list[dict[str, Any]] = []
         self._steps: list[dict[str, Any]] = []
         self._provenance: dict[str, Any] = {"command": "", "seed": None, "data": []}
@@ -73,6 +75,11 @@ class Report:
         for name, number in numbers.items():
             value, note = number if isinstance(number, tuple) else (number, "")
             self._numbers.append({"name": name, "value": format_number(value, digits=3), "note": note})
+        return self
+
+    def add_warning(self, text: str) -> Self:
+        """Add what a reader must know before trusting any of it; it stands at the top."""
+        self._warnings.append(_prose(text))
         return self
 
     def add_section(
@@ -147,7 +154,14 @@ class Report:
             )
         return self._add({"kind": "figures", "figures": drawn})
 
-    def add_table(self, rows: Table, caption: str = "", *, formats: Mapping[str, str] | None = None) -> Self:
+    def add_table(
+        self,
+        rows: Table,
+        caption: str = "",
+        *,
+        formats: Mapping[str, str] | None = None,
+        meanings: Mapping[str, str] | None = None,
+    ) -> Self:
         """Add a table to the section, which a reader can sort by any column.
 
         Parameters
@@ -159,8 +173,10 @@ class Report:
         formats : mapping of str to str, optional
             How to write the numbers of a column, such as ``{"energy (eV)": "+.3f"}``; by default with four
             digits.
+        meanings : mapping of str to str, optional
+            What a column holds, for whoever points at its heading.
         """
-        formats = formats or {}
+        formats, meanings = formats or {}, meanings or {}
         if isinstance(rows, Mapping):
             names = [str(name) for name in rows]
             records = [dict(zip(names, values, strict=True)) for values in zip(*rows.values(), strict=True)]
@@ -177,7 +193,9 @@ class Report:
             {
                 "kind": "table",
                 "caption": _inline(caption),
-                "columns": [{"name": name, "numeric": numeric[name]} for name in names],
+                "columns": [
+                    {"name": name, "numeric": numeric[name], "meaning": meanings.get(name, "")} for name in names
+                ],
                 "rows": [
                     [_cell(record[name], numeric[name], formats.get(name)) for name in names]
                     for record in plain
@@ -224,6 +242,7 @@ class Report:
             lead=_prose(self.lead),
             kicker=self.kicker,
             numbers=self._numbers,
+            warnings=self._warnings,
             sections=self._sections,
             steps=self._steps,
             provenance=provenance,
@@ -242,38 +261,6 @@ class Report:
 
     def _sections_title(self) -> str:
         return self._sections[-1]["title"] if self._sections else self.title
-
-
-def format_number(value: str | float | int | None, *, digits: int = 4, format: str | None = None) -> str:
-    """Return a value as text for people.
-
-    Parameters
-    ----------
-    value : str, float, int or None
-        Text is returned as it is; None and NaN become a dash.
-    digits : int
-        Significant digits of a number that is no integer.
-    format : str, optional
-        A format specification instead, such as ``+.3f``.
-    """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if format is not None:
-        return f"{value:{format}}".replace("-", "−")
-    if isinstance(value, int):
-        return f"{value:,}".replace(",", " ").replace("-", "−")
-    text = f"{value:.{digits}g}"
-    if "e" in text:
-        mantissa, exponent = text.split("e")
-        text = f"{mantissa}·10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
-    return text.replace("-", "−")
-
-
-_SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 def _is_number(value: Any) -> bool:

@@ -1,0 +1,1 @@
+"""What all commands share: the decorator, what a command finds, the options, the groups."""

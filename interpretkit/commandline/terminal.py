@@ -1,0 +1,93 @@
+"""What a person reads in the terminal when a command has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from interpretkit.commandline.finding import Finding, Number, TableBlock
+
+
+def show(found: Finding, places: Mapping[str, Path]) -> None:
+    """Print a Finding's figures with their units, its tables for the terminal, its warnings, and where the page is.
+
+    Parameters
+    ----------
+    found : Finding
+        What was found.
+    places : mapping
+        ``report``, if there is one.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(found.title)}[/bold]")
+    numbers = Table(show_header=False, box=None, pad_edge=False)
+    numbers.add_column()
+    numbers.add_column(overflow="fold")
+    numbers.add_column(style="dim", overflow="fold")
+    for number in found.numbers.values():
+        numbers.add_row(escape(number.label), f"[bold]{escape(as_text(number))}[/bold]", escape(number.note))
+    if numbers.row_count:
+        console.print(numbers)
+    for block in found.blocks(TableBlock):
+        if block.in_terminal:
+            console.print(_table(block))
+    for text in found.warnings:
+        console.print(f"[bold yellow]WARNING[/bold yellow] {escape(text)}", soft_wrap=True)
+    if "report" in places:
+        console.print(f"report: {escape(str(places['report']))}", soft_wrap=True)
+    if found.next_steps:
+        step = found.next_steps[0]
+        console.print(f"[dim]{escape(step.text)}[/dim] {escape(step.line(places.get('out', '')))}", soft_wrap=True)
+
+
+def as_text(number: Number) -> str:
+    """Return a figure with its unit, as people read it."""
+    from interpretkit.formatting import format_number
+
+    value = number.value.item() if hasattr(number.value, "item") else number.value
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(item, number.format)}" for name, item in value.items()) or "–"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_plain(item, number.format) for item in value) or "–"
+    if isinstance(value, str):
+        return value
+    text = format_number(value, digits=3, format=number.format or None)
+    return f"{text} {number.unit}" if number.unit and value is not None else text
+
+
+def _plain(value: Any, format: str) -> str:
+    from interpretkit.formatting import format_number
+
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{name} {_plain(item, format)}" for name, item in value.items()) + ")"
+    if isinstance(value, (list, tuple)):
+        return " ".join(_plain(item, format) for item in value)
+    value = value.item() if hasattr(value, "item") else value
+    return format_number(value, digits=3, format=None if isinstance(value, str) else format or None)
+
+
+def _table(block: TableBlock) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from interpretkit.formatting import format_number
+
+    names, rows = block.names(), block.rows_shown()
+    shown = Table(box=None, pad_edge=False, header_style="dim")
+    for name in names:
+        numeric = any(isinstance(row.get(name), (int, float)) for row in rows)
+        shown.add_column(escape(block.column(name).title(name)), justify="right" if numeric else "left")
+    for row in rows:
+        cells = []
+        for name in names:
+            value = row.get(name)
+            value = value.item() if hasattr(value, "item") else value
+            format = block.column(name).format or None
+            cells.append(escape(format_number(value, format=format) if not isinstance(value, str) else value))
+        shown.add_row(*cells)
+    return shown

@@ -1,0 +1,201 @@
+"""From a Finding to a result's folder: the files, the page and the manifest."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interpretkit.commandline.finding import FigureBlock, Finding, TableBlock, TextBlock
+from interpretkit.results import Run, run_folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from interpretkit.visualization import Report
+
+REPORT = "report.html"
+# Pixels to the inch of figures, in files and on the page.
+_DPI = 160
+
+
+def save(
+    found: Finding,
+    out: Path | str,
+    command: str,
+    arguments: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+) -> None:
+    """Write a Finding into a folder of its own, as a command does.
+
+    Parameters
+    ----------
+    found : Finding
+        What was found.
+    out : path
+        The folder; see :func:`interpretkit.results.run_folder`.
+    command : str
+        What found it, such as ``catalyst design``.
+    arguments : mapping, optional
+        What it was given.
+    seed : int, optional
+        The seed.
+    """
+    with run_folder(out, command, arguments, seed) as run:
+        write(found, run, command=command, seed=seed)
+
+
+def write(found: Finding, run: Run, *, command: str, seed: int | None = None) -> None:
+    """Write a Finding's files and its page into the folder of a run, and sum it up for the manifest.
+
+    Parameters
+    ----------
+    found : Finding
+        What was found.
+    run : Run
+        The run under way.
+    command : str
+        The command as it is typed, without the program's name and options.
+    seed : int, optional
+        The seed.
+
+    Raises
+    ------
+    InputError
+        If a file that was read is gone.
+    ValueError
+        If two things have the same file.
+    """
+    _check_files(found)
+    run.read(found.inputs)
+    for file, arrays in found.array_files.items():
+        run.save_arrays(file, **arrays)
+    for file, (tensors, metadata) in found.tensor_files.items():
+        run.save_tensors(file, tensors, metadata)
+    for file, structures in found.structure_files.items():
+        from ase.io import write as write_structures
+
+        write_structures(run.path(file), list(structures))
+    for table in _tables(found):
+        if table.file is not None:
+            run.save_table(table.file, table.rows)
+    for file, writer in found.other_files.items():
+        writer(run.path(file))
+    pictures: dict[str, bytes] = {}
+    for block in found.blocks(FigureBlock):
+        if block.file.endswith(".png"):
+            pictures[block.file] = _png(block.figure)
+            run.path(block.file).write_bytes(pictures[block.file])
+        else:
+            run.save_figure(block.file, block.figure)
+            pictures[block.file] = _png(block.figure)
+    run.summary.update(found.summary())
+    run.described.update(_described(found))
+    page(found, pictures, command=command, seed=seed, out=run.out).save(run.path(REPORT))
+
+
+def page(
+    found: Finding, pictures: Mapping[str, bytes], *, command: str, seed: int | None, out: Path
+) -> Report:
+    """Return the page of a Finding, with its figures as they were drawn for the files."""
+    from interpretkit.visualization import Report
+
+    report = Report(found.title, found.lead, kicker=f"interpretkit {command}")
+    report.add_numbers(
+        {
+            number.label: (_shown(number), number.note)
+            for number in found.numbers.values()
+            if number.on_card and not isinstance(number.value, (Mapping, list, tuple))
+        }
+    )
+    for text in found.warnings:
+        report.add_warning(text)
+    for section in found.sections:
+        report.add_section(section.title)
+        figures: list[Any] = []
+        for block in section.blocks:
+            if isinstance(block, FigureBlock):
+                figures.append((pictures[block.file], block.caption, *([block.alt] if block.alt else [])))
+                continue
+            if figures:
+                report.add_figures(*figures)
+                figures = []
+            if isinstance(block, TextBlock):
+                if block.kind == "text":
+                    report.add_text(block.text)
+                else:
+                    report.add_note(block.text, kind="warning" if block.kind == "warning" else "note")
+            else:
+                _add_table(report, block)
+        if figures:
+            report.add_figures(*figures)
+    for step in found.next_steps:
+        report.add_next_step(step.text, step.line(out))
+    return report.set_provenance(f"interpretkit {command}", seed=seed, data=[Path(p) for p in found.inputs])
+
+
+def _add_table(report: Report, table: TableBlock) -> None:
+    names = table.names()
+    headings = {name: table.column(name).title(name) for name in names}
+    caption = table.caption
+    if table.most is not None and len(table.rows) > table.most and table.file is not None:
+        caption = f"{caption} The first {table.most} of {len(table.rows)}; `{table.file}` holds all.".strip()
+    report.add_table(
+        [{headings[name]: row.get(name) for name in names} for row in table.rows_shown()],
+        caption,
+        formats={headings[name]: table.column(name).format for name in names if table.column(name).format},
+        meanings={headings[name]: table.column(name).meaning for name in names},
+    )
+
+
+def _shown(number: Any) -> str | float | int | None:
+    from interpretkit.formatting import format_number
+
+    value = number.value.item() if hasattr(number.value, "item") else number.value
+    if isinstance(value, str) or value is None:
+        return value
+    text = format_number(value, digits=3, format=number.format or None)
+    return f"{text} {number.unit}" if number.unit else text
+
+
+def _described(found: Finding) -> dict[str, Any]:
+    """Return what the manifest says of numbers and columns: their units and meanings."""
+    return {
+        "numbers": {
+            name: {"label": number.label, **({"unit": number.unit} if number.unit else {})}
+            for name, number in found.numbers.items()
+        },
+        "tables": {
+            table.file: {
+                name: {
+                    "meaning": column.meaning,
+                    **({"unit": column.unit} if column.unit else {}),
+                }
+                for name, column in table.columns.items()
+            }
+            for table in _tables(found)
+            if table.file is not None and table.columns
+        },
+    }
+
+
+def _tables(found: Finding) -> Iterator[TableBlock]:
+    yield from found.table_files
+    yield from found.blocks(TableBlock)
+
+
+def _check_files(found: Finding) -> None:
+    files = [*found.array_files, *found.tensor_files, *found.structure_files, *found.other_files]
+    files += [table.file for table in _tables(found) if table.file is not None]
+    files += [block.file for block in found.blocks(FigureBlock)]
+    for file in files:
+        if files.count(file) > 1 or file == REPORT:
+            raise ValueError(f"{file!r} is written twice")
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # Without the writer's version in it, the same figure gives the same bytes.
+    figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
