@@ -139,9 +139,7 @@ def as_command(function: Callable[..., Finding], name: str) -> Command:
     context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     call.__annotations__ = {p.name: p.annotation for p in [context, *parameters]}
     call.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
-    application = typer.Typer(
-        add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False
-    )
+    application = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
     application.command(
         name,
         cls=Command,
@@ -165,5 +163,5 @@ def _in_folder(
     seed = given.get("seed")
     with run_folder(out, title, arguments, seed) as run:
         found = function(**given, **({_RUN: run} if wants_run else {}))
-        write(found, run, command=title, seed=seed)
+        write(found, run, out, command=title, seed=seed)
     return found, {"out": out, "report": out / REPORT}

@@ -53,7 +53,11 @@ class Folder(LazyGroup):
         tree = parse_module(package)
         help = "" if tree is None else (ast.get_docstring(tree) or "")
         super().__init__(
-            name=name or _called(package), help=help, no_args_is_help=True, rich_markup_mode="rich", **attributes
+            name=name or _called(package),
+            help=help,
+            no_args_is_help=True,
+            rich_markup_mode="rich",
+            **attributes,
         )
 
     def deferred(self) -> Iterable[Any]:

@@ -42,7 +42,9 @@ def show(found: Finding, places: Mapping[str, Path]) -> None:
         console.print(f"report: {escape(str(places['report']))}", soft_wrap=True)
     if found.next_steps:
         step = found.next_steps[0]
-        console.print(f"[dim]{escape(step.text)}[/dim] {escape(step.line(places.get('out', '')))}", soft_wrap=True)
+        console.print(
+            f"[dim]{escape(step.text)}[/dim] {escape(step.line(places.get('out', '')))}", soft_wrap=True
+        )
 
 
 def as_text(number: Number) -> str:

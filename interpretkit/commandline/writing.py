@@ -43,10 +43,10 @@ def save(
         The seed.
     """
     with run_folder(out, command, arguments, seed) as run:
-        write(found, run, command=command, seed=seed)
+        write(found, run, out, command=command, seed=seed)
 
 
-def write(found: Finding, run: Run, *, command: str, seed: int | None = None) -> None:
+def write(found: Finding, run: Run, out: Path | str, *, command: str, seed: int | None = None) -> None:
     """Write a Finding's files and its page into the folder of a run, and sum it up for the manifest.
 
     Parameters
@@ -55,6 +55,8 @@ def write(found: Finding, run: Run, *, command: str, seed: int | None = None) ->
         What was found.
     run : Run
         The run under way.
+    out : path
+        Where the result will be, as it was typed.
     command : str
         The command as it is typed, without the program's name and options.
     seed : int, optional
@@ -92,7 +94,7 @@ def write(found: Finding, run: Run, *, command: str, seed: int | None = None) ->
             pictures[block.file] = _png(block.figure)
     run.summary.update(found.summary())
     run.described.update(_described(found))
-    page(found, pictures, command=command, seed=seed, out=run.out).save(run.path(REPORT))
+    page(found, pictures, command=command, seed=seed, out=Path(out)).save(run.path(REPORT))
 
 
 def page(

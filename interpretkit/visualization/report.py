@@ -194,7 +194,8 @@ class Report:
                 "kind": "table",
                 "caption": _inline(caption),
                 "columns": [
-                    {"name": name, "numeric": numeric[name], "meaning": meanings.get(name, "")} for name in names
+                    {"name": name, "numeric": numeric[name], "meaning": meanings.get(name, "")}
+                    for name in names
                 ],
                 "rows": [
                     [_cell(record[name], numeric[name], formats.get(name)) for name in names]
