@@ -6,16 +6,16 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import typer
 from typer.main import get_command
 
 from interpretkit.command import (
+    _COMMON,
     Command,
     Out,
     _called_by_option,
-    _COMMON,
     _escape,
     _help_of,
     _option_names,
@@ -24,9 +24,6 @@ from interpretkit.command import (
 )
 from interpretkit.commandline.finding import Finding
 from interpretkit.files import dump_json, to_jsonable
-
-if TYPE_CHECKING:
-    from interpretkit.results import Run
 
 Function = TypeVar("Function", bound=Callable[..., Finding])
 
@@ -47,8 +44,8 @@ def command(*, example: str | Sequence[str], out: str | None = None) -> Callable
     """Make a function a command that keeps the contract of the command line.
 
     The function returns a :class:`~interpretkit.commandline.finding.Finding`. Its parameters are the options, typed
-    as typer has it. The house adds ``--out``, ``--quiet``, ``--json`` and ``--debug``, opens the result's folder before the
-    function is called, writes the Finding, and prints its summary. A parameter ``run`` gets the
+    as typer has it. The house adds ``--out``, ``--quiet``, ``--json`` and ``--debug``, opens the result's folder
+    before the function is called, writes the Finding, and prints its summary. A parameter ``run`` gets the
     :class:`~interpretkit.results.Run` under way, for what is too large to be held, or done in steps that are kept.
 
     The contract: exit 0; or 2 with one line on stderr for an :class:`~interpretkit.errors.InputError` and for
@@ -85,7 +82,7 @@ def declared_in(module: Any) -> Callable[..., Finding]:
     TypeError
         If it has none, or several.
     """
-    found = [
+    found: list[Any] = [
         value
         for value in vars(module).values()
         if callable(value) and hasattr(value, _MARK) and value.__module__ == module.__name__
