@@ -60,8 +60,8 @@ class Run:
         Where the result will be once the run has ended well.
     folder : pathlib.Path
         The hidden folder beside it that is written to meanwhile.
-    work : object
-        What makes it the same work when it is run again: command, arguments and seed.
+    work : dict
+        What makes it the same work when it is run again: ``command``, ``arguments`` and ``seed``.
     summary : dict
         The run's headline figures; they end in the manifest.
     described : dict
@@ -70,7 +70,7 @@ class Run:
         The files and folders that were read, with their SHA-256.
     """
 
-    def __init__(self, out: Path, folder: Path, work: Any = None) -> None:
+    def __init__(self, out: Path, folder: Path, work: Mapping[str, Any]) -> None:
         self.out = out
         self.folder = folder
         self.work = work
@@ -90,7 +90,7 @@ class Run:
         self.inputs += [_describe_data(Path(path)) for path in paths if str(path) not in known]
 
     @contextmanager
-    def kept(self, *depends_on: Any) -> Iterator[Path]:
+    def kept(self, *depends_on: Any, without: Iterable[str] = ()) -> Iterator[Path]:
         """Give a hidden folder for long work, in which the same command goes on where it stopped.
 
         Parameters
@@ -98,13 +98,17 @@ class Run:
         depends_on
             What the work depends on besides command, arguments and seed, such as the digests of the files and
             weights in use.
+        without : iterable of str
+            Arguments that it does not depend on, such as how many repeats are wanted.
 
         Yields
         ------
         pathlib.Path
             See :func:`kept_until_done`.
         """
-        with kept_until_done(self.out, [self.work, *depends_on]) as folder:
+        left = set(without)
+        arguments = {name: value for name, value in self.work["arguments"].items() if name not in left}
+        with kept_until_done(self.out, [{**self.work, "arguments": arguments}, *depends_on]) as folder:
             yield folder
 
     def path(self, name: str) -> Path:

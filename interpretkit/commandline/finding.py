@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from interpretkit.formatting import format_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,13 +53,13 @@ class Number:
     Attributes
     ----------
     value : object
-        A number, a word, or None where there is none.
+        A number, a word, or None where there is none; or a mapping of such, by layer or method, say.
     label : str
         What it is, for people.
     unit : str
         Its unit.
-    note : str
-        How to understand it, such as the value of a baseline.
+    note : str or mapping of str to str
+        How to understand it, such as the value of a baseline; of a mapping one for each, or one for all.
     format : str
         How it is written, such as ``.1%``; with three digits by default.
     on_card : bool
@@ -67,9 +69,22 @@ class Number:
     value: Any
     label: str
     unit: str = ""
-    note: str = ""
+    note: str | Mapping[str, str] = ""
     format: str = ""
     on_card: bool = True
+
+    def single(self) -> Iterator[Number]:
+        """Give the figure, or each one of a mapping, labelled by its key."""
+        if not isinstance(self.value, Mapping):
+            yield self
+            return
+        for key, value in self.value.items():
+            note = self.note if isinstance(self.note, str) else self.note.get(key, "")
+            yield Number(value, f"{self.label}: {key}", self.unit, note, self.format, self.on_card)
+
+    def text(self) -> str:
+        """Return the value with its unit, as people read it; of several, one after the other."""
+        return _text(self.value, self.format, self.unit)
 
 
 @dataclass(frozen=True)
@@ -280,7 +295,7 @@ class Finding:
         label: str = "",
         *,
         unit: str = "",
-        note: str = "",
+        note: str | Mapping[str, str] = "",
         format: str = "",
         on_card: bool = True,
     ) -> Self:
@@ -370,3 +385,15 @@ class Finding:
     def blocks(self, kind: type[Any]) -> list[Any]:
         """Return the blocks of a kind, of all sections in their order."""
         return [block for section in self.sections for block in section.blocks if isinstance(block, kind)]
+
+
+def _text(value: Any, format: str, unit: str = "") -> str:
+    value = value.item() if getattr(value, "size", 0) == 1 and hasattr(value, "item") else value
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(item, format, unit)}" for key, item in value.items()) or "–"
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return ", ".join(_text(item, format, unit) for item in value) or "–"
+    if isinstance(value, (bool, int, float)):
+        text = format_number(value, digits=3, format=format or None)
+        return f"{text} {unit}" if unit and text != "–" else text
+    return "–" if value is None else str(value)

@@ -10,8 +10,8 @@ from interpretkit.errors import InputError
 
 
 def listed(text: str) -> list[str]:
-    """Return the words of a text between commas, each once."""
-    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    """Return the words of a text between commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def one_of(known: Sequence[str], name: str, parameter: str) -> str:
@@ -26,7 +26,7 @@ def one_of(known: Sequence[str], name: str, parameter: str) -> str:
         return name
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise InputError(f"{parameter}: {name!r}; {hint}expected one of {', '.join(known)}")
+    raise InputError(f"{parameter} {name!r}: {hint}expected one of {', '.join(known)}")
 
 
 def some_of(known: Sequence[str], text: str, parameter: str) -> list[str]:
@@ -39,8 +39,8 @@ def some_of(known: Sequence[str], text: str, parameter: str) -> list[str]:
     """
     names = listed(text)
     if not names:
-        raise InputError(f"{parameter}: {text!r} names none; expected some of {', '.join(known)}")
-    return [one_of(known, name, parameter) for name in names]
+        raise InputError(f"{parameter} {text!r}: names none; expected some of {', '.join(known)}")
+    return [one_of(known, name, parameter) for name in dict.fromkeys(names)]
 
 
 def kind_and_path(
@@ -76,9 +76,9 @@ def kind_and_path(
     kind, equals, path = text.partition("=")
     if kind not in kinds or not equals or not path:
         expected = [*words, *(f"{kind}=PATH" for kind in kinds)]
-        raise InputError(f"{parameter}: {text!r}; expected {' or '.join(expected)}")
+        raise InputError(f"{parameter} {text!r}: expected {' or '.join(expected)}")
     if not Path(path).exists():
-        raise InputError(f"{parameter}: {text!r}: no such file or folder {path!r}")
+        raise InputError(f"{parameter} {text!r}: no such file or folder {path!r}")
     return kind, Path(path)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from interpretkit.commandline.finding import Finding, Number, TableBlock
+from interpretkit.commandline.finding import Finding, TableBlock
 
 
 def show(found: Finding, places: Mapping[str, Path]) -> None:
@@ -30,7 +30,9 @@ def show(found: Finding, places: Mapping[str, Path]) -> None:
     numbers.add_column(overflow="fold")
     numbers.add_column(style="dim", overflow="fold")
     for number in found.numbers.values():
-        numbers.add_row(escape(number.label), f"[bold]{escape(as_text(number))}[/bold]", escape(number.note))
+        for single in number.single() if number.on_card else [number]:
+            note = single.note if isinstance(single.note, str) else ""
+            numbers.add_row(escape(single.label), f"[bold]{escape(single.text())}[/bold]", escape(note))
     if numbers.row_count:
         console.print(numbers)
     for block in found.blocks(TableBlock):
@@ -45,32 +47,6 @@ def show(found: Finding, places: Mapping[str, Path]) -> None:
         console.print(
             f"[dim]{escape(step.text)}[/dim] {escape(step.line(places.get('out', '')))}", soft_wrap=True
         )
-
-
-def as_text(number: Number) -> str:
-    """Return a figure with its unit, as people read it."""
-    from interpretkit.formatting import format_number
-
-    value = number.value.item() if hasattr(number.value, "item") else number.value
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_plain(item, number.format)}" for name, item in value.items()) or "–"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_plain(item, number.format) for item in value) or "–"
-    if isinstance(value, str):
-        return value
-    text = format_number(value, digits=3, format=number.format or None)
-    return f"{text} {number.unit}" if number.unit and value is not None else text
-
-
-def _plain(value: Any, format: str) -> str:
-    from interpretkit.formatting import format_number
-
-    if isinstance(value, Mapping):
-        return "(" + ", ".join(f"{name} {_plain(item, format)}" for name, item in value.items()) + ")"
-    if isinstance(value, (list, tuple)):
-        return " ".join(_plain(item, format) for item in value)
-    value = value.item() if hasattr(value, "item") else value
-    return format_number(value, digits=3, format=None if isinstance(value, str) else format or None)
 
 
 def _table(block: TableBlock) -> Any:

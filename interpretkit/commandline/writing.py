@@ -106,9 +106,10 @@ def page(
     report = Report(found.title, found.lead, kicker=f"interpretkit {command}")
     report.add_numbers(
         {
-            number.label: (_shown(number), number.note)
+            single.label: (single.text(), str(single.note))
             for number in found.numbers.values()
-            if number.on_card and not isinstance(number.value, (Mapping, list, tuple))
+            if number.on_card
+            for single in number.single()
         }
     )
     for text in found.warnings:
@@ -149,16 +150,6 @@ def _add_table(report: Report, table: TableBlock) -> None:
         formats={headings[name]: table.column(name).format for name in names if table.column(name).format},
         meanings={headings[name]: table.column(name).meaning for name in names},
     )
-
-
-def _shown(number: Any) -> str | float | int | None:
-    from interpretkit.formatting import format_number
-
-    value = number.value.item() if hasattr(number.value, "item") else number.value
-    if isinstance(value, str) or value is None:
-        return value
-    text = format_number(value, digits=3, format=number.format or None)
-    return f"{text} {number.unit}" if number.unit else text
 
 
 def _described(found: Finding) -> dict[str, Any]:

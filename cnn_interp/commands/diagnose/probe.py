@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnn_interp.diagnosis.commands.loading import classifier_and_side, layers_in, small_pictures
-from cnn_interp.diagnosis.commands.options import Layers, SmallData
-from cnn_interp.options import Model, Weights
+from cnn_interp.commands._loading import classifier_and_side, layers_in, small_pictures
+from cnn_interp.commands._options import Layers, Model, SmallData, Weights
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
 from interpretkit.commandline.finding import Column, Finding

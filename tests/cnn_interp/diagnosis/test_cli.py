@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_interp.diagnosis.cli import app
+from interpretkit.commandline.groups import Folder
 from interpretkit.results import load_arrays, load_manifest
 
 Run = Callable[..., tuple[int, dict[str, Any] | None, str]]
@@ -55,7 +55,9 @@ def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.M
 
     def call(*arguments: str | Path) -> tuple[int, dict[str, Any] | None, str]:
         with pytest.raises(SystemExit) as ended:
-            app([*map(str, arguments), "--json"], prog_name="interpretkit cnn diagnose")
+            Folder("cnn_interp.commands.diagnose").main(
+                [*map(str, arguments), "--json"], prog_name="interpretkit cnn diagnose"
+            )
         out, err = capfd.readouterr()
         assert len(out.splitlines()) <= 1
         code = ended.value.code

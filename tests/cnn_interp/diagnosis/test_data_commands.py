@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from PIL import Image
 
-from cnn_interp.diagnosis.cli import app
 from cnn_interp.diagnosis.question_answering import Answerer, save_answerer
+from interpretkit.commandline.groups import Folder
 
 Run = Callable[..., tuple[int, dict[str, Any] | None, str]]
 
@@ -25,7 +24,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 
     def call(*arguments: str | Path) -> tuple[int, dict[str, Any] | None, str]:
         with pytest.raises(SystemExit) as ended:
-            typer.main.get_command(app).main([str(a) for a in arguments])
+            Folder("cnn_interp.commands.diagnose").main([str(a) for a in arguments])
         out, err = capfd.readouterr()
         code = ended.value.code
         shown = json.loads(out) if out.strip().startswith("{") else None

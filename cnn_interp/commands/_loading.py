@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnn_interp.diagnosis.commands.options import split
+from interpretkit.commandline.options import kind_and_path, listed
 from interpretkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def layers_in(network: Network, text: str) -> list[str]:
     from cnn_interp.diagnosis.layer_features import OUTPUT
     from interpretkit.attribution.instrumentation import find_layer
 
-    names = split(text)
+    names = listed(text)
     for name in names:
         if name != OUTPUT:
             find_layer(network.module, name)
@@ -113,12 +113,8 @@ def small_pictures(data: str) -> tuple[Pictures, list[Path]]:
     """
     from cnn_interp.diagnosis.small_network import digits, read_cifar10
 
-    if data == "digits":
-        return digits(), []
-    kind, equals, path = data.partition("=")
-    if kind != "cifar10" or not equals:
-        raise InputError(f"--data {data!r}: expected digits or cifar10=FILE")
-    return read_cifar10(path), [Path(path)]
+    _, path = kind_and_path(data, ["cifar10"], "data", words=["digits"])
+    return (digits(), []) if path is None else (read_cifar10(path), [path])
 
 
 def read_labelled(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,4 +18,19 @@ Weights = Annotated[
 ]
 Convert = Annotated[
     bool, typer.Option("--convert", help="Turn CMYK, 16-bit and transparent images into plain RGB.")
+]
+Images = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="IMAGE|FOLDER", help="Images, or folders of images.", show_default=False),
+]
+Layers = Annotated[
+    str, typer.Option("--layer", metavar="NAME,...", help="Dotted names; the network's stages by default.")
+]
+SmallData = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="digits|cifar10=FILE",
+        help="Images to train a small network on: scikit-learn's digits, or an npz of JPEGs with train and test.",
+    ),
 ]
