@@ -16,6 +16,8 @@ from interpretkit.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cnn_interp.datasets.concept_images import ConceptImages
+    from cnn_interp.datasets.part_images import PartImages
     from cnn_interp.diagnosis.small_network import Pictures
     from cnn_interp.diagnosis.training_audit import LabelledImages
     from cnn_interp.models import Network
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 _THUMBNAIL = 160
 # Of rendered scenes, px; enough to see their parts.
 SCENE_SIDE = 96
+# Sets of images that the project makes itself, and kinds of sets with annotated parts.
+COMPOSED, ARTICULATED = "composed", "articulated"
+PART_KINDS = ("animal-part", "cub", "pascal-part")
 
 
 def classifier(name: str, weights: str, device: str, seed: int) -> Network:
@@ -171,3 +176,73 @@ def read_table(path: Path, *needed: str) -> list[dict[str, str]]:
         if name not in rows[0]:
             raise InputError(f"{path}: has no column {name!r}; expected {', '.join(needed)}")
     return [{key: value for key, value in row.items() if key} for row in rows]
+
+
+def load_concepts(data: str, images: int, seed: int) -> tuple[ConceptImages, list[Path]]:
+    """Return images with labelled concepts, and the files that say what they are.
+
+    Raises
+    ------
+    InputError
+        If the option is neither ``composed`` nor ``broden=FOLDER``, or the folder is not as expected.
+    """
+    _, path = kind_and_path(data, ["broden"], "data", words=[COMPOSED])
+    if path is None:
+        from cnn_interp.datasets.composed import composed_concepts
+
+        return composed_concepts(images, seed=seed), []
+    from cnn_interp.datasets.broden import read_broden
+
+    found = read_broden(path)
+    return found.subset(spread(len(found), images)), [path / "index.csv", path / "label.csv"]
+
+
+def load_parts(data: str, images: int, seed: int) -> tuple[PartImages, list[Path]]:
+    """Return images with annotated parts as the networks see them, and the files that say what they are.
+
+    Raises
+    ------
+    InputError
+        If the option is neither ``articulated`` nor ``KIND=FOLDER``, or the folder is not as expected.
+    """
+    kind, path = kind_and_path(data, PART_KINDS, "data", words=[ARTICULATED])
+    if path is None:
+        from cnn_interp.datasets.articulated import articulated_images
+
+        drawn = articulated_images(
+            images, seed=seed, side=224, negatives=0.0, categories=("quadruped", "bird", "person", "car")
+        )
+        return drawn, []
+    from cnn_interp.datasets.reading import read_parts
+
+    found = read_parts(kind, path)
+    files = [path / "landmarks.csv"] if kind == "animal-part" else []
+    return found.subset(spread(len(found), images)), files
+
+
+def spread(total: int, wanted: int) -> list[int]:
+    """Return so many of the numbers 0 … total − 1, evenly spread; all if there are no more."""
+    return [place * total // wanted for place in range(wanted)] if wanted < total else list(range(total))
+
+
+def chosen_layers(network: Network, text: str) -> list[str]:
+    """Return the layers that a list of names gives, or the last layer whose map has more than one position."""
+    import torch
+
+    from cnn_interp.activations import map_layers
+    from interpretkit.attribution.instrumentation import find_layer
+
+    names = listed(text)
+    for name in names:
+        find_layer(network.module, name)
+    if names:
+        return list(dict.fromkeys(names))
+    blank = torch.zeros(1, 3, network.size, network.size, device=network.device)
+    maps = [name for name, shape in map_layers(network.module, blank).items() if shape[1] * shape[2] > 1]
+    if not maps:
+        raise InputError(f"--model {network.name}: has no layer that gives maps")
+    # Of a row of blocks, the last: it gives the same, and bears the name that people know it by.
+    last = network.module.get_submodule(maps[-1])
+    if isinstance(last, torch.nn.Sequential) and len(last):
+        return [f"{maps[-1]}.{list(last._modules)[-1]}"]
+    return [maps[-1]]

@@ -34,3 +34,11 @@ SmallData = Annotated[
         help="Images to train a small network on: scikit-learn's digits, or an npz of JPEGs with train and test.",
     ),
 ]
+UnitLayers = Annotated[
+    str,
+    typer.Option(
+        "--layer",
+        metavar="NAME,...",
+        help="Layers that give maps; by default the last that gives more than one position.",
+    ),
+]

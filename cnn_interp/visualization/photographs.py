@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from cnn_interp.datasets.images import Images
-from cnn_interp.images import photograph, read_image
+from cnn_interp.images import DEFAULT_PHOTOGRAPH, photograph, read_image
 from cnn_interp.models import Network
 from interpretkit.errors import InputError
 from interpretkit.training import numpy_generator
@@ -42,6 +42,11 @@ class Photographs:
     names: tuple[str, ...]
     load: Callable[[int], Image.Image]
     source: str = "photographs"
+
+    @classmethod
+    def default(cls) -> Photographs:
+        """Return the photograph shown where none is named."""
+        return cls((DEFAULT_PHOTOGRAPH,), lambda _: photograph(), "scikit-image")
 
     @classmethod
     def bundled(cls) -> Photographs:

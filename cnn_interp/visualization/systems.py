@@ -1,9 +1,9 @@
-"""The systems of section 2 as the command line runs them: each gives a picture, arrays, numbers and few words."""
+"""The systems of section 2 as the command line shows them: a picture each, arrays, numbers and few words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,7 @@ from cnn_interp.visualization.photographs import Photographs
 from cnn_interp.visualization.plug_and_play import generate, train_prior
 from cnn_interp.visualization.sheet import gallery, percent, relief
 from cnn_interp.visualization.top_patches import UnitPatches, patch_crops, top_patches
+from interpretkit.commandline.finding import Column, Finding
 from interpretkit.errors import InputError
 
 
@@ -105,24 +106,58 @@ class Question:
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What a system found, ready to be written and reported."""
+_COLUMNS = {
+    "unit": Column("channel of the layer, or class"),
+    "reached": Column("activation of the image that was made"),
+    "best photograph": Column("activation of the photograph that excites it most"),
+    "noise": Column("activation of noise with a natural spectrum"),
+    "layer": Column("dotted name of the layer"),
+    "relative error": Column("error of the layer's output, relative to its norm", format=".3f"),
+    "another photograph": Column("the same error of another photograph", format=".3f"),
+    "what": Column("what stands for the image"),
+    "mean square error": Column("of pixels in 0 … 1, on pieces that were held out"),
+    "class": Column("the class that the image was drawn towards"),
+    "drawn": Column("whether the prior drew along"),
+    "probability": Column("the network's probability of the class", format=".1%"),
+    "distance": Column("how far the prior's autoencoder moves the image; small is realistic by its lights"),
+    "distance of photographs": Column("the same of photographs"),
+    "rank": Column("1 for the strongest"),
+    "activation": Column("activation of the unit"),
+    "photograph": Column("where the patch comes from"),
+    "row": Column("place on the layer's map"),
+    "column": Column("place on the layer's map"),
+    "left by projection": Column("share of the activation left by the pixels projected", format=".0%"),
+    "left by the middle": Column("share left by as many pixels in the middle", format=".0%"),
+    "left by blots at random": Column("share left by as many pixels in blots at random", format=".0%"),
+    "used (px)": Column("side of the receptive field that the unit uses", "px", format=".0f"),
+    "theoretical (px)": Column("side of the receptive field that it could use", "px", format=".0f"),
+    "share": Column("of the theoretical field that is used", format=".0%"),
+}
 
-    title: str
-    text: str
-    figure: Figure
-    caption: str
-    arrays: Mapping[str, NDArray[Any]]
-    rows: list[dict[str, Any]]
-    summary: Mapping[str, Any] = field(default_factory=dict)
+
+def _add(
+    found: Finding,
+    name: str,
+    title: str,
+    text: str,
+    figure: Figure,
+    caption: str,
+    arrays: Mapping[str, NDArray[Any]],
+    rows: list[dict[str, Any]],
+    summary: Mapping[str, Any],
+) -> None:
+    """Add what a system shows: a picture, a table, arrays and a few words."""
+    section = found.section(title, text)
+    section.figure(f"{name}.png", figure, caption).table(f"{name}.csv", rows, _COLUMNS)
+    found.arrays(f"{name}.npz", **arrays)
+    found.values[name] = dict(summary)
 
 
 def _pictures(images: NDArray[np.floating]) -> list[NDArray[np.floating]]:
     return list(images.transpose(0, 2, 3, 1))
 
 
-def activation_maximization(question: Question) -> Shown:
+def activation_maximization(question: Question, found: Finding) -> None:
     """Images for the units asked for, else for the classes."""
     network, units = question.network, question.units
     if units is not None and question.layer is None:
@@ -131,12 +166,12 @@ def activation_maximization(question: Question) -> Shown:
     if layer is not None and units is None:
         units = question.patches.units.tolist()
     channels = units if layer is not None and units is not None else question.targets
-    found = maximize_activation(
+    result = maximize_activation(
         network, channels, layer=layer, photographs=question.photographs, steps=128, seed=question.seed,
         quiet=question.quiet,
     )  # fmt: skip
-    assert found.best_photograph is not None
-    assert found.best_photograph_index is not None
+    assert result.best_photograph is not None
+    assert result.best_photograph_index is not None
     name = (lambda c: f"unit {c}") if layer else network.category
     rows = [
         {
@@ -146,15 +181,17 @@ def activation_maximization(question: Question) -> Shown:
             "noise": float(noise),
         }
         for channel, reached, best, noise in zip(
-            found.channels, found.reached, found.best_photograph, found.noise, strict=True
+            result.channels, result.reached, result.best_photograph, result.noise, strict=True
         )
     ]
-    best_pictures = network.pixels(question.photographs.inputs(network, found.best_photograph_index.tolist()))
+    best_pictures = network.pixels(
+        question.photographs.inputs(network, result.best_photograph_index.tolist())
+    )
     figure = gallery(
         {
             "made": [
                 (p, f"{r['unit']}\n{r['reached']:.3g}")
-                for p, r in zip(_pictures(found.images), rows, strict=True)
+                for p, r in zip(_pictures(result.images), rows, strict=True)
             ],
             "best\nphotograph": [
                 (p.clip(0, 1), f"{r['best photograph']:.3g}")
@@ -164,54 +201,58 @@ def activation_maximization(question: Question) -> Shown:
         side=2.3,
     )
     what = "logits" if layer is None else f"the mean of a channel of `{layer}`"
-    return Shown(
+    _add(
+        found,
+        "activation_maximization",
         "Activation maximization",
         f"Images made to excite a unit, improved from grey by 128 steps. Activations are {what}; beside them are "
         f"the strongest of {len(question.photographs)} photographs, and of noise with a natural spectrum.",
         figure,
         "What was made to excite the unit, and the photograph that excites it most, with the activations.",
         {
-            "images": found.images,
-            "channels": found.channels,
-            "reached": found.reached,
-            "history": found.history,
+            "images": result.images,
+            "channels": result.channels,
+            "reached": result.reached,
+            "history": result.history,
         },
         rows,
-        {"reached_over_best_photograph": float(np.mean(found.reached / found.best_photograph))},
+        {"reached_over_best_photograph": float(np.mean(result.reached / result.best_photograph))},
     )
 
 
-def inversion(question: Question) -> Shown:
+def inversion(question: Question, found: Finding) -> None:
     """The image as the layer asked for keeps it, else layers of every resolution."""
     network = question.network
     layers = [question.layer] if question.layer else _one_of_each_resolution(question)
     inputs = question.image.inputs(network, [0])
-    found = invert(
+    result = invert(
         network, inputs, layers, steps=120, photographs=question.photographs, seed=question.seed,
         quiet=question.quiet,
     )  # fmt: skip
     rows = [
         {
             "layer": layer,
-            "relative error": float(found.error[layer][0]),
-            "another photograph": found.other_photographs[layer],
+            "relative error": float(result.error[layer][0]),
+            "another photograph": result.other_photographs[layer],
         }
         for layer in layers
     ]
     original = network.pixels(inputs).cpu().numpy().clip(0, 1)
     pictures = [(original[0].transpose(1, 2, 0), "image")]
     pictures += [
-        (found.images[r["layer"]][0].transpose(1, 2, 0), f"{r['layer']}\nerror {r['relative error']:.2f}")
+        (result.images[r["layer"]][0].transpose(1, 2, 0), f"{r['layer']}\nerror {r['relative error']:.2f}")
         for r in rows
     ]
-    return Shown(
+    _add(
+        found,
+        "inversion",
         "Inversion",
         "Images that give a layer what the image on the left gave it; what differs is what the layer has let go. "
         "The error is that of the layer's output, relative to its norm. Beside it stands the error of another "
         "photograph.",
         gallery({"": pictures}, side=1.6),
         "Deeper layers keep what there is and let go where and how exactly.",
-        {f"images_{number}": found.images[layer] for number, layer in enumerate(layers)}
+        {f"images_{number}": result.images[layer] for number, layer in enumerate(layers)}
         | {"layers": np.array(layers), "error": np.array([r["relative error"] for r in rows])},
         rows,
         {"relative_error": {r["layer"]: r["relative error"] for r in rows}},
@@ -225,41 +266,43 @@ def _one_of_each_resolution(question: Question) -> list[str]:
     return list(last.values())[-4:]
 
 
-def decoder(question: Question) -> Shown:
+def decoder(question: Question, found: Finding) -> None:
     """Reconstructions by an up-convolutional decoder trained now."""
     layer = question.layer or question.last_with(16)
-    found = train_decoder(
+    result = train_decoder(
         question.network, layer, question.photographs, seed=question.seed, quiet=question.quiet
     )
-    share = found.error / found.mean_image_error
+    share = result.error / result.mean_image_error
     figure = gallery(
         {
-            "held out": [(p, "") for p in _pictures(found.originals[:6])],
-            "decoded": [(p, "") for p in _pictures(found.reconstructions[:6])],
+            "held out": [(p, "") for p in _pictures(result.originals[:6])],
+            "decoded": [(p, "") for p in _pictures(result.reconstructions[:6])],
         },
         side=1.3,
     )
     rows = [
-        {"what": f"decoded from {layer}", "mean square error": found.error},
-        {"what": "the mean image", "mean square error": found.mean_image_error},
+        {"what": f"decoded from {layer}", "mean square error": result.error},
+        {"what": "the mean image", "mean square error": result.mean_image_error},
     ]
-    return Shown(
+    _add(
+        found,
+        "decoder",
         "Up-convolutional decoder",
-        f"A network trained on {found.n_train} pieces of photographs to restore them from `{layer}`, tested on "
-        f"{found.n_held_out} pieces of other photographs. It makes {share:.0%} of the error of the mean image.",
+        f"A network trained on {result.n_train} pieces of photographs to restore them from `{layer}`, tested on "
+        f"{result.n_held_out} pieces of other photographs. It makes {share:.0%} of the error of the mean image.",
         figure,
         "Pieces of photographs that the decoder has not seen, and what it makes of the layer's output for them.",
-        {"originals": found.originals, "reconstructions": found.reconstructions},
+        {"originals": result.originals, "reconstructions": result.reconstructions},
         rows,
-        {"error": found.error, "mean_image_error": found.mean_image_error, "layer": layer},
+        {"error": result.error, "mean_image_error": result.mean_image_error, "layer": layer},
     )
 
 
-def plug_and_play(question: Question) -> Shown:
+def plug_and_play(question: Question, found: Finding) -> None:
     """Images of the classes, drawn with and without a prior trained now."""
     network = question.network
     prior = train_prior(question.photographs, device=network.device, seed=question.seed, quiet=question.quiet)
-    found = generate(network, question.targets, prior, seed=question.seed, quiet=question.quiet)
+    result = generate(network, question.targets, prior, seed=question.seed, quiet=question.quiet)
     rows = [
         {
             "class": network.category(int(target)),
@@ -269,51 +312,53 @@ def plug_and_play(question: Question) -> Shown:
             "distance of photographs": prior.distance,
         }
         for drawn, probabilities, distances in (
-            ("with prior", found.probability, found.distance),
-            ("without", found.probability_without_prior, found.distance_without_prior),
+            ("with prior", result.probability, result.distance),
+            ("without", result.probability_without_prior, result.distance_without_prior),
         )
-        for target, probability, distance in zip(found.targets, probabilities, distances, strict=True)
+        for target, probability, distance in zip(result.targets, probabilities, distances, strict=True)
     ]
     figure = gallery(
         {
             drawn: [
                 (picture, f"{network.category(int(target))}, {percent(float(probability))}")
                 for picture, target, probability in zip(
-                    _pictures(images), found.targets, probabilities, strict=True
+                    _pictures(images), result.targets, probabilities, strict=True
                 )
             ]
             for drawn, images, probabilities in (
-                ("with prior", found.images, found.probability),
-                ("without", found.without_prior, found.probability_without_prior),
+                ("with prior", result.images, result.probability),
+                ("without", result.without_prior, result.probability_without_prior),
             )
         },
         side=2.3,
     )
-    return Shown(
+    _add(
+        found,
+        "plug_and_play",
         "Plug & play generation",
         "Images drawn step by step towards a class, with a denoising autoencoder of pixels, trained now, that draws "
         "them towards photographs. The distance is how far the autoencoder moves an image: small is realistic by "
         "its lights. Trained on small pieces, it knows surfaces and edges but no objects.",
         figure,
         "The same beginning and the same number of steps, with the prior and without.",
-        {"images": found.images, "without_prior": found.without_prior, "targets": found.targets},
+        {"images": result.images, "without_prior": result.without_prior, "targets": result.targets},
         rows,
-        {"probability": float(found.probability.mean()), "distance": float(found.distance.mean()),
-         "distance_without_prior": float(found.distance_without_prior.mean())},
+        {"probability": float(result.probability.mean()), "distance": float(result.distance.mean()),
+         "distance_without_prior": float(result.distance_without_prior.mean())},
     )  # fmt: skip
 
 
-def top_patches_of_units(question: Question) -> Shown:
+def top_patches_of_units(question: Question, found: Finding) -> None:
     """The patches to which units respond most."""
-    found = question.patches
-    crops = patch_crops(question.network, question.photographs, found)
+    result = question.patches
+    crops = patch_crops(question.network, question.photographs, result)
     figure = gallery(
         {
             f"unit {unit}": [
-                (framed(crops[u][rank], found, u, rank), f"{found.values[u, rank]:.3g}")
+                (framed(crops[u][rank], result, u, rank), f"{result.values[u, rank]:.3g}")
                 for rank in range(len(crops[u]))
             ]
-            for u, unit in enumerate(found.units)
+            for u, unit in enumerate(result.units)
         },
         side=1.5,
     )
@@ -321,28 +366,30 @@ def top_patches_of_units(question: Question) -> Shown:
         {
             "unit": int(unit),
             "rank": rank + 1,
-            "activation": float(found.values[u, rank]),
-            "photograph": question.photographs.names[int(found.images[u, rank])],
-            "row": int(found.positions[u, rank, 0]),
-            "column": int(found.positions[u, rank, 1]),
+            "activation": float(result.values[u, rank]),
+            "photograph": question.photographs.names[int(result.images[u, rank])],
+            "row": int(result.positions[u, rank, 0]),
+            "column": int(result.positions[u, rank, 1]),
         }
-        for u, unit in enumerate(found.units)
-        for rank in range(found.values.shape[1])
+        for u, unit in enumerate(result.units)
+        for rank in range(result.values.shape[1])
     ]
-    return Shown(
+    _add(
+        found,
+        "top_patches",
         "Top patches",
-        f"The patches of {found.n_images} photographs to which units of `{found.layer}` respond most; each is "
-        f"the unit's receptive field, {_size(found)}.",
+        f"The patches of {result.n_images} photographs to which units of `{result.layer}` respond most; each is "
+        f"the unit's receptive field, {_size(result)}.",
         figure,
         "With the activations below them.",
-        {"units": found.units, "values": found.values, "images": found.images,
-         "positions": found.positions, "boxes": found.boxes},
+        {"units": result.units, "values": result.values, "images": result.images,
+         "positions": result.positions, "boxes": result.boxes},
         rows,
-        {"layer": found.layer, "units": found.units.tolist()},
+        {"layer": result.layer, "units": result.units.tolist()},
     )  # fmt: skip
 
 
-def deconvnet_projections(question: Question) -> Shown:
+def deconvnet_projections(question: Question, found: Finding) -> None:
     """The pixels that the strongest activations stand for."""
     network, patches = question.network, question.patches
     crops = patch_crops(network, question.photographs, patches)
@@ -369,7 +416,9 @@ def deconvnet_projections(question: Question) -> Shown:
         }
         for u, unit in enumerate(patches.units)
     ]
-    return Shown(
+    _add(
+        found,
+        "deconvnet_projection",
         "Deconvnet projections",
         f"The strongest activations of units of `{patches.layer}` carried back to the pixels. As a test, all but "
         f"the {test.share:.0%} of the receptive field to which the projection points is blanked: the table "
@@ -382,7 +431,7 @@ def deconvnet_projections(question: Question) -> Shown:
     )
 
 
-def receptive_fields(question: Question) -> Shown:
+def receptive_fields(question: Question, found: Finding) -> None:
     """How much of their receptive fields units use."""
     all_patches = question.patches
     few = np.s_[:2, :3]
@@ -390,14 +439,14 @@ def receptive_fields(question: Question) -> Shown:
         all_patches.layer, all_patches.units[:2], all_patches.values[few], all_patches.images[few],
         all_patches.positions[few], all_patches.boxes[few], all_patches.field, all_patches.n_images,
     )  # fmt: skip
-    found = empirical_receptive_fields(
+    result = empirical_receptive_fields(
         question.network, question.photographs, patches, seed=question.seed, quiet=question.quiet
     )
-    height, width = found.maps.shape[1:]
+    height, width = result.maps.shape[1:]
     reach = [
-        min(int(size / 2) + found.occluder, extent // 2)
+        min(int(size / 2) + result.occluder, extent // 2)
         for size, extent in zip(
-            [s if np.isfinite(s) else 1e9 for s in found.theoretical.size], (height, width), strict=True
+            [s if np.isfinite(s) else 1e9 for s in result.theoretical.size], (height, width), strict=True
         )
     ]
     window = np.s_[
@@ -407,27 +456,29 @@ def receptive_fields(question: Question) -> Shown:
         {
             "unit": int(unit),
             "used (px)": _mean(size),
-            "theoretical (px)": found.theoretical.size[0],
+            "theoretical (px)": result.theoretical.size[0],
             "share": _mean(r),
         }
-        for unit, size, r in zip(found.units, found.sizes, found.ratios, strict=True)
+        for unit, size, r in zip(result.units, result.sizes, result.ratios, strict=True)
     ]
     pictures = [
         (
             np.nan_to_num(map_[window]),
             f"unit {unit}: " + ("silent" if np.isnan(size) else f"{size:.0f} of {_size(patches)}"),
         )
-        for map_, unit, size in zip(found.maps, found.units, found.sizes, strict=True)
+        for map_, unit, size in zip(result.maps, result.units, result.sizes, strict=True)
     ]
-    return Shown(
+    _add(
+        found,
+        "receptive_fields",
         "Receptive fields",
-        f"What units of `{patches.layer}` could see, and what they use: an {found.occluder} px occluder slides "
+        f"What units of `{patches.layer}` could see, and what they use: an {result.occluder} px occluder slides "
         "over the images to which a unit responds most, and the change of its activation is drawn around its place.",
         gallery({"": pictures}, side=2.8),
         "The frame is the theoretical field, and the occluder's width around it.",
-        {"maps": found.maps, "sizes": found.sizes, "units": found.units},
+        {"maps": result.maps, "sizes": result.sizes, "units": result.units},
         rows,
-        {"layer": patches.layer, "theoretical_px": found.theoretical.size[0], "used_px": _mean(found.sizes)},
+        {"layer": patches.layer, "theoretical_px": result.theoretical.size[0], "used_px": _mean(result.sizes)},
     )  # fmt: skip
 
 
@@ -459,7 +510,7 @@ def _size(patches: UnitPatches) -> str:
     return "all of the image" if np.isinf(height) else f"{height:.0f} × {width:.0f} px"
 
 
-SYSTEMS: Mapping[str, Callable[[Question], Shown]] = {
+SYSTEMS: Mapping[str, Callable[[Question, Finding], None]] = {
     "activation_maximization": activation_maximization,
     "inversion": inversion,
     "decoder": decoder,

@@ -55,7 +55,7 @@ def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.M
 
     def call(*arguments: str | Path) -> tuple[int, dict[str, Any] | None, str]:
         with pytest.raises(SystemExit) as ended:
-            Folder("cnn_interp.commands.diagnose").main(
+            Folder("cnn_interp.commands.cnn.diagnose").main(
                 [*map(str, arguments), "--json"], prog_name="interpretkit cnn diagnose"
             )
         out, err = capfd.readouterr()

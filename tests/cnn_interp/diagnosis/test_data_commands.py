@@ -24,7 +24,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 
     def call(*arguments: str | Path) -> tuple[int, dict[str, Any] | None, str]:
         with pytest.raises(SystemExit) as ended:
-            Folder("cnn_interp.commands.diagnose").main([str(a) for a in arguments])
+            Folder("cnn_interp.commands.cnn.diagnose").main([str(a) for a in arguments])
         out, err = capfd.readouterr()
         code = ended.value.code
         shown = json.loads(out) if out.strip().startswith("{") else None

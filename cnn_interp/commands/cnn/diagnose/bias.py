@@ -80,9 +80,7 @@ def bias(
     """
     named = list(dict.fromkeys(listed(categories)))
     if images and len(named) < 3:
-        raise InputError(
-            f"categories: {categories!r}; expected at least three names of the network's outputs"
-        )
+        raise InputError(f"categories {categories!r}: expected at least three names of the network's outputs")
     from cnn_interp.diagnosis.layer_features import stages
     from cnn_interp.diagnosis.representation_bias import (
         SCENE_ATTRIBUTES,

@@ -1,0 +1,1 @@
+"""Question a convolutional network."""

@@ -1,0 +1,341 @@
+"""What a network looks at in images, and what its units and layers respond to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cnn_interp.commands._options import Convert, Model, Weights
+from interpretkit.command import Device, Quiet, Seed
+from interpretkit.commandline.command import command
+from interpretkit.commandline.finding import Column, Finding
+from interpretkit.results import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from cnn_interp.models import Network
+    from cnn_interp.visualization.photographs import Photographs
+    from cnn_interp.visualization.request import Request
+
+DEFAULT_METHODS = "gradcam,integrated_gradients,guided_backprop,occlusion"
+# So many images make a sheet that fits a page, and so many sheets a report that opens at once.
+IMAGES_PER_SHEET = 6
+SHEETS_IN_REPORT = 4
+# Fewer photographs are neither worth searching nor enough to learn from and to test on.
+LEAST_PHOTOGRAPHS = 3
+MOST_TARGETS = 3
+_COLUMNS = {
+    "image": Column("the image's file"),
+    "target": Column("the output explained", heading="explained"),
+    "probability": Column("the network's probability of it", format=".1%"),
+    "largest": Column("the most probable output", heading="taken for"),
+    "largest_probability": Column(
+        "the network's probability of that", heading="its probability", format=".1%"
+    ),
+}
+
+
+@command(
+    out="visualization",
+    example=[
+        "interpretkit cnn visualize",
+        "interpretkit cnn visualize photo.jpg --method gradcam,lrp,occlusion --target 'tabby'",
+        "interpretkit cnn visualize photo.jpg --method occlusion,lime --set occlusion.window=48",
+        "interpretkit cnn visualize photos/ --model resnet18 --layer layer3 --method top_patches",
+    ],
+)
+def visualize(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE|FOLDER", help="What to show the network; by default a cat from scikit-image."
+        ),
+    ] = None,
+    model: Model = "mobilenet_v2",
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            metavar="NAME,...",
+            help="Attribution methods and systems, separated by commas; an unknown name lists them all.",
+        ),
+    ] = DEFAULT_METHODS,
+    layer: Annotated[
+        str, typer.Option("--layer", metavar="NAME", help="A layer's dotted name; see cnn layers.")
+    ] = "",
+    target: Annotated[
+        str,
+        typer.Option("--target", metavar="NAME|N", help="The output to explain; by default the largest."),
+    ] = "",
+    unit: Annotated[
+        str,
+        typer.Option(
+            "--unit", metavar="N,...", help="Channels of the layer, for the systems that ask units."
+        ),
+    ] = "",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="METHOD.OPTION=VALUE",
+            help="An option of an attribution method, such as occlusion.window=48; may be given again.",
+        ),
+    ] = None,
+    images_per_forward: Annotated[
+        int | None,
+        typer.Option(
+            "--images-per-forward",
+            min=1,
+            help="Images that go through the network at once, which bounds the memory; 8 on a CPU, else 64.",
+        ),
+    ] = None,
+    weights: Weights = "pretrained",
+    convert: Convert = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Take no more images than this; all by default.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    *,
+    run: Run,
+) -> Finding:
+    """Show what a network looks at in images, and what its units and layers respond to.
+
+    Attribution methods are compared on every image: sheet.png, and the values in arrays/. The systems
+    activation_maximization, inversion, decoder, plug_and_play, deconvnet_projection, receptive_fields and
+    top_patches give a picture each; those that search or learn from photographs take the images given if there are
+    at least three, else those that come with scikit-image. A run over a folder that is interrupted goes on where it
+    stopped when it is started again in the same way.
+    """
+    from cnn_interp.images import find_images
+    from cnn_interp.models import load_network
+    from cnn_interp.visualization.photographs import Photographs
+    from cnn_interp.visualization.request import check_request
+    from cnn_interp.visualization.systems import SYSTEMS, Question, check_units
+    from interpretkit.attribution.instrumentation import find_layer
+
+    request = check_request(method, layer, unit, settings or (), images_per_forward)
+    paths = find_images(images or ())[:limit]
+    shown = Photographs.of_files(paths, convert=convert) if paths else Photographs.default()
+    network = load_network(model, weights=weights, device=device, seed=seed)
+    if request.layer is not None:
+        find_layer(network.module, request.layer)
+    network.check_scores()
+    index = network.target(target) if target else None
+    searched = shown if len(shown) >= LEAST_PHOTOGRAPHS else Photographs.bundled()
+    targets = _targets(network, shown, index) if request.systems else []
+    asked = Question(network, shown.subset([0]), searched, targets, request.layer, request.units, seed, quiet)
+    check_units(asked)
+    with run.kept(network.source, _stamps(shown), without=["device"]) as work:
+        rows = _explain(network, shown, request, index, seed, work, quiet)
+        found = _headline(network, rows).reads(*paths)
+        if request.attributions:
+            _add_sheets(found, run, network, shown, rows, work)
+        for name in request.systems:
+            SYSTEMS[name](asked, found)
+    if set(request.systems) - {"inversion"}:
+        found.sections[-1].text(f"Searched and learned from: {len(searched)} {searched.source}.")
+    found.section("Images").table("images.csv", rows, _COLUMNS, shown=list(_COLUMNS), most=200)
+    found.values.update(
+        n_images=len(shown),
+        model=model,
+        weights=network.source,
+        images=(images and list(images)) or f"{shown.names[0]}, a photograph of scikit-image",
+        targets=sorted({row["target"] for row in rows}),
+        methods=[*request.attributions, *request.systems],
+    )
+    found.next_step("What do the layers look like?", "interpretkit cnn layers --model", model)
+    return found.next_step(
+        "What do units respond to?",
+        "interpretkit cnn visualize --method activation_maximization,top_patches,deconvnet_projection --model",
+        model,
+    )
+
+
+def _headline(network: Network, rows: Sequence[Mapping[str, Any]]) -> Finding:
+    """Begin with what the network says of the images."""
+    from pathlib import Path
+
+    import numpy as np
+
+    from cnn_interp.visualization.sheet import percent
+
+    first, one = rows[0], len(rows) == 1
+    found = Finding(
+        f"What {network.name} sees in {Path(str(first['image'])).name if one else f'{len(rows)} images'}",
+        f"Explained is “{first['target']}”, to which the network gives {percent(first['probability'])}."
+        if one
+        else "Each image with the output that is explained, and the places that spoke for it and against it.",
+    )
+    found.number("network", network.name, note=network.source)
+    found.number(
+        "mean_probability",
+        float(np.mean([row["probability"] for row in rows])),
+        "probability" if one else "mean probability",
+        format=".1%",
+        note=f"of {'the output' if one else 'the outputs'} explained",
+    )
+    return found
+
+
+def _explain(
+    network: Network,
+    shown: Photographs,
+    request: Request,
+    target: int | None,
+    seed: int,
+    work: Path,
+    quiet: bool,
+) -> list[dict[str, Any]]:
+    """Put the images through the attribution methods one by one, and keep what is done in the folder `work`.
+
+    Returns
+    -------
+    list of dict
+        A row for each image: its name, the output explained with its probability, the seconds of each method.
+    """
+    import time
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+
+    from interpretkit.attribution import METHODS, attribute
+    from interpretkit.attribution.instrumentation import instrumented
+    from interpretkit.errors import InputError
+    from interpretkit.progress import progress
+    from interpretkit.results import ResumableTable
+
+    with (
+        ResumableTable(work / "images.jsonl", key="number") as table,
+        progress("Explaining images", len(shown), quiet=quiet) as bar,
+    ):
+        for number, name in enumerate(shown.names):
+            if number not in table:
+                inputs = shown.inputs(network, [number])
+                with instrumented(network.module, seed), torch.no_grad():
+                    outputs = network.module(inputs)
+                if target is not None and target >= outputs.shape[1]:
+                    raise InputError(
+                        f"--target {target}: {network.name} has {outputs.shape[1]} outputs; expected 0 to "
+                        f"{outputs.shape[1] - 1}"
+                    )
+                probabilities = outputs.softmax(1)[0]
+                largest = int(probabilities.argmax())
+                explained = largest if target is None else target
+                values: dict[str, np.ndarray] = {}
+                seconds: dict[str, float] = {}
+                for method in request.attributions:
+                    started = time.perf_counter()
+                    layer = request.layer if METHODS[method].takes_layer else None
+                    found = attribute(
+                        network.module,
+                        inputs,
+                        explained,
+                        method=method,
+                        layer=layer,
+                        seed=seed,
+                        images_per_forward=request.images_per_forward,
+                        **request.settings.get(method, {}),
+                    )
+                    values[method] = found.numpy()[0].astype(np.float32)
+                    seconds[method] = round(time.perf_counter() - started, 3)
+                if values:
+                    with (work / f"{number:06d}.npz").open("wb") as file:
+                        np.savez_compressed(file, **values)  # type: ignore[arg-type]
+                table.append(
+                    {
+                        "number": number,
+                        "image": name,
+                        "target": network.category(explained),
+                        "target_index": explained,
+                        "probability": float(probabilities[explained]),
+                        "largest": network.category(largest),
+                        "largest_probability": float(probabilities[largest]),
+                        **{f"seconds_{method}": value for method, value in seconds.items()},
+                    }
+                )
+            bar.advance(note=Path(name).name)
+        return table.rows
+
+
+def _stamps(shown: Photographs) -> list[Any]:
+    """Return what tells whether the images are the same."""
+    from pathlib import Path
+
+    return [
+        (name, Path(name).stat().st_size, Path(name).stat().st_mtime_ns) if Path(name).is_file() else name
+        for name in shown.names
+    ]
+
+
+def _add_sheets(
+    found: Finding,
+    run: Run,
+    network: Network,
+    shown: Photographs,
+    rows: Sequence[Mapping[str, Any]],
+    work: Path,
+) -> None:
+    """Write the arrays of every image and a sheet for every few, of which the page shows the first."""
+    from pathlib import Path
+
+    import numpy as np
+
+    from cnn_interp.visualization.sheet import Explained, comparison_sheet, percent
+    from interpretkit.results import load_arrays
+
+    section = found.section(
+        "Methods compared",
+        "Red speaks for the output, blue against it; each map is scaled by itself. Of gradients (saliency, "
+        "guided backprop, deconvnet, smoothgrad, patternnet) only the size is drawn. Maps of single pixels "
+        "are blurred a little for the eye, the arrays are not.",
+    )
+    for sheet, start in enumerate(range(0, len(rows), IMAGES_PER_SHEET)):
+        explained = []
+        for row in rows[start : start + IMAGES_PER_SHEET]:
+            number = int(row["number"])
+            values = load_arrays(work / f"{number:06d}.npz")
+            stem = Path(str(row["image"])).stem
+            run.save_arrays(f"arrays/{number:06d}-{stem}.npz", **values)
+            pixels = np.asarray(network.crop(shown.load(number).convert("RGB")), dtype=np.float64) / 255
+            taken_for = f"taken for {row['largest']}, {percent(row['largest_probability'])}"
+            explained.append(
+                Explained(
+                    name=stem,
+                    pixels=pixels,
+                    target=str(row["target"]),
+                    probability=float(row["probability"]),
+                    values=values,
+                    note=taken_for if row["target"] != row["largest"] else (stem if len(rows) > 1 else ""),
+                )
+            )
+        name = "sheet.png" if sheet == 0 else f"sheets/{sheet + 1:04d}.png"
+        figure = comparison_sheet(explained)
+        if sheet < SHEETS_IN_REPORT:
+            names = ", ".join(each.name for each in explained)
+            section.figure(name, figure, alt=f"{names}, with a column for each attribution method")
+        else:
+            run.save_figure(name, figure)
+    more = -(-len(rows) // IMAGES_PER_SHEET) - SHEETS_IN_REPORT
+    if more > 0:
+        section.note(f"{more} more sheets are in the folder `sheets`.")
+
+
+def _targets(network: Network, shown: Photographs, target: int | None) -> list[int]:
+    """Return the classes that the systems of classes are asked about: the one given, else the images' own."""
+    import torch
+
+    from interpretkit.attribution.instrumentation import instrumented
+
+    if target is not None:
+        return [target]
+    found: list[int] = []
+    with instrumented(network.module, 0), torch.no_grad():
+        for _, inputs in shown.subset(range(min(len(shown), 8))).batches(network):
+            found += network.module(inputs).argmax(1).tolist()
+    return list(dict.fromkeys(found))[:MOST_TARGETS]

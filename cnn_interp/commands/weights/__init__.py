@@ -1,0 +1,1 @@
+"""See which pretrained weights there are, and get them."""
