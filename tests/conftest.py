@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NamedTuple
 
 import pytest
+
+from interpretkit.cli import main
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -32,3 +36,28 @@ def load_benchmark() -> Iterator[Callable[[str], ModuleType]]:
     yield load
     for name in loaded:
         del sys.modules[name]
+
+
+class Ended(NamedTuple):
+    """How a command ended: its exit code, the object that it printed under ``--json``, and what it complained of."""
+
+    code: int
+    found: Any
+    err: str
+    out: str
+
+
+@pytest.fixture
+def run_command(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Give a function that runs a command line, without the program's name, as a shell would."""
+
+    def run(*words: str | Path | float) -> Ended:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        out, err = capfd.readouterr()
+        code = ended.value.code
+        found = json.loads(out) if "--json" in words and out.strip() else None
+        return Ended(0 if code is None else int(code), found, err, out)
+
+    return run

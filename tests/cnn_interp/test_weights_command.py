@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from typer.main import get_command
 
 from cnn_interp import weights
 from cnn_interp.weights_cli import app
@@ -37,7 +36,7 @@ def call(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 
     def run(*arguments: str) -> tuple[int, dict[str, Any] | None, str]:
         with pytest.raises(SystemExit) as ended:
-            get_command(app).main([*arguments, "--json"])
+            app.main([*arguments, "--json"])
         out, err = capfd.readouterr()
         code = ended.value.code
         return (0 if code is None else int(code)), (json.loads(out) if out.strip() else None), err

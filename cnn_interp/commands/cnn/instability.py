@@ -170,7 +170,7 @@ def _headline(
         f"The units of `{layer}` keep their distance from parts to {result.mean_instability:.3f} of the diagonal. A "
         f"unit that always fired at the centre would have {result.mean_constant_centre:.3f}, "
         f"{'more' if steadier else 'less'}; so the number says little unless units follow the parts. "
-        + _best_follower(result),
+        + best_follower(result),
     )
     found.number(
         "location_instability",
@@ -208,7 +208,7 @@ def _headline(
     return found
 
 
-def _best_follower(result: LocationInstability) -> str:
+def best_follower(result: LocationInstability) -> str:
     """Say which unit follows which part best, or why none is named."""
     import numpy as np
 

@@ -111,6 +111,9 @@ def visualize(
     at least three, else those that come with scikit-image. A run over a folder that is interrupted goes on where it
     stopped when it is started again in the same way.
     """
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
     from cnn_interp.images import find_images
     from cnn_interp.models import load_network
     from cnn_interp.visualization.photographs import Photographs
@@ -130,7 +133,10 @@ def visualize(
     targets = _targets(network, shown, index) if request.systems else []
     asked = Question(network, shown.subset([0]), searched, targets, request.layer, request.units, seed, quiet)
     check_units(asked)
-    with run.kept(network.source, _stamps(shown), without=["device"]) as work:
+    # Without attributions an image takes a single pass through the network: nothing worth being kept.
+    kept = run.kept(network.source, _stamps(shown), without=["device"])
+    with kept if request.attributions else TemporaryDirectory(dir=run.folder) as place:
+        work = Path(place)
         rows = _explain(network, shown, request, index, seed, work, quiet)
         found = _headline(network, rows).reads(*paths)
         if request.attributions:

@@ -7,17 +7,14 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from typer.testing import CliRunner
 
+from cnn_interp.commands import _loading
+from cnn_interp.commands.cnn.instability import best_follower
 from cnn_interp.datasets import articulated_images
-from cnn_interp.metrics import cli
 from cnn_interp.metrics.batches import landmarks_in_inputs, part_batches
 from cnn_interp.metrics.location_instability import find_peaks, location_instability
-from cnn_interp.metrics.reports import instability_report
 from cnn_interp.models import Network
 from interpretkit.errors import InputError
-
-run = CliRunner()
 
 
 def small_network():
@@ -41,11 +38,11 @@ def own(monkeypatch):
     monkeypatch.setattr("cnn_interp.models.load_network", lambda name, **_: small_network())
 
 
-def test_dissect_writes_a_report_and_the_units(own, tmp_path):
+def test_dissect_writes_a_report_and_the_units(own, run_command, tmp_path):
     out = tmp_path / "found"
-    result = run.invoke(cli.app, ["dissect", "--images", "6", "--out", str(out), "--quiet", "--json"])
-    assert result.exit_code == 0, result.output
-    shown = json.loads(result.stdout.splitlines()[-1])
+    result = run_command("cnn", "dissect", "--images", "6", "--out", str(out), "--quiet", "--json")
+    assert result.code == 0, result.err
+    shown = result.found
     assert set(shown["2"]) >= {"unique_detectors", "by_best_category", "unique_detectors_random"}
     with (out / "units.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -61,12 +58,12 @@ def test_dissect_writes_a_report_and_the_units(own, tmp_path):
     assert json.loads((out / "manifest.json").read_text())["summary"]["2"] == shown["2"]
 
 
-def test_instability_writes_a_report_and_the_parts(own, tmp_path):
+def test_instability_writes_a_report_and_the_parts(own, run_command, tmp_path):
     out = tmp_path / "found"
     options = ["--images", "100", "--layer", "0,2", "--top", "22", "--out", str(out), "--quiet", "--json"]
-    result = run.invoke(cli.app, ["instability", *options])
-    assert result.exit_code == 0, result.output
-    shown = json.loads(result.stdout.splitlines()[-1])
+    result = run_command("cnn", "instability", *options)
+    assert result.code == 0, result.err
+    shown = result.found
     for layer, units in (("0", 8), ("2", 12)):
         assert 0 < shown[layer]["location_instability"] < 0.5
         assert shown[layer]["best_constant"] > 0
@@ -79,13 +76,13 @@ def test_instability_writes_a_report_and_the_parts(own, tmp_path):
     assert "always the centre" in (out / "report.html").read_text()
 
 
-def test_of_few_images_no_follower_is_named(own, tmp_path):
+def test_of_few_images_no_follower_is_named(own, run_command, tmp_path):
     out = tmp_path / "found"
-    result = run.invoke(
-        cli.app, ["instability", "--images", "8", "--out", str(out), "--layer", "2", "--quiet", "--json"]
+    result = run_command(
+        "cnn", "instability", "--images", "8", "--out", str(out), "--layer", "2", "--quiet", "--json"
     )
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout.splitlines()[-1])["2"]["best_tracking_r2"] is None
+    assert result.code == 0, result.err
+    assert result.found["2"]["best_tracking_r2"] is None
     page = (out / "report.html").read_text()
     assert "too few images" in page
     assert "is not to be told" in page
@@ -99,7 +96,7 @@ def test_of_few_images_no_follower_is_named(own, tmp_path):
     [
         ("elsewhere", "No unit follows any part"),
         ("still", "no part that 20 images show moves"),
-        ("beside", "explains 100% of the movement of the bird&#39;s"),
+        ("beside", "explains 100% of the movement of the bird's"),
     ],
 )
 def test_the_lead_names_a_follower_only_if_there_is_one(part, said):
@@ -124,9 +121,9 @@ def test_the_lead_names_a_follower_only_if_there_is_one(part, said):
             part_names=images.part_names,
         )
     }
-    page = instability_report(results, peaks, {}, network, images, landmarks, data="birds").html()
-    assert said in page
-    assert ("The best follower is unit" in page) == (part == "beside")
+    words = best_follower(results["2"])
+    assert said in words
+    assert ("The best follower is unit" in words) == (part == "beside")
 
 
 def test_all_species_of_birds_are_one_category(tmp_path):
@@ -147,7 +144,7 @@ def test_all_species_of_birds_are_one_category(tmp_path):
     (folder / "parts" / "parts.txt").write_text("1 beak\n")
     for number in numbers:
         Image.new("RGB", (40, 40)).save(folder / "images" / f"{number}.png")
-    found, _ = cli.load_parts(f"cub={folder}", 5, 0)
+    found, _ = _loading.load_parts(f"cub={folder}", 5, 0)
     assert found.category_names == ("bird",)
     assert found.categories.tolist() == [0] * 5
     assert found.annotated.all()
@@ -156,30 +153,30 @@ def test_all_species_of_birds_are_one_category(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["dissect", "--data", "broden"], "expected broden=FOLDER"),
-        (["dissect", "--data", "broden=nowhere"], "no such folder"),
+        (["dissect", "--data", "broden"], "expected composed or broden=PATH"),
+        (["dissect", "--data", "broden=nowhere"], "no such file or folder"),
         (["dissect", "--layer", "nothing"], "none of that name"),
         (["instability", "--data", "faces=here"], "expected articulated"),
-        (["instability", "--data", "animal-part=nowhere"], "no such folder"),
+        (["instability", "--data", "animal-part=nowhere"], "no such file or folder"),
     ],
 )
-def test_bad_options_are_one_line(own, arguments, message, tmp_path):
-    result = run.invoke(cli.app, [*arguments, "--images", "2", "--out", str(tmp_path / "found")])
-    assert result.exit_code == 2
-    assert message in result.stderr
+def test_bad_options_are_one_line(own, run_command, arguments, message, tmp_path):
+    result = run_command("cnn", *arguments, "--images", "2", "--out", str(tmp_path / "found"))
+    assert result.code == 2
+    assert message in result.err
     assert not (tmp_path / "found").exists()
 
 
 def test_the_last_layer_with_a_map_is_the_default():
-    assert cli.chosen_layers(small_network(), "") == ["2"]
+    assert _loading.chosen_layers(small_network(), "") == ["2"]
     block = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    assert cli.chosen_layers(Network("block", block, size=16), "") == ["0.1"]
-    assert cli.chosen_layers(small_network(), "0, 2,0") == ["0", "2"]
+    assert _loading.chosen_layers(Network("block", block, size=16), "") == ["0.1"]
+    assert _loading.chosen_layers(small_network(), "0, 2,0") == ["0", "2"]
     flat = SimpleNamespace(name="flat", module=nn.Flatten(), size=8, device=torch.device("cpu"))
     with pytest.raises(InputError, match="no layer that gives maps"):
-        cli.chosen_layers(flat, "")  # type: ignore[arg-type]
+        _loading.chosen_layers(flat, "")  # type: ignore[arg-type]
 
 
 def test_images_are_spread_over_the_data():
-    assert cli.spread(10, 4) == [0, 2, 5, 7]
-    assert cli.spread(3, 9) == [0, 1, 2]
+    assert _loading.spread(10, 4) == [0, 2, 5, 7]
+    assert _loading.spread(3, 9) == [0, 1, 2]

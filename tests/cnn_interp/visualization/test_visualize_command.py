@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from typer.main import get_command
 
 from cnn_interp.cli import app
 from cnn_interp.models import load_network
-from cnn_interp.visualization import command
+from cnn_interp.visualization import systems
 from cnn_interp.visualization.photographs import Photographs
+from cnn_interp.visualization.request import check_request
 from cnn_interp.visualization.settings import read_settings
 from cnn_interp.visualization.sheet import gallery, heat, overlay, percent
+from interpretkit import attribution
 from interpretkit.attribution import METHODS, attribute
 
 # The networks' factories are named on the command line, so their module must be found by its name.
@@ -39,9 +40,7 @@ def call(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 
     def run(*arguments: str | Path) -> tuple[int, dict[str, Any] | None, str]:
         with pytest.raises(SystemExit) as ended:
-            get_command(app).main(
-                ["visualize", *map(str, arguments), "--out", "out", "--device", "cpu", "--json"]
-            )
+            app.main(["visualize", *map(str, arguments), "--out", "out", "--device", "cpu", "--json"])
         out, err = capfd.readouterr()
         code = ended.value.code
         return (0 if code is None else int(code)), (json.loads(out) if out.strip() else None), err
@@ -123,7 +122,7 @@ def test_every_setting_is_read_as_its_method_takes_it() -> None:
 
 
 def test_every_method_of_attribution_has_a_name_here() -> None:
-    request = command.check_request(",".join(METHODS), "", "")
+    request = check_request(",".join(METHODS), "", "")
     assert request.attributions == tuple(METHODS)
 
 
@@ -147,7 +146,7 @@ def test_an_interrupted_folder_goes_on(
 ) -> None:
     arguments = (folder, "--model", COLOURS, "--method", "saliency")
     done: list[int] = []
-    attribute = command.attribute
+    attribute = attribution.attribute
 
     def failing(*args: Any, **options: Any) -> Any:
         if len(done) == 2:
@@ -155,7 +154,7 @@ def test_an_interrupted_folder_goes_on(
         done.append(1)
         return attribute(*args, **options)
 
-    monkeypatch.setattr(command, "attribute", failing)
+    monkeypatch.setattr(attribution, "attribute", failing)
     code, _, _ = call(*arguments)
     assert code == 130
     assert not (tmp_path / "out").exists()
@@ -164,7 +163,7 @@ def test_an_interrupted_folder_goes_on(
         done.append(1)
         return attribute(*args, **options)
 
-    monkeypatch.setattr(command, "attribute", counting)
+    monkeypatch.setattr(attribution, "attribute", counting)
     code, found, _ = call(*arguments)
     assert code == 0
     assert found is not None
@@ -179,11 +178,11 @@ def test_an_interrupted_run_of_systems_alone_leaves_nothing(
 ) -> None:
     seen: list[list[str]] = []
 
-    def interrupted(_: object) -> None:
+    def interrupted(*_: object) -> None:
         seen.append(left_behind(tmp_path))
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(command.SYSTEMS, "inversion", interrupted)
+    monkeypatch.setitem(systems.SYSTEMS, "inversion", interrupted)
     code, _, _ = call(folder, "--model", COLOURS, "--method", "inversion")
     assert code == 130
     assert [name.partition("-")[0] for name in seen[0]] == [".out.partial"]
@@ -266,7 +265,7 @@ def test_bad_options_are_refused_in_one_line(
 
 def test_layers_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        get_command(app).main(["layers", "--model", CONVOLUTIONAL, "--device", "cpu", "--json"])
+        app.main(["layers", "--model", CONVOLUTIONAL, "--device", "cpu", "--json"])
     assert not ended.value.code
     found = json.loads(capfd.readouterr().out)["layers"]
     assert [row["layer"] for row in found] == ["0", "1", "2", "3", "4", "5"]
