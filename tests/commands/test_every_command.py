@@ -1,0 +1,201 @@
+"""What every command of every front end has in common, asked of each: nothing is registered for it anywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cases import CASES, Case, prepare
+
+from interpretkit.cli import command_tree
+from interpretkit.commandline.groups import File
+from interpretkit.results import load_manifest
+
+# Too heavy for a list of commands or a help text to bring along.
+HEAVY = ("torch", "matplotlib", "scipy", "sklearn", "skimage", "ase", "numba", "captum", "gudhi", "pandas")
+
+
+def _commands() -> Iterator[tuple[str, File]]:
+    """Give every command of the installation with the words that call it."""
+    waiting: list[tuple[str, Any]] = [("", command_tree())]
+    while waiting:
+        words, group = waiting.pop(0)
+        for name, entry in group.commands.items():
+            called = f"{words} {name}".strip()
+            if isinstance(entry, File):
+                yield called, entry
+            else:
+                waiting.append((called, entry))
+
+
+COMMANDS = dict(_commands())
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder, the current one, with small inputs for every command."""
+    prepare(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_every_command_has_a_case() -> None:
+    assert set(CASES) == set(COMMANDS)
+
+
+def test_help_is_light() -> None:
+    """No help brings a heavy package along, so that it comes at once on any machine."""
+    script = (
+        "import sys\n"
+        "from interpretkit.cli import main\n"
+        f"for words in {sorted(COMMANDS)!r}:\n"
+        "    try: main([*words.split(), '--help'])\n"
+        "    except SystemExit as end: assert not end.code, words\n"
+        f"    heavy = set({HEAVY!r}) & set(sys.modules)\n"
+        "    assert not heavy, (words, heavy)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("words", sorted(COMMANDS))
+def test_help_says_what_it_does_with_an_example_that_can_be_typed(
+    words: str, run_command: Callable[..., Any]
+) -> None:
+    entry = COMMANDS[words]
+    assert entry.describe().endswith(".")
+    ended = run_command(*words.split(), "--help")
+    assert ended.code == 0
+    assert f"interpretkit {words}" in re.sub(r"\s+", " ", ended.out)
+    command = entry.load()
+    known = {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
+    used = re.findall(r"(?<!\S)--[a-z][\w-]*", command.epilog or "")
+    assert set(used) <= known
+    assert {"--json", "--quiet", "--debug"} <= known
+
+
+class _Page(HTMLParser):
+    """Notes what a page needs from elsewhere, and its pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.foreign: list[str] = []
+        self.alts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "img":
+            self.alts.append(given.get("alt") or "")
+        for name in ("src", "href"):
+            value = given.get(name) or ""
+            if value and not value.startswith(("data:", "#")):
+                self.foreign.append(value)
+
+
+def _run(case: Case, words: str, run_command: Callable[..., Any], *more: str) -> Any:
+    return run_command(*words.split(), *case.words, *more, "--json")
+
+
+@pytest.mark.parametrize("words", sorted(CASES))
+def test_a_run_leaves_a_whole_result(words: str, run_command: Callable[..., Any], place: Path) -> None:
+    case = CASES[words]
+    out = ["--out", "result"] if case.has_folder else []
+    ended = _run(case, words, run_command, *out)
+    assert ended.code == 0, ended.err
+    assert len(ended.out.splitlines()) == 1
+    assert json.loads(ended.out) == ended.found
+    if not case.has_folder:
+        return
+    folder = place / "result"
+    manifest = load_manifest(folder)
+    assert manifest["command"] == words
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert present == {*manifest["files"], "manifest.json"}
+    assert "report.html" in present
+    for name, value in manifest["summary"].items():
+        assert ended.found[name] == value
+    # What a column or a figure is, in which unit, stands in the manifest.
+    assert manifest["described"]["numbers"]
+    page = _Page()
+    page.feed((folder / "report.html").read_text(encoding="utf-8"))
+    assert page.foreign == []
+    assert all(page.alts)
+    assert len(set(page.alts)) == len(page.alts)
+    assert not list(place.glob(".result*"))
+
+
+@pytest.mark.parametrize("words", [words for words, case in sorted(CASES.items()) if case.seeded])
+def test_the_same_seed_gives_the_same_numbers(
+    words: str, run_command: Callable[..., Any], place: Path
+) -> None:
+    found = []
+    for out in ("first", "second"):
+        ended = _run(CASES[words], words, run_command, "--out", out)
+        assert ended.code == 0, ended.err
+        hashes = {
+            name: entry["sha256"]
+            for name, entry in load_manifest(place / out)["files"].items()
+            if name.endswith(CASES[words].same)
+        }
+        assert hashes
+        found.append(hashes)
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("words", sorted(CASES))
+def test_a_wrong_option_is_refused_in_one_line_at_once(
+    words: str, run_command: Callable[..., Any], place: Path
+) -> None:
+    case = CASES[words]
+    before = sorted(place.iterdir())
+    for wrong, mentioned in (("--no-such-option", "--no-such-option"), *case.refused):
+        started = time.perf_counter()
+        out = ["--out", "result"] if case.has_folder else []
+        ended = run_command(*words.split(), *wrong.split(), *out)
+        assert ended.code == 2, (wrong, ended.err, ended.out)
+        lines = [line for line in ended.err.splitlines() if not line.startswith("loading ")]
+        assert len(lines) == 1, ended.err
+        assert lines[0].startswith("Error: ")
+        assert mentioned in lines[0]
+        assert ended.out == ""
+        # A generous bound for a busy machine: nothing is trained or measured before it is refused.
+        assert time.perf_counter() - started < 20
+        assert sorted(place.iterdir()) == before
+
+
+@pytest.mark.parametrize("words", [words for words, case in sorted(CASES.items()) if case.file])
+@pytest.mark.parametrize("content", [b"", b"\x00\xff not what was expected \x80", None])
+def test_a_damaged_file_is_refused_in_one_line(
+    words: str, content: bytes | None, run_command: Callable[..., Any], place: Path
+) -> None:
+    case = CASES[words]
+    path = place / f"damaged{case.suffix}"
+    if content is not None:
+        path.write_bytes(content)
+    before = sorted(place.iterdir())
+    ended = run_command(*words.split(), *case.file.replace("FILE", path.name).split(), "--out", "result")
+    assert ended.code == 2, ended.err
+    lines = [line for line in ended.err.splitlines() if not line.startswith("loading ")]
+    assert len(lines) == 1, ended.err
+    assert path.name in lines[0]
+    assert sorted(place.iterdir()) == before
+
+
+@pytest.mark.parametrize("words", [words for words, case in sorted(CASES.items()) if case.has_folder])
+def test_a_result_is_never_written_over_what_is_not_one(
+    words: str, run_command: Callable[..., Any], place: Path
+) -> None:
+    (place / "mine").mkdir()
+    (place / "mine" / "thesis.txt").write_text("years of work")
+    ended = _run(CASES[words], words, run_command, "--out", "mine")
+    assert ended.code == 2
+    assert (place / "mine" / "thesis.txt").read_text() == "years of work"
