@@ -1,0 +1,161 @@
+"""A case for each command: how it is called on small inputs, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+# A network of the user's own, so small that every command is done with it in seconds.
+TINY = '''
+from cnn_interp.diagnosis.small_network import SmallNetwork
+from cnn_interp.models import Network
+
+def network():
+    names = ("dot", "stripe", "blank", "noise")
+    return Network("tiny", SmallNetwork(3, 4, (4, 8, 8, 8)), size=32, resize=32, categories=names)
+'''
+OWN = ("--model", "tiny:network")
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a command is tried.
+
+    Attributes
+    ----------
+    words : tuple of str
+        What follows the command, for a run of seconds.
+    has_folder : bool
+        Whether it writes a result.
+    seeded : bool
+        Whether the same seed must give the same files, of the endings in `same`.
+    refused : tuple of (str, str)
+        Wrong options, and what the line says of each.
+    file : str
+        Options in which ``FILE`` is an input that may be damaged; its ending is `suffix`.
+    """
+
+    words: tuple[str, ...] = ()
+    has_folder: bool = True
+    seeded: bool = False
+    same: tuple[str, ...] = (".csv", ".npz")
+    refused: tuple[tuple[str, str], ...] = ()
+    file: str = ""
+    suffix: str = ""
+
+
+@dataclass(frozen=True)
+class _OfNetwork(Case):
+    words: tuple[str, ...] = OWN
+    refused: tuple[tuple[str, str], ...] = field(
+        default=(("--model nosuch", "nosuch"), ("--weights absent.pth --model resnet18", "absent.pth"))
+    )
+
+
+def prepare(folder: Path) -> None:
+    """Lay small inputs for all commands into a folder."""
+    (folder / "tiny.py").write_text(TINY)
+    draws = np.random.default_rng(0)
+    for name in ("photos", "labelled/dark", "labelled/light"):
+        (folder / name).mkdir(parents=True)
+        for number in range(12):
+            low, high = {"photos": (0, 256), "labelled/dark": (0, 90)}.get(name, (140, 256))
+            pixels = draws.integers(low, high, size=(40, 44, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((48, 44)).save(folder / name / f"{number}.png")
+    factors = draws.integers(0, 4, size=(400, 2))
+    codes = np.column_stack([factors + draws.normal(0, 0.1, factors.shape), draws.normal(size=(400, 1))])
+    np.savez(folder / "codes.npz", codes=codes, factors=factors)
+
+
+CASES: dict[str, Case] = {
+    "doctor": Case(has_folder=False),
+    "weights list": Case(has_folder=False),
+    "cnn layers": _OfNetwork(has_folder=False),
+    "cnn visualize": _OfNetwork(
+        ("photos/0.png", *OWN, "--method", "saliency,occlusion,lime", "--set", "lime.samples=20"),
+        seeded=True,
+        refused=(
+            ("--method magic", "--method"),
+            ("--set occlusion.window=x --method occlusion", "occlusion.window"),
+            ("--unit 3", "--unit"),
+            ("--layer x --method occlusion", "--layer"),
+        ),
+        file="FILE --model tiny:network",
+        suffix=".png",
+    ),
+    "cnn dissect": _OfNetwork(
+        (*OWN, "--images", "6"),
+        seeded=True,
+        refused=(("--data broden", "--data"), ("--share 2", "--share"), ("--data broden=absent", "absent")),
+    ),
+    "cnn instability": _OfNetwork(
+        (*OWN, "--images", "12", "--top", "6"),
+        seeded=True,
+        refused=(("--data faces=here", "--data"), ("--top 0", "--top")),
+    ),
+    "cnn diagnose adversarial": _OfNetwork(
+        ("photos/0.png", *OWN, "--method", "fgsm,pgd", "--epsilon", "8"),
+        seeded=True,
+        refused=(("--method magic", "--method"), ("--epsilon 0", "--epsilon")),
+        file="FILE --model tiny:network",
+        suffix=".png",
+    ),
+    "cnn diagnose one-pixel": _OfNetwork(
+        ("photos/0.png", *OWN, "--population", "6", "--generations", "2"),
+        seeded=True,
+        refused=(("--data moon", "--data"), ("--population 2", "--population")),
+        file="--data cifar10=FILE",
+        suffix=".npz",
+    ),
+    "cnn diagnose directions": _OfNetwork(
+        (*OWN, "--directions", "16", "--top", "4"), seeded=True, refused=(("--top 1", "--top"),)
+    ),
+    "cnn diagnose transferability": Case(
+        ("--train-images", "6", "--epochs", "1", "--repeats", "1", "--widths", "4,4"),
+        seeded=True,
+        refused=(("--widths eight", "--widths"), ("--data moon", "--data")),
+        file="--data cifar10=FILE",
+        suffix=".npz",
+    ),
+    "cnn diagnose probe": _OfNetwork(
+        (*OWN, "--images", "60", "--side", "32"), seeded=True, file="--data cifar10=FILE", suffix=".npz"
+    ),
+    "cnn diagnose features": _OfNetwork((*OWN, "--side", "32"), seeded=True),
+    "cnn diagnose bias": Case(
+        ("--epochs", "1"),
+        seeded=True,
+        refused=(("photos --categories a --model tiny:network", "--categories"),),
+        file="--relations FILE",
+        suffix=".csv",
+    ),
+    "cnn diagnose influence": _OfNetwork(
+        ("labelled", *OWN, "--leave-out", "2", "--questions", "2"),
+        seeded=True,
+        refused=(("--flip 0.7", "--flip"), ("--l2 0", "--l2"), ("--test absent", "--test")),
+        file="FILE",
+    ),
+    "cnn diagnose unknown-unknowns": Case(
+        ("--budget", "20"),
+        seeded=True,
+        refused=(("--threshold 2", "--threshold"), ("--support 0", "--support")),
+        file="--table FILE",
+        suffix=".csv",
+    ),
+    "cnn diagnose rules": Case(
+        ("--labels-per-class", "2"),
+        seeded=True,
+        refused=(("--strength 0", "--strength"), ("--images here", "--attributes")),
+        file="--images labelled --model tiny:network --attributes FILE --rule wheels->car",
+        suffix=".csv",
+    ),
+    "cnn diagnose vqa": Case(
+        ("--scenes", "16", "--epochs", "1", "--questions", "16"),
+        seeded=True,
+        refused=(("--question what", "--image"), ("--image absent.png", "--question")),
+        file="--answerer FILE",
+        suffix=".safetensors",
+    ),
+}
