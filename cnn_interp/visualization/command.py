@@ -94,7 +94,7 @@ def run(
         )  # fmt: skip
         check_units(asked)
         same = {**arguments, "seed": seed, "source": network.source}
-        with _work_folder(folder, out, request, same, shown) as work:
+        with _work_folder(folder, out, request, same, network, paths) as work:
             rows = attribute_all(network, shown, request, index, seed, work, quiet)
             sheets = _write_sheets(folder, network, shown, rows, work) if request.attributions else []
             results = {}
@@ -238,7 +238,7 @@ def attribute_all(
 
 @contextmanager
 def _work_folder(
-    run: Run, out: Path, request: Request, arguments: Mapping[str, Any], shown: Photographs
+    run: Run, out: Path, request: Request, arguments: Mapping[str, Any], network: Network, images: Sequence[Path]
 ) -> Iterator[Path]:
     """Give a folder for what is done of the images, in which the same command goes on after an interruption."""
     if not request.attributions:
@@ -246,12 +246,9 @@ def _work_folder(
         with TemporaryDirectory(dir=run.folder) as name:
             yield Path(name)
         return
-    stamps = [
-        (name, Path(name).stat().st_size, Path(name).stat().st_mtime_ns) if Path(name).is_file() else name
-        for name in shown.names
-    ]
+    # The device is in the network's digest, by its kind.
     plain = {name: value for name, value in arguments.items() if name != "device"}
-    with kept_until_done(out, [plain, stamps]) as work:
+    with kept_until_done(out, [plain, network.digest()], images) as work:
         yield work
 
 

@@ -62,9 +62,10 @@ def transferability(
     }  # fmt: skip
     # More repeats may go on from fewer; whatever else differs begins a state of its own.
     same = {name: value for name, value in arguments.items() if name != "repeats"}
+    where = resolve_device(device)
     with (
-        kept_until_done(out, [same, seed]) as state,
         run_folder(out, "cnn diagnose transferability", arguments, seed, files) as run,
+        kept_until_done(out, [same, seed, where.type], files) as state,
     ):
         found = transfer(
             pictures,
@@ -72,7 +73,7 @@ def transferability(
             epochs=epochs,
             repeats=repeats,
             seed=seed,
-            device=resolve_device(device),
+            device=where,
             state=state,
             quiet=quiet,
         )
