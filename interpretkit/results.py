@@ -81,7 +81,7 @@ class Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def save_arrays(self, name: str, **arrays: np.ndarray | Sequence[Any] | float) -> Path:
+    def save_arrays(self, name: str, /, **arrays: np.ndarray | Sequence[Any] | float) -> Path:
         """Write named arrays as compressed ``.npz``; object arrays are refused, for they would be pickled.
 
         Raises
