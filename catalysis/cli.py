@@ -150,9 +150,15 @@ def label(
     fixed and the adsorbate is relaxed. Energies are relative to the (111) bridge of platinum. A run that is
     interrupted goes on where it stopped when it is started again.
     """
-    from catalysis.labelling import LEVELS_OF_THEORY, bridge_reference, label_structures, make_calculator
+    from catalysis.labelling import (
+        LEVELS_OF_THEORY,
+        bridge_reference,
+        calculator_digest,
+        label_structures,
+        make_calculator,
+    )
     from catalysis.sites import read_structures
-    from interpretkit.results import run_folder
+    from interpretkit.results import kept_until_done, run_folder
     from interpretkit.training.device import resolve_device
 
     if structures == BUNDLED:
@@ -165,8 +171,14 @@ def label(
         "sites": structures, "calculator": calculator, "kinds": kinds, "adsorbate": adsorbate,
         "facet": facet, "absolute": absolute, "free": free,
     }  # fmt: skip
-    with run_folder(out, command="catalyst label", arguments=arguments, data=data_files(structures)) as run:
-        potential = make_calculator(calculator, str(resolve_device(device)))
+    files = data_files(structures)
+    where = resolve_device(device)
+    potential = make_calculator(calculator, str(where))
+    same = [arguments, where.type, calculator_digest(potential)]
+    with (
+        run_folder(out, command="catalyst label", arguments=arguments, data=files) as run,
+        kept_until_done(out, same, files) as work,
+    ):
         reference = 0.0 if absolute else bridge_reference(potential, adsorbate)
         atoms, starts, rows = label_structures(
             frames,
@@ -175,7 +187,7 @@ def label(
             adsorbate=adsorbate,
             reference_ev=reference,
             hold_bridge=not free,
-            journal=out.with_name(f".{out.name}.labels.jsonl"),
+            journal=work / "labels.jsonl",
             quiet=quiet,
         )
         from ase.io import write
@@ -201,7 +213,6 @@ def label(
             reference_ev=reference,
             level_of_theory=LEVELS_OF_THEORY[calculator],
         )
-    out.with_name(f".{out.name}.labels.jsonl").unlink(missing_ok=True)
     return {**run.summary, "out": out, "next": f"interpretkit catalyst train --data {out / 'sites.extxyz'}"}
 
 

@@ -81,7 +81,7 @@ def add_weights(name: str, *, force: bool = False) -> Path:
     Raises
     ------
     InputError
-        If the name is unknown, or the weights can be had from nowhere.
+        If the name is unknown, the weights can be had from nowhere, or torch hub's folder cannot be written to.
     """
     network, _, variant = name.partition("@")
     weights = torchvision_weights(network, variant or None)
@@ -89,6 +89,7 @@ def add_weights(name: str, *, force: bool = False) -> Path:
     if target.is_file() and not force:
         check_sum(target)
         return target
+    _check_writable(target.parent, name)
     try:
         _download(weights.url, target)
     except (urllib.error.URLError, OSError) as error:
@@ -202,6 +203,17 @@ def _unreadable(path: Path, error: Exception | None) -> InputError:
     return InputError(
         f"weights {path}: cannot be read ({why[:120]}); expected a state dict (.pth, .pt, .safetensors) without code"
     )
+
+
+def _check_writable(folder: Path, name: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(
+            f"weights {name!r}: {folder} cannot be written to ({error.strerror}); expected TORCH_HOME to name a folder "
+            "that can, or --weights FILE"
+        ) from error
 
 
 def _download(url: str, target: Path) -> None:

@@ -15,6 +15,7 @@ from typer.main import get_command
 from interpretkit import __version__
 from interpretkit.command import Device, Out, Quiet, Seed, application, command
 from interpretkit.lazy import Deferred, LazyGroup, first_line, parse_module
+from interpretkit.streams import steady_streams
 
 ENTRY_POINTS = "interpretkit.commands"
 
@@ -252,4 +253,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Always, with the exit code.
     """
     signal.signal(signal.SIGTERM, _terminate)
-    get_command(app).main(None if arguments is None else list(arguments), prog_name="interpretkit")
+    with steady_streams():
+        get_command(app).main(None if arguments is None else list(arguments), prog_name="interpretkit")
+
+
+if __name__ == "__main__":
+    main()

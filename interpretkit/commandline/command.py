@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,12 @@ from interpretkit.command import (
     _help_of,
     _option_names,
     _reserved_stdout,
+    _told_unprinted,
     reporting,
 )
 from interpretkit.commandline.finding import Finding
-from interpretkit.files import dump_json, to_jsonable
+from interpretkit.files import dump_json
+from interpretkit.loading import announced_loading
 
 Function = TypeVar("Function", bound=Callable[..., Finding])
 
@@ -118,17 +121,26 @@ def as_command(function: Callable[..., Finding], name: str) -> Command:
         given = {parameter.name: options[parameter.name] for parameter in own}
         quiet, as_json, debug = (bool(options[option]) for option in ("quiet", "json", "debug"))
         title = context.command_path.removeprefix("interpretkit ")
-        with reporting(debug=debug), _called_by_option(names), _reserved_stdout(as_json) as stdout:
+        with (
+            reporting(debug=debug),
+            announced_loading(quiet=quiet),
+            _called_by_option(names),
+            _reserved_stdout(as_json) as stdout,
+        ):
             if declared.out is None:
                 found, places = function(**given), {}
             else:
                 found, places = _in_folder(function, given, options["out"], title, wants_run)
-            if as_json:
-                print(dump_json(to_jsonable(found.summary() | places)), file=stdout, flush=True)
-            elif not quiet:
-                from interpretkit.commandline.terminal import show
+            try:
+                if as_json:
+                    print(dump_json(found.summary() | places), file=stdout, flush=True)
+                elif not quiet:
+                    from interpretkit.commandline.terminal import show
 
-                show(found, places)
+                    show(found, places)
+                    sys.stdout.flush()
+            except OSError as error:
+                _told_unprinted(error, places, as_json=as_json, debug=debug)
         if found.exit_code:
             raise typer.Exit(found.exit_code)
 

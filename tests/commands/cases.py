@@ -9,14 +9,14 @@ import numpy as np
 from PIL import Image
 
 # A network of the user's own, so small that every command is done with it in seconds.
-TINY = '''
+TINY = """
 from cnn_interp.diagnosis.small_network import SmallNetwork
 from cnn_interp.models import Network
 
 def network():
     names = ("dot", "stripe", "blank", "noise")
     return Network("tiny", SmallNetwork(3, 4, (4, 8, 8, 8)), size=32, resize=32, categories=names)
-'''
+"""
 OWN = ("--model", "tiny:network")
 
 

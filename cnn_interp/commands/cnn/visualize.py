@@ -134,7 +134,7 @@ def visualize(
     asked = Question(network, shown.subset([0]), searched, targets, request.layer, request.units, seed, quiet)
     check_units(asked)
     # Without attributions an image takes a single pass through the network: nothing worth being kept.
-    kept = run.kept(network.source, _stamps(shown), without=["device"])
+    kept = run.kept(network.digest(), files=paths, without=["device"])
     with kept if request.attributions else TemporaryDirectory(dir=run.folder) as place:
         work = Path(place)
         rows = _explain(network, shown, request, index, seed, work, quiet)
@@ -267,16 +267,6 @@ def _explain(
                 )
             bar.advance(note=Path(name).name)
         return table.rows
-
-
-def _stamps(shown: Photographs) -> list[Any]:
-    """Return what tells whether the images are the same."""
-    from pathlib import Path
-
-    return [
-        (name, Path(name).stat().st_size, Path(name).stat().st_mtime_ns) if Path(name).is_file() else name
-        for name in shown.names
-    ]
 
 
 def _add_sheets(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cnn_interp.cli import app
@@ -171,6 +173,84 @@ def test_an_interrupted_folder_goes_on(
     assert len(done) == 4
     assert len(list((tmp_path / "out" / "arrays").iterdir())) == 4
     assert left_behind(tmp_path) == ["out"]
+
+
+NETWORK = """
+import torch
+from pathlib import Path
+from torch import nn
+from my_parts import SIGN
+HIDDEN = torch.load("hidden.pt", weights_only=True)
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.plain = torch.load("plain.pt", weights_only=True)
+        self.layer = nn.Conv2d(3, 2, 3)
+        self.layer.load_state_dict(torch.load("weights.pt", weights_only=True))
+    def forward(self, x):
+        return SIGN * self.plain * HIDDEN * self.layer(x).mean((2, 3))
+
+def net():
+    return Net()
+"""
+
+
+@pytest.mark.parametrize(
+    "changed", ["weights.pt", "plain.pt", "hidden.pt", "my_parts.py", "my_net.py", "1.png"]
+)
+def test_a_run_never_mixes_two_networks(
+    call: CallCommand, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """Stopped after two of four images, then called again with something else behind the same names."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "my_net.py").write_text(NETWORK)
+    (tmp_path / "my_parts.py").write_text("SIGN = 1.0\n")
+    torch.manual_seed(0)
+    torch.save(torch.nn.Conv2d(3, 2, 3).state_dict(), tmp_path / "weights.pt")
+    for name in ("plain.pt", "hidden.pt"):
+        torch.save(torch.tensor(1.0), tmp_path / name)
+    attribute, done = attribution.attribute, []
+
+    def stopping(*args: Any, **options: Any) -> Any:
+        done.append(1)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return attribute(*args, **options)
+
+    def run() -> int:
+        for name in ("my_net", "my_parts"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        return call(folder, "--model", "my_net:net", "--method", "input_x_gradient", "--target", "0")[0]
+
+    monkeypatch.setattr(attribution, "attribute", stopping)
+    assert run() == 130
+    assert [name.partition("-")[0] for name in left_behind(tmp_path) if name.startswith(".")] == [
+        ".out.unfinished"
+    ]
+    if changed == "my_parts.py":
+        (tmp_path / changed).write_text("SIGN = 2.0\n")
+    elif changed == "my_net.py":
+        (tmp_path / changed).write_text(NETWORK.replace("return SIGN", "return 3 * SIGN"))
+    elif changed == "1.png":
+        small_networks.noise_photographs(9).load(8).save(folder / changed)
+    elif changed == "weights.pt":
+        torch.save(torch.nn.Conv2d(3, 2, 3).state_dict(), tmp_path / changed)
+    else:
+        torch.save(torch.tensor(5.0), tmp_path / changed)
+    assert run() == 0
+    assert len(done) == 3 + 4
+    assert [name for name in left_behind(tmp_path) if name.startswith(".")] == []
+    sys.modules.pop("my_net")
+    network = load_network("my_net:net")
+    for number, path in enumerate(sorted(folder.iterdir())):
+        inputs = Photographs.of_files([path]).inputs(network, [0])
+        expected = attribute(network.module, inputs, 0, method="input_x_gradient").numpy()[0]
+        (file,) = (tmp_path / "out" / "arrays").glob(f"{number:06d}-*.npz")
+        np.testing.assert_allclose(np.load(file)["input_x_gradient"], expected, rtol=1e-4, atol=1e-6)
+    for name in ("my_net", "my_parts"):
+        sys.modules.pop(name, None)
 
 
 def test_an_interrupted_run_of_systems_alone_leaves_nothing(

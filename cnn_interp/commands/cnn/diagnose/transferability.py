@@ -65,15 +65,16 @@ def transferability(
 
     pictures, files = small_pictures(data)
     pictures = pictures.limited(train_images, 10**9)
+    where = resolve_device(device)
     # More repeats may go on from fewer.
-    with run.kept(without=["repeats"]) as state:
+    with run.kept(where.type, files=files, without=["repeats", "device"]) as state:
         result = transfer(
             pictures,
             widths=[int(number) for number in numbers],
             epochs=epochs,
             repeats=repeats,
             seed=seed,
-            device=resolve_device(device),
+            device=where,
             state=state,
             quiet=quiet,
         )
