@@ -14,10 +14,13 @@ from typer.main import get_command
 
 from interpretkit import __version__
 from interpretkit.command import Device, Out, Quiet, Seed, application, command
+from interpretkit.commandline.groups import commands_in
 from interpretkit.lazy import Deferred, LazyGroup, first_line, parse_module
 from interpretkit.streams import steady_streams
 
 ENTRY_POINTS = "interpretkit.commands"
+# The package with the commands of the core.
+COMMANDS = "interpretkit.commands"
 
 
 class FrontEnd(Deferred):
@@ -60,8 +63,13 @@ class Root(LazyGroup):
     """The root command group: its own commands, and a placeholder for every front end."""
 
     def deferred(self) -> list[Deferred]:
-        """Return a placeholder for every front end."""
-        return [FrontEnd(entry_point) for entry_point in front_ends()]
+        """Return what stands for the commands of the core, and for those of all front ends."""
+        found: list[Any] = list(commands_in(COMMANDS))
+        for entry_point in front_ends():
+            # Named is a package of commands, or an application made otherwise.
+            own = [] if entry_point.attr else list(commands_in(entry_point.value))
+            found += own or [FrontEnd(entry_point)]
+        return found
 
 
 def front_ends() -> list[metadata.EntryPoint]:
@@ -90,20 +98,6 @@ def _root(
 ) -> None:
     # Makes the application a group even with a single command, and carries --version.
     return
-
-
-def _print_doctor(result: Any) -> None:
-    from interpretkit.doctor import print_report
-
-    print_report(result)
-
-
-@command(app, "doctor", example=["interpretkit doctor", "interpretkit doctor --json"], summary=_print_doctor)
-def doctor() -> dict[str, Any]:
-    """Say what is installed, which device will be used, and how to mend what is missing."""
-    from interpretkit.doctor import examine
-
-    return examine()
 
 
 def _print_scores(result: Any) -> None:
@@ -237,6 +231,11 @@ def _exit_with_1() -> None:
 def _terminate(number: int, frame: Any) -> None:
     # As an exception it lets a run remove what it has half written.
     sys.exit(128 + number)
+
+
+def command_tree() -> Any:
+    """Return the root group with all its commands, those of other files as placeholders."""
+    return get_command(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

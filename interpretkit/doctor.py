@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import platform
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,46 +84,6 @@ def examine() -> dict[str, Any]:
         "front_ends": front_ends,
         "advice": advice,
     }
-
-
-def print_report(findings: Mapping[str, Any]) -> None:
-    """Print what :func:`examine` found on stdout, for a person."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console()
-    device = findings["device"]
-    console.print(f"[bold]interpretkit[/bold] {findings['interpretkit']} on Python {findings['python']}")
-    if device is not None:
-        console.print(
-            f"[bold]Device[/bold] {device['kind']}: {escape(device['name'])}, {device['threads']} threads"
-        )
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("", "package", "installed", "wanted", "extra"):
-        table.add_column(heading)
-    for package in findings["packages"]:
-        there = package["installed"] is not None
-        mark = "[green]✓[/green]" if there else "[red]✗[/red]" if package["extra"] is None else "[dim]–[/dim]"
-        installed = package["installed"] or "missing"
-        table.add_row(mark, package["name"], installed, package["wanted"], package["extra"] or "")
-    console.print(table)
-    for name, finding in findings["imports"].items():
-        state = (
-            "[green]loads[/green]" if finding["loads"] else f"[red]fails[/red]: {escape(finding['error'])}"
-        )
-        console.print(f"[bold]import {name}[/bold] {state}")
-    if findings["weights"] is not None:
-        present = [w["model"] for w in findings["weights"]["files"] if w["present"]]
-        console.print(
-            f"[bold]Weights[/bold] in {escape(findings['weights']['folder'])}: {', '.join(present) or 'none'}"
-        )
-    names = ", ".join(f["name"] if f["found"] else f"{f['name']} (broken)" for f in findings["front_ends"])
-    console.print(f"[bold]Front ends[/bold] {names or 'none'}")
-    for line in findings["advice"]:
-        console.print(f"[yellow]→[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
-    if findings["ok"]:
-        console.print("[green]Everything needed is there.[/green]")
 
 
 def _packages() -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,20 @@ class Folder(LazyGroup):
 
     def deferred(self) -> Iterable[Any]:
         """Return what stands for the commands and groups in the folder, by name."""
-        spec = find_module(self.package)
-        for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-            for module in sorted(pkgutil.iter_modules([str(Path(folder))]), key=lambda module: module.name):
-                if not module.name.startswith("_"):
-                    inside = f"{self.package}.{module.name}"
-                    yield Folder(inside) if module.ispkg else File(inside)
+        return commands_in(self.package)
+
+
+def commands_in(package: str) -> Iterator[File | Folder]:
+    """Give the commands of a package and the groups of the packages in it, by name, importing none.
+
+    Files whose names begin with an underscore are what the others share.
+    """
+    spec = find_module(package)
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        for module in sorted(pkgutil.iter_modules([str(Path(folder))]), key=lambda module: module.name):
+            if not module.name.startswith("_"):
+                inside = f"{package}.{module.name}"
+                yield Folder(inside) if module.ispkg else File(inside)
 
 
 def _called(module: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cases import CASES, Case, prepare
 
-from interpretkit.cli import command_tree
+from interpretkit.cli import FrontEnd, command_tree
 from interpretkit.commandline.groups import File
 from interpretkit.results import load_manifest
 
@@ -32,7 +32,9 @@ def _commands() -> Iterator[tuple[str, File]]:
             called = f"{words} {name}".strip()
             if isinstance(entry, File):
                 yield called, entry
-            else:
+            elif isinstance(entry, FrontEnd):
+                waiting.append((called, entry.load()))
+            elif hasattr(entry, "commands"):
                 waiting.append((called, entry))
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from interpretkit import __version__
-from interpretkit.doctor import print_report
 
 MINE = """
 [interpretkit.commands]
