@@ -28,6 +28,8 @@ class Case:
     ----------
     words : tuple of str
         What follows the command, for a run of seconds.
+    runs : bool
+        Whether it can be run here; False for what needs a network.
     has_folder : bool
         Whether it writes a result.
     seeded : bool
@@ -39,6 +41,7 @@ class Case:
     """
 
     words: tuple[str, ...] = ()
+    runs: bool = True
     has_folder: bool = True
     seeded: bool = False
     same: tuple[str, ...] = (".csv", ".npz")
@@ -73,6 +76,7 @@ def prepare(folder: Path) -> None:
 CASES: dict[str, Case] = {
     "doctor": Case(has_folder=False),
     "weights list": Case(has_folder=False),
+    "weights add": Case(runs=False, has_folder=False, refused=(("", "NAME"), ("nosuch", "nosuch"))),
     "cnn layers": _OfNetwork(has_folder=False),
     "cnn visualize": _OfNetwork(
         ("photos/0.png", *OWN, "--method", "saliency,occlusion,lime", "--set", "lime.samples=20"),

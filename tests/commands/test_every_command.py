@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import subprocess
@@ -107,7 +108,7 @@ def _run(case: Case, words: str, run_command: Callable[..., Any], *more: str) ->
     return run_command(*words.split(), *case.words, *more, "--json")
 
 
-@pytest.mark.parametrize("words", sorted(CASES))
+@pytest.mark.parametrize("words", [words for words, case in sorted(CASES.items()) if case.runs])
 def test_a_run_leaves_a_whole_result(words: str, run_command: Callable[..., Any], place: Path) -> None:
     case = CASES[words]
     out = ["--out", "result"] if case.has_folder else []
@@ -143,14 +144,19 @@ def test_the_same_seed_gives_the_same_numbers(
     for out in ("first", "second"):
         ended = _run(CASES[words], words, run_command, "--out", out)
         assert ended.code == 0, ended.err
-        hashes = {
-            name: entry["sha256"]
-            for name, entry in load_manifest(place / out)["files"].items()
-            if name.endswith(CASES[words].same)
-        }
-        assert hashes
-        found.append(hashes)
+        names = [name for name in load_manifest(place / out)["files"] if name.endswith(CASES[words].same)]
+        assert names
+        found.append({name: _content(place / out / name) for name in names})
     assert found[0] == found[1]
+
+
+def _content(path: Path) -> Any:
+    """Return what a file holds; of a table without the columns that say how long something took."""
+    if path.suffix != ".csv":
+        return path.read_bytes()
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: value for name, value in row.items() if not name.startswith("seconds")} for row in rows]
 
 
 @pytest.mark.parametrize("words", sorted(CASES))
