@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnn_interp.models import load_network
+from cnn_interp.networks.loading import load_network
 from interpretkit.attribution import attribute
 from interpretkit.attribution.lean import lean_layers
 from interpretkit.errors import InputError
@@ -333,7 +333,7 @@ MEMORY_METHODS = ("saliency", "integrated_gradients", "smoothgrad", "occlusion",
 # The high-water mark of Linux is that of the process alone; the one of getrusage begins at the parent's.
 _MEMORY = """
 import pathlib, re, sys, torch
-from cnn_interp.models import load_network
+from cnn_interp.networks.loading import load_network
 from interpretkit.attribution import attribute
 torch.set_num_threads(1)
 network = load_network("resnet18", weights="random").module

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cnn_interp.datasets.jpeg_archive import read_jpeg_archive
 from cnn_interp.diagnosis.adversarial import deepfool, minimal_perturbation, pgd
 from cnn_interp.diagnosis.directions import compare_directions, rotated
 from cnn_interp.diagnosis.feature_distributions import render_scenes, variance_shares
@@ -40,8 +39,9 @@ from cnn_interp.diagnosis.small_network import (
     train_network,
 )
 from cnn_interp.diagnosis.transferability import TREATMENTS, linear_probes, transfer
-from cnn_interp.images import photograph
-from cnn_interp.models import Network, load_network
+from cnn_interp.images.files import photograph
+from cnn_interp.images.jpeg_archive import read_jpeg_archive
+from cnn_interp.networks.loading import Network, load_network
 from interpretkit.disentanglement.datasets import SHAPES3D
 from interpretkit.evidence import Row
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import nn
 
-from cnn_interp.datasets import read_mnist
 from cnn_interp.diagnosis.blind_spot import plant_blind_spot
 from cnn_interp.diagnosis.influence import Risk, influence, losses, self_influence
 from cnn_interp.diagnosis.linear_head import Scaling, fit_head, leave_one_out, rank_correlations
@@ -43,6 +42,7 @@ from cnn_interp.diagnosis.unknown_unknowns import (
     partition,
     utilities,
 )
+from cnn_interp.images import read_mnist
 from interpretkit.errors import InputError
 from interpretkit.evidence import Row
 from interpretkit.training import numpy_generator

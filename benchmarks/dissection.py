@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_interp.datasets.broden import read_broden
-from cnn_interp.datasets.composed import composed_concepts
-from cnn_interp.datasets.concept_images import ConceptImages
-from cnn_interp.metrics.batches import ConceptBatches, held_if_few
+from cnn_interp.images.batches import ConceptBatches, held_if_few
+from cnn_interp.images.broden import read_broden
+from cnn_interp.images.composed import composed_concepts
+from cnn_interp.images.concept_images import ConceptImages
 from cnn_interp.metrics.dissection import Batch, Dissection, dissect
-from cnn_interp.models import load_network
+from cnn_interp.networks.loading import load_network
 from interpretkit.evidence import Row
 
 NETWORK = "mobilenet_v2"

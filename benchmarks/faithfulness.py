@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cnn_interp.datasets.jpeg_archive import read_jpeg_archive
-from cnn_interp.images import photograph
-from cnn_interp.models import Network, load_network
+from cnn_interp.images.files import photograph
+from cnn_interp.images.jpeg_archive import read_jpeg_archive
+from cnn_interp.networks.loading import Network, load_network
 from interpretkit.attribution import attribute
 from interpretkit.attribution.faithfulness import deletion, energy_inside, pointing_game, weight_randomization
 from interpretkit.attribution.patterns import fit_patterns

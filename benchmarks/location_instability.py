@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from cnn_interp.datasets.articulated import articulated_images
-from cnn_interp.datasets.part_images import PartImages
-from cnn_interp.datasets.reading import read_parts
-from cnn_interp.metrics.batches import landmarks_in_inputs, part_batches
+from cnn_interp.images.articulated import articulated_images
+from cnn_interp.images.batches import landmarks_in_inputs, part_batches
+from cnn_interp.images.part_images import PartImages
+from cnn_interp.images.reading import read_parts
 from cnn_interp.metrics.location_instability import (
     TOP,
     LocationInstability,
@@ -22,7 +22,7 @@ from cnn_interp.metrics.location_instability import (
     location_instability,
 )
 from cnn_interp.metrics.part_interpretability import part_interpretability
-from cnn_interp.models import Network, load_network
+from cnn_interp.networks.loading import Network, load_network
 from interpretkit.evidence import Row
 
 # Layers with maps of 14 × 14 and 7 × 7.

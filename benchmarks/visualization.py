@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cnn_interp.datasets.reading import read
-from cnn_interp.models import Network, load_network
+from cnn_interp.images.photographs import Photographs
+from cnn_interp.images.reading import read
+from cnn_interp.networks.loading import Network, load_network
 from cnn_interp.visualization.activation_maximization import maximize_activation
 from cnn_interp.visualization.decoder import train_decoder
 from cnn_interp.visualization.deconvnet_projection import project, sufficiency
 from cnn_interp.visualization.empirical_fields import empirical_receptive_fields
 from cnn_interp.visualization.inversion import invert
-from cnn_interp.visualization.photographs import Photographs
 from cnn_interp.visualization.plug_and_play import generate, train_prior
 from cnn_interp.visualization.top_patches import UnitPatches, top_patches
 from interpretkit.evidence import Row

@@ -274,7 +274,7 @@ def kept_until_done(out: Path | str, work: Any, files: Iterable[Path | str] = ()
 
     Work is the same if nothing is different that its result may depend on: `work`, the contents of `files`, and by
     themselves all versions and this project's source. A network belongs into `work` with its
-    :meth:`~cnn_interp.models.Network.digest`, for its name says neither which weights nor whose code it has.
+    :meth:`~cnn_interp.networks.loading.Network.digest`, for its name says neither which weights nor whose code it has.
 
     The folder is removed when the block ends well, after an InputError, and when nothing is in it. It stays
     after any other exception, an interruption, or a kill. When the block ends well, what other work for `out` has

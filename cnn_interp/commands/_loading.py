@@ -16,11 +16,11 @@ from interpretkit.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cnn_interp.datasets.concept_images import ConceptImages
-    from cnn_interp.datasets.part_images import PartImages
     from cnn_interp.diagnosis.small_network import Pictures
     from cnn_interp.diagnosis.training_audit import LabelledImages
-    from cnn_interp.models import Network
+    from cnn_interp.images.concept_images import ConceptImages
+    from cnn_interp.images.part_images import PartImages
+    from cnn_interp.networks.loading import Network
 
 # Of the pictures of labelled images, at most, px.
 _THUMBNAIL = 160
@@ -57,7 +57,7 @@ def classifier_and_side(
 
 
 def _network(name: str, weights: str, device: str, seed: int) -> Network:
-    from cnn_interp.models import load_network
+    from cnn_interp.networks.loading import load_network
     from interpretkit.training import resolve_device
 
     return load_network(name, weights=weights, device=resolve_device(device), seed=seed)
@@ -72,7 +72,7 @@ def layers_in(network: Network, text: str) -> list[str]:
         If the network has no layer of a name.
     """
     from cnn_interp.diagnosis.layer_features import OUTPUT
-    from interpretkit.attribution.instrumentation import find_layer
+    from interpretkit.networks.instrumentation import find_layer
 
     names = listed(text)
     for name in names:
@@ -88,7 +88,7 @@ def images_as_pixels(
     import torch
 
     from cnn_interp.diagnosis.layer_features import photographs_as_pixels
-    from cnn_interp.images import DEFAULT_PHOTOGRAPH, find_images, in_batches, photograph
+    from cnn_interp.images.files import DEFAULT_PHOTOGRAPH, find_images, in_batches, photograph
 
     if not images:
         return photographs_as_pixels(network, [photograph()]).cpu(), [DEFAULT_PHOTOGRAPH], []
@@ -135,11 +135,11 @@ def read_labelled(
     import numpy as np
     from PIL import Image
 
-    from cnn_interp.datasets.folders import read_labelled_folders
     from cnn_interp.diagnosis.linear_head import penultimate_features
     from cnn_interp.diagnosis.training_audit import LabelledImages
-    from cnn_interp.images import read_image
-    from cnn_interp.models import load_network
+    from cnn_interp.images.files import read_image
+    from cnn_interp.images.folders import read_labelled_folders
+    from cnn_interp.networks.loading import load_network
 
     found = read_labelled_folders(folder)
     values, labels = np.unique(found.labels, return_inverse=True)
@@ -188,10 +188,10 @@ def load_concepts(data: str, images: int, seed: int) -> tuple[ConceptImages, lis
     """
     _, path = kind_and_path(data, ["broden"], "data", words=[COMPOSED])
     if path is None:
-        from cnn_interp.datasets.composed import composed_concepts
+        from cnn_interp.images.composed import composed_concepts
 
         return composed_concepts(images, seed=seed), []
-    from cnn_interp.datasets.broden import read_broden
+    from cnn_interp.images.broden import read_broden
 
     found = read_broden(path)
     return found.subset(spread(len(found), images)), [path / "index.csv", path / "label.csv"]
@@ -207,13 +207,13 @@ def load_parts(data: str, images: int, seed: int) -> tuple[PartImages, list[Path
     """
     kind, path = kind_and_path(data, PART_KINDS, "data", words=[ARTICULATED])
     if path is None:
-        from cnn_interp.datasets.articulated import articulated_images
+        from cnn_interp.images.articulated import articulated_images
 
         drawn = articulated_images(
             images, seed=seed, side=224, negatives=0.0, categories=("quadruped", "bird", "person", "car")
         )
         return drawn, []
-    from cnn_interp.datasets.reading import read_parts
+    from cnn_interp.images.reading import read_parts
 
     found = read_parts(kind, path)
     files = [path / "landmarks.csv"] if kind == "animal-part" else []
@@ -229,8 +229,8 @@ def chosen_layers(network: Network, text: str) -> list[str]:
     """Return the layers that a list of names gives, or the last layer whose map has more than one position."""
     import torch
 
-    from cnn_interp.activations import map_layers
-    from interpretkit.attribution.instrumentation import find_layer
+    from interpretkit.networks.instrumentation import find_layer
+    from interpretkit.networks.recording import map_layers
 
     names = listed(text)
     for name in names:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from cnn_interp.datasets.scenes import COLOURS, SHAPES, TEXTURES, Scene, Thing, draw_scene
+from cnn_interp.images.scenes import COLOURS, SHAPES, TEXTURES, Scene, Thing, draw_scene
 from interpretkit.training import (
     TensorBatches,
     derive_seed,

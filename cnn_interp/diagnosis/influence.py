@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from interpretkit.attribution.instrumentation import instrumented
 from interpretkit.errors import InputError
+from interpretkit.networks.instrumentation import instrumented
 from interpretkit.progress import progress
 from interpretkit.training import torch_generator
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnn_interp.activations import layer_outputs, map_layers
 from cnn_interp.diagnosis.attacks import Attack, Classifier
-from cnn_interp.models import Network
+from cnn_interp.networks.loading import Network
 from interpretkit.errors import InputError
+from interpretkit.networks.recording import layer_outputs, map_layers
 from interpretkit.progress import track
 from interpretkit.training.seeds import torch_generator
 

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from torch import nn
 
 from cnn_interp.diagnosis.influence import Risk, cross_entropy
-from cnn_interp.models import Network
+from cnn_interp.networks.loading import Network
 from interpretkit.errors import InputError
 from interpretkit.progress import progress, track
 
@@ -228,7 +228,7 @@ def penultimate_features(
     InputError
         If the network has no linear layer that runs.
     """
-    from interpretkit.attribution.instrumentation import instrumented
+    from interpretkit.networks.instrumentation import instrumented
 
     seen: list[torch.Tensor] = []
     linear = [module for module in network.module.modules() if isinstance(module, nn.Linear)]

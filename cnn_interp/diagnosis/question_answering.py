@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cnn_interp.datasets.scenes import COLOURS, SHAPES, Scene, random_scene
+from cnn_interp.images.scenes import COLOURS, SHAPES, Scene, random_scene
 from interpretkit.attribution import attribute
-from interpretkit.attribution.instrumentation import instrumented
 from interpretkit.errors import InputError
+from interpretkit.networks.instrumentation import instrumented
 from interpretkit.progress import track
 from interpretkit.training import (
     History,

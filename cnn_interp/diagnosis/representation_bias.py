@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cnn_interp.diagnosis.attacks import Classifier, logits_of
-from cnn_interp.models import Network
-from interpretkit.attribution.instrumentation import find_layer
+from cnn_interp.networks.loading import Network
 from interpretkit.disentanglement.datasets import SHAPES3D, render_shapes3d
 from interpretkit.errors import InputError
+from interpretkit.networks.instrumentation import find_layer
 from interpretkit.training.seeds import numpy_generator, torch_generator
 
 # How two attributes may be related in truth.

@@ -133,7 +133,7 @@ def read_cifar10(path: Path | str) -> Pictures:
     Parameters
     ----------
     path : path
-        As :func:`cnn_interp.datasets.jpeg_archive.read_jpeg_archive` reads it, with a split into ``train`` and
+        As :func:`cnn_interp.images.jpeg_archive.read_jpeg_archive` reads it, with a split into ``train`` and
         ``test``.
 
     Raises
@@ -141,7 +141,7 @@ def read_cifar10(path: Path | str) -> Pictures:
     InputError
         If the file cannot be read, has no such split or one category only, or its images differ in size.
     """
-    from cnn_interp.datasets.jpeg_archive import read_jpeg_archive
+    from cnn_interp.images.jpeg_archive import read_jpeg_archive
 
     images = read_jpeg_archive(path)
     if images.split is None or not {"train", "test"} <= set(images.split):

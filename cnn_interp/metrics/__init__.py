@@ -1,6 +1,6 @@
 """How interpretable the units of a network are: network dissection, part interpretability, location instability."""
 
-from cnn_interp.metrics.batches import ConceptBatches, InputBatches, PartMaskBatches, landmarks_in_inputs
+from cnn_interp.images.batches import ConceptBatches, InputBatches, PartMaskBatches, landmarks_in_inputs
 from cnn_interp.metrics.dissection import Dissection, dissect
 from cnn_interp.metrics.location_instability import (
     LocationInstability,

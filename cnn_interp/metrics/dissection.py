@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cnn_interp.datasets.concept_images import Concept
-from cnn_interp.metrics.active_regions import SHARE, MapPasses, measure_units
-from cnn_interp.metrics.positions import UnitGrid
-from cnn_interp.metrics.streaming import CAPACITY, Overlaps, ShownConcepts
+from cnn_interp.images.concept_images import Concept
+from cnn_interp.units.active_regions import SHARE, MapPasses, measure_units
+from cnn_interp.units.positions import UnitGrid
+from cnn_interp.units.streaming import CAPACITY, Overlaps, ShownConcepts
 from interpretkit.errors import InputError
 
 # Inputs (n, channels, height, width) and concepts' numbers (n, k, h, w), in k layers since a pixel can show several.

@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from cnn_interp.metrics.active_regions import expect_size, layer_maps
-from cnn_interp.metrics.positions import UnitGrid, unit_grids
+from cnn_interp.units.active_regions import expect_size, layer_maps
+from cnn_interp.units.positions import UnitGrid, unit_grids
 from interpretkit.errors import InputError
 
 TOP = 100

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from cnn_interp.metrics.active_regions import SHARE, MapPasses, measure_units
-from cnn_interp.metrics.streaming import CAPACITY
+from cnn_interp.units.active_regions import SHARE, MapPasses, measure_units
+from cnn_interp.units.streaming import CAPACITY
 from interpretkit.errors import InputError
 
 PART_IOU = 0.2

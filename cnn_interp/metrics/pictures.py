@@ -11,12 +11,12 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from skimage.segmentation import find_boundaries
 
-from cnn_interp.activations import layer_outputs
-from cnn_interp.datasets.images import Images
-from cnn_interp.metrics.batches import BATCH, network_inputs, resized_to
+from cnn_interp.images.batches import BATCH, network_inputs, resized_to
+from cnn_interp.images.sets import Images
 from cnn_interp.metrics.dissection import Dissection
 from cnn_interp.metrics.location_instability import LocationInstability, Peaks
-from cnn_interp.models import Network
+from cnn_interp.networks.loading import Network
+from interpretkit.networks.recording import layer_outputs
 from interpretkit.visualization import colour_of, new_figure, style
 
 OUTLINE = (255, 214, 10)

@@ -7,12 +7,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from cnn_interp.models import Network
-from cnn_interp.truncated import UpTo
-from cnn_interp.visualization.photographs import Photographs
-from interpretkit.attribution.instrumentation import instrumented
+from cnn_interp.images.photographs import Photographs
+from cnn_interp.networks.loading import Network
 from interpretkit.attribution.lean import channels_last
 from interpretkit.errors import InputError
+from interpretkit.networks.instrumentation import instrumented
+from interpretkit.networks.truncated import UpTo
 
 # Of a channel's map: its mean, the unit in the middle, or the largest.
 Place = Literal["mean", "centre", "max"]

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnn_interp.models import Network
-from cnn_interp.truncated import UpTo
+from cnn_interp.images.photographs import Photographs
+from cnn_interp.networks.loading import Network
 from cnn_interp.visualization.activation import Place, activations, check_channels, placed
 from cnn_interp.visualization.fourier import from_spectrum, natural_colours, random_spectrum
-from cnn_interp.visualization.photographs import Photographs
-from interpretkit.attribution.instrumentation import instrumented
 from interpretkit.attribution.lean import channels_last
 from interpretkit.errors import InputError
+from interpretkit.networks.instrumentation import instrumented
+from interpretkit.networks.truncated import UpTo
 from interpretkit.progress import progress
 from interpretkit.training import torch_generator
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from cnn_interp.models import Network
-from cnn_interp.truncated import UpTo
-from cnn_interp.visualization.photographs import Photographs
+from cnn_interp.images.photographs import Photographs
+from cnn_interp.networks.loading import Network
 from cnn_interp.visualization.top_patches import UnitPatches
 from interpretkit.attribution import attribute
-from interpretkit.attribution.instrumentation import instrumented
 from interpretkit.errors import InputError
+from interpretkit.networks.instrumentation import instrumented
+from interpretkit.networks.truncated import UpTo
 from interpretkit.training import numpy_generator
 
 # Projections are speckled; what is left of an image must hang together for a network to see it, px.

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnn_interp.models import Network
-from cnn_interp.receptive_fields import ReceptiveField
-from cnn_interp.truncated import UpTo
-from cnn_interp.visualization.photographs import Photographs
+from cnn_interp.images.photographs import Photographs
+from cnn_interp.networks.loading import Network
 from cnn_interp.visualization.top_patches import UnitPatches
-from interpretkit.attribution.instrumentation import instrumented
 from interpretkit.errors import InputError
+from interpretkit.networks.instrumentation import instrumented
+from interpretkit.networks.receptive_fields import ReceptiveField
+from interpretkit.networks.truncated import UpTo
 from interpretkit.progress import progress
 from interpretkit.training import torch_generator
 

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cnn_interp.models import Network
-from cnn_interp.visualization.photographs import Photographs
-from interpretkit.attribution.instrumentation import instrumented
+from cnn_interp.images.photographs import Photographs
+from cnn_interp.networks.loading import Network
 from interpretkit.attribution.lean import channels_last
 from interpretkit.errors import InputError
+from interpretkit.networks.instrumentation import instrumented
 from interpretkit.progress import progress
 from interpretkit.training import TensorBatches, derive_seed, fit, torch_generator
 

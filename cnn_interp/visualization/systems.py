@@ -12,20 +12,20 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cnn_interp.activations import map_layers
-from cnn_interp.models import Network
+from cnn_interp.images.photographs import Photographs
+from cnn_interp.networks.loading import Network
 from cnn_interp.visualization import deconvnet_projection
 from cnn_interp.visualization.activation import check_channels
 from cnn_interp.visualization.activation_maximization import maximize_activation
 from cnn_interp.visualization.decoder import train_decoder
 from cnn_interp.visualization.empirical_fields import empirical_receptive_fields
 from cnn_interp.visualization.inversion import invert
-from cnn_interp.visualization.photographs import Photographs
 from cnn_interp.visualization.plug_and_play import generate, train_prior
 from cnn_interp.visualization.sheet import gallery, percent, relief
 from cnn_interp.visualization.top_patches import UnitPatches, patch_crops, top_patches
 from interpretkit.commandline.finding import Column, Finding
 from interpretkit.errors import InputError
+from interpretkit.networks.recording import map_layers
 
 
 @dataclass

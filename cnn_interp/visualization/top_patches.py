@@ -12,16 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnn_interp.models import Network
-from cnn_interp.receptive_fields import ReceptiveField, receptive_field
-from cnn_interp.truncated import UpTo
+from cnn_interp.images.photographs import Photographs
+from cnn_interp.networks.loading import Network
 from cnn_interp.visualization.activation import check_channels
-from cnn_interp.visualization.photographs import Photographs
-from interpretkit.attribution.instrumentation import instrumented
 from interpretkit.attribution.lean import channels_last
 from interpretkit.dependencies import dependencies
 from interpretkit.errors import InputError
 from interpretkit.files import atomic_path, dump_json
+from interpretkit.networks.instrumentation import instrumented
+from interpretkit.networks.receptive_fields import ReceptiveField, receptive_field
+from interpretkit.networks.truncated import UpTo
 from interpretkit.progress import progress
 from interpretkit.results import load_arrays
 

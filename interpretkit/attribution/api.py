@@ -22,11 +22,11 @@ from interpretkit.attribution import (
     prediction_difference,
     shapley,
 )
-from interpretkit.attribution.batching import Chunks
-from interpretkit.attribution.instrumentation import instrumented
 from interpretkit.attribution.problem import Problem, Result, prepared
 from interpretkit.attribution.target import Target, TargetScores
 from interpretkit.errors import InputError
+from interpretkit.networks.batching import Chunks
+from interpretkit.networks.instrumentation import instrumented
 from interpretkit.results import run_folder
 
 

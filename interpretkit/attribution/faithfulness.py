@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from interpretkit.attribution.api import METHODS, Attribution, attribute
-from interpretkit.attribution.batching import Chunks, check_count
 from interpretkit.attribution.blurring import blurred
-from interpretkit.attribution.instrumentation import find_layer, instrumented
 from interpretkit.attribution.problem import Baseline, Problem, prepared
 from interpretkit.attribution.target import Target, TargetScores
 from interpretkit.errors import InputError
+from interpretkit.networks.batching import Chunks, check_count
+from interpretkit.networks.instrumentation import find_layer, instrumented
 from interpretkit.progress import track
 from interpretkit.training.seeds import numpy_generator, torch_generator
 

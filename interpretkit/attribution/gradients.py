@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interpretkit.attribution.batching import check_count
 from interpretkit.attribution.problem import Baseline, Problem, Result
 from interpretkit.attribution.rectifiers import RectifiedGradients
 from interpretkit.errors import InputError
+from interpretkit.networks.batching import check_count
 from interpretkit.training.seeds import torch_generator
 
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpretkit.attribution.affine import AffineMap, AffineMode
-from interpretkit.attribution.batching import Chunks
 from interpretkit.attribution.elementwise import Call, valued
-from interpretkit.attribution.instrumentation import instrumented
 from interpretkit.attribution.problem import Problem, Result, prepared
 from interpretkit.attribution.target import TargetScores
 from interpretkit.errors import InputError
+from interpretkit.networks.batching import Chunks
+from interpretkit.networks.instrumentation import instrumented
 
 Images = Tensor | NDArray[np.floating]
 

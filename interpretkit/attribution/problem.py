@@ -11,11 +11,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from interpretkit.attribution.batching import Chunks
-from interpretkit.attribution.instrumentation import LayerTap
 from interpretkit.attribution.lean import channels_last
 from interpretkit.attribution.target import TargetScores
 from interpretkit.errors import InputError
+from interpretkit.networks.batching import Chunks
+from interpretkit.networks.instrumentation import LayerTap
 
 # What inputs are replaced by where they are taken away: a number, or values that broadcast to one or all inputs.
 Baseline = float | ArrayLike | Tensor
@@ -36,7 +36,7 @@ class Problem:
     Attributes
     ----------
     model : Module
-        Within :func:`~interpretkit.attribution.instrumentation.instrumented`.
+        Within :func:`~interpretkit.networks.instrumentation.instrumented`.
     inputs : Tensor, (n, ...)
         On the model's device and of its precision.
     target : TargetScores

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interpretkit.attribution.batching import check_count
 from interpretkit.attribution.problem import Baseline, Problem, Result
 from interpretkit.attribution.segments import segment_fills, segment_labels
+from interpretkit.networks.batching import check_count
 from interpretkit.training.seeds import numpy_generator
 
 

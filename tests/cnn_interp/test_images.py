@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_interp.images import find_images, in_batches, photograph, read_image
+from cnn_interp.images.files import find_images, in_batches, photograph, read_image
 from interpretkit.errors import InputError
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnn_interp.receptive_fields import receptive_field
 from interpretkit.errors import InputError
+from interpretkit.networks.receptive_fields import receptive_field
 
 # Kernel, stride, padding, dilation of each layer; the last has pooling where the kernel is negative.
 STACKS = [

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnn_interp.activations import layer_outputs
-from cnn_interp.truncated import UpTo
 from interpretkit.errors import InputError
+from interpretkit.networks.recording import layer_outputs
+from interpretkit.networks.truncated import UpTo
 
 
 class Counting(nn.Module):

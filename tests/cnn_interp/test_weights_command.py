@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from cnn_interp import weights
+from cnn_interp.networks import weights
 from cnn_interp.weights_cli import app
 
 CallCommand = Callable[..., tuple[int, dict[str, Any] | None, str]]

@@ -207,3 +207,10 @@ def test_a_result_is_never_written_over_what_is_not_one(
     ended = _run(CASES[words], words, run_command, "--out", "mine")
     assert ended.code == 2
     assert (place / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("words", ["nosuch", "cnn visualise", "cnn diagnose nosuch"])
+def test_an_unknown_command_is_refused_in_one_line(words: str, run_command: Callable[..., Any]) -> None:
+    ended = run_command(*words.split())
+    assert ended.code == 2
+    assert len(ended.err.strip().splitlines()) == 1

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from cnn_interp.datasets.images import Images
+    from cnn_interp.images.sets import Images
     from cnn_interp.metrics.dissection import Dissection
-    from cnn_interp.models import Network
+    from cnn_interp.networks.loading import Network
 
 # Units drawn for each category, and pictures of each.
 _SHOWN, _PICTURES = 5, 4
@@ -77,9 +77,9 @@ def dissect(
     """
     if not 0 < share < 1:
         raise InputError(f"share {share}: expected a share between 0 and 1")
-    from cnn_interp.metrics.batches import ConceptBatches, held_if_few
+    from cnn_interp.images.batches import ConceptBatches, held_if_few
     from cnn_interp.metrics.dissection import dissect as measure
-    from cnn_interp.models import load_network
+    from cnn_interp.networks.loading import load_network
 
     concepts, files = load_concepts(data, images, seed)
     network = load_network(model, weights=weights, device=device, seed=seed)

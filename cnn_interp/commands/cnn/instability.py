@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from cnn_interp.datasets.part_images import PartImages
+    from cnn_interp.images.part_images import PartImages
     from cnn_interp.metrics.location_instability import LocationInstability, Peaks
     from cnn_interp.metrics.part_interpretability import PartInterpretability
-    from cnn_interp.models import Network
+    from cnn_interp.networks.loading import Network
 
 _LAYER_COLUMNS = {
     "layer": Column("the layer"),
@@ -82,10 +82,10 @@ def instability(
     Writes parts.csv, units.csv, instability.npz for each layer and report.html; where the parts have masks, their part
     interpretability as well.
     """
-    from cnn_interp.metrics.batches import landmarks_in_inputs, part_batches
+    from cnn_interp.images.batches import landmarks_in_inputs, part_batches
     from cnn_interp.metrics.location_instability import find_peaks, location_instability
     from cnn_interp.metrics.part_interpretability import part_interpretability
-    from cnn_interp.models import load_network
+    from cnn_interp.networks.loading import load_network
 
     chosen, files = load_parts(data, images, seed)
     network = load_network(model, weights=weights, device=device, seed=seed)

@@ -23,8 +23,8 @@ def layers(
     """List the layers of a network that give maps, with their types and shapes."""
     import torch
 
-    from cnn_interp.activations import map_layers
-    from cnn_interp.models import load_network
+    from cnn_interp.networks.loading import load_network
+    from interpretkit.networks.recording import map_layers
 
     network = load_network(model, weights=weights, device=device)
     modules = dict(network.module.named_modules(remove_duplicate=False))

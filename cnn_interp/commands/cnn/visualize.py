@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from cnn_interp.models import Network
-    from cnn_interp.visualization.photographs import Photographs
+    from cnn_interp.images.photographs import Photographs
+    from cnn_interp.networks.loading import Network
     from cnn_interp.visualization.request import Request
 
 DEFAULT_METHODS = "gradcam,integrated_gradients,guided_backprop,occlusion"
@@ -114,12 +114,12 @@ def visualize(
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
-    from cnn_interp.images import find_images
-    from cnn_interp.models import load_network
-    from cnn_interp.visualization.photographs import Photographs
+    from cnn_interp.images.files import find_images
+    from cnn_interp.images.photographs import Photographs
+    from cnn_interp.networks.loading import load_network
     from cnn_interp.visualization.request import check_request
     from cnn_interp.visualization.systems import SYSTEMS, Question, check_units
-    from interpretkit.attribution.instrumentation import find_layer
+    from interpretkit.networks.instrumentation import find_layer
 
     request = check_request(method, layer, unit, settings or (), images_per_forward)
     paths = find_images(images or ())[:limit]
@@ -211,8 +211,8 @@ def _explain(
     import torch
 
     from interpretkit.attribution import METHODS, attribute
-    from interpretkit.attribution.instrumentation import instrumented
     from interpretkit.errors import InputError
+    from interpretkit.networks.instrumentation import instrumented
     from interpretkit.progress import progress
     from interpretkit.results import ResumableTable
 
@@ -326,7 +326,7 @@ def _targets(network: Network, shown: Photographs, target: int | None) -> list[i
     """Return the classes that the systems of classes are asked about: the one given, else the images' own."""
     import torch
 
-    from interpretkit.attribution.instrumentation import instrumented
+    from interpretkit.networks.instrumentation import instrumented
 
     if target is not None:
         return [target]

@@ -24,7 +24,7 @@ def list_(
     present: Annotated[bool, typer.Option("--present", help="Only those at hand.")] = False,
 ) -> Finding:
     """List the weights that torchvision knows, with their accuracy and size, and which are at hand."""
-    from cnn_interp.weights import checkpoint_folder, list_weights
+    from cnn_interp.networks.weights import checkpoint_folder, list_weights
 
     rows = list_weights()
     at_hand = [row for row in rows if row["present"]]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cnn_interp.datasets import PartImages, articulated_images
-from cnn_interp.datasets.articulated import CATEGORIES, Recipe, compose
-from cnn_interp.datasets.articulated_objects import BLUEPRINTS, PART_NAMES
-from cnn_interp.datasets.drawing import Capsule, Ellipse, Placement, Polygon, window_of
+from cnn_interp.images import PartImages, articulated_images
+from cnn_interp.images.articulated import CATEGORIES, Recipe, compose
+from cnn_interp.images.articulated_objects import BLUEPRINTS, PART_NAMES
+from cnn_interp.images.drawing import Capsule, Ellipse, Placement, Polygon, window_of
 from interpretkit.errors import InputError
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from skimage.color import rgb2lab
 
-from cnn_interp.datasets import ConceptImages, composed_concepts
-from cnn_interp.datasets.colour_names import EXAMPLES, NAMES, colour_names
-from cnn_interp.datasets.composed import CATEGORIES
-from cnn_interp.datasets.photograph_regions import REGIONS, cutouts, label_planes
-from cnn_interp.datasets.photographs import SURFACES, surface
+from cnn_interp.images import ConceptImages, composed_concepts
+from cnn_interp.images.colour_names import EXAMPLES, NAMES, colour_names
+from cnn_interp.images.composed import CATEGORIES
+from cnn_interp.images.photograph_regions import REGIONS, cutouts, label_planes
+from cnn_interp.images.surfaces import SURFACES, surface
 from interpretkit.errors import InputError
 
 
@@ -91,7 +91,7 @@ def test_outlines_of_photographs_fit_them() -> None:
     names, plane = label_planes("chelsea")["part"]
     assert names[plane[116, 170] - 1] == "eye"
     # The cat's eye is greener than its fur, the dahlia more orange than the leaves behind it.
-    from cnn_interp.datasets.photographs import photograph
+    from cnn_interp.images.surfaces import photograph
 
     flower = photograph("flower").astype(float)
     inside = label_planes("flower")["object"][1] > 0

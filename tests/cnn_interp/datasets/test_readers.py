@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from cnn_interp.datasets import (
+from cnn_interp.images import (
     ConceptImages,
     LabelledImages,
     PartImages,
@@ -28,8 +28,8 @@ from cnn_interp.datasets import (
     read_small_norb,
     write_jpeg_archive,
 )
-from cnn_interp.datasets.mnist import read_idx
-from cnn_interp.datasets.pascal_part import read_objects
+from cnn_interp.images.mnist import read_idx
+from cnn_interp.images.pascal_part import read_objects
 from interpretkit.errors import InputError
 
 

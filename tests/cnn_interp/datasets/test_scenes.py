@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cnn_interp.datasets.scenes import COLOURS, SHAPES, TEXTURES, Thing, draw_scene, random_scene
+from cnn_interp.images.scenes import COLOURS, SHAPES, TEXTURES, Thing, draw_scene, random_scene
 from interpretkit.errors import InputError
 
 

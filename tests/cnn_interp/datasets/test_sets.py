@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from cnn_interp.datasets import (
+from cnn_interp.images import (
     Images,
     LabelledImages,
     PartImages,
@@ -15,7 +15,7 @@ from cnn_interp.datasets import (
     composed_concepts,
     contact_sheet,
 )
-from cnn_interp.datasets.part_images import box_of, centre_of
+from cnn_interp.images.part_images import box_of, centre_of
 from interpretkit.errors import InputError
 
 

@@ -73,7 +73,7 @@ def test_a_users_mislabelled_image_is_the_first_suspect(run: Run, folder: Path, 
     # The test images are the training images, so that the wrong one is not held out.
     from unittest.mock import patch
 
-    from cnn_interp import models
+    from cnn_interp.networks import loading as models
 
     load = models.load_network
     with patch.object(models, "load_network", lambda name, **kw: load(name, weights="random", **kw)):

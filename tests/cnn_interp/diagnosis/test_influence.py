@@ -291,7 +291,7 @@ def test_bad_arguments(change: dict, message: str) -> None:
 def test_features_of_a_network_are_what_its_head_is_given() -> None:
     from PIL import Image
 
-    from cnn_interp.models import load_network
+    from cnn_interp.networks.loading import load_network
 
     network = load_network("mobilenet_v2", weights="random")
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from cnn_interp.datasets.scenes import Thing, draw_scene
 from cnn_interp.diagnosis.question_answering import (
     ANSWERS,
     COVERED,
@@ -33,6 +32,7 @@ from cnn_interp.diagnosis.question_answering import (
     train_answerer,
     word_importance,
 )
+from cnn_interp.images.scenes import Thing, draw_scene
 from interpretkit.errors import InputError
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnn_interp.activations import layer_outputs
-from cnn_interp.metrics.active_regions import MapPasses, layer_maps, measure_units
+from cnn_interp.units.active_regions import MapPasses, layer_maps, measure_units
 from interpretkit.errors import InputError
+from interpretkit.networks.recording import layer_outputs
 
 
 class Counting(nn.Module):

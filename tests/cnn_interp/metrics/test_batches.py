@@ -3,10 +3,10 @@ import pytest
 import torch
 from torch import nn
 
-from cnn_interp.datasets.concept_images import Concept, ConceptImages
-from cnn_interp.datasets.part_images import PartImages
-from cnn_interp.metrics.batches import ConceptBatches, InputBatches, PartMaskBatches, landmarks_in_inputs
-from cnn_interp.models import Network
+from cnn_interp.images.batches import ConceptBatches, InputBatches, PartMaskBatches, landmarks_in_inputs
+from cnn_interp.images.concept_images import Concept, ConceptImages
+from cnn_interp.images.part_images import PartImages
+from cnn_interp.networks.loading import Network
 
 
 def network(size=16):

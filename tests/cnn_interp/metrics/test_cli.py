@@ -10,10 +10,10 @@ from torch import nn
 
 from cnn_interp.commands import _loading
 from cnn_interp.commands.cnn.instability import best_follower
-from cnn_interp.datasets import articulated_images
-from cnn_interp.metrics.batches import landmarks_in_inputs, part_batches
+from cnn_interp.images import articulated_images
+from cnn_interp.images.batches import landmarks_in_inputs, part_batches
 from cnn_interp.metrics.location_instability import find_peaks, location_instability
-from cnn_interp.models import Network
+from cnn_interp.networks.loading import Network
 from interpretkit.errors import InputError
 
 
@@ -35,7 +35,7 @@ def small_network():
 @pytest.fixture
 def own(monkeypatch):
     """Make the small network what is loaded by any name."""
-    monkeypatch.setattr("cnn_interp.models.load_network", lambda name, **_: small_network())
+    monkeypatch.setattr("cnn_interp.networks.loading.load_network", lambda name, **_: small_network())
 
 
 def test_dissect_writes_a_report_and_the_units(own, run_command, tmp_path):

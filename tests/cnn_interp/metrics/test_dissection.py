@@ -4,12 +4,12 @@ import torch
 from scipy.ndimage import map_coordinates
 from torch import nn
 
-from cnn_interp.datasets.concept_images import Concept
+from cnn_interp.images.concept_images import Concept
 from cnn_interp.metrics.dissection import Dissection, dissect
 from cnn_interp.metrics.pictures import detectors_figure
-from cnn_interp.metrics.positions import UnitGrid
-from cnn_interp.receptive_fields import ReceptiveField
+from cnn_interp.units.positions import UnitGrid
 from interpretkit.errors import InputError
+from interpretkit.networks.receptive_fields import ReceptiveField
 
 RED, GREEN, STRIPED = (
     Concept(3, "red", "color"),

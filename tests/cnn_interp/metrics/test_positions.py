@@ -4,10 +4,10 @@ import torch
 from scipy.ndimage import map_coordinates
 from torch import nn
 
-from cnn_interp.metrics.positions import UnitGrid, unit_grids
-from cnn_interp.models import load_network
-from cnn_interp.receptive_fields import ReceptiveField
+from cnn_interp.networks.loading import load_network
+from cnn_interp.units.positions import UnitGrid, unit_grids
 from interpretkit.errors import InputError
+from interpretkit.networks.receptive_fields import ReceptiveField
 
 
 def grid(start, stride, shape, image):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cnn_interp.metrics.streaming import LargestValues, Overlaps, ShownConcepts, UpperQuantiles
+from cnn_interp.units.streaming import LargestValues, Overlaps, ShownConcepts, UpperQuantiles
 from interpretkit.errors import InputError
 
 

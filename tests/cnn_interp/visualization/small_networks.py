@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cnn_interp.models import Network
-from cnn_interp.visualization.photographs import Photographs
+from cnn_interp.images.photographs import Photographs
+from cnn_interp.networks.loading import Network
 
 SIDE = 32
 NAMES = ("red", "green", "blue", "bright", "dark")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from cnn_interp.models import Network
+from cnn_interp.images.photographs import Photographs
+from cnn_interp.networks.loading import Network
 from cnn_interp.visualization.activation_maximization import maximize_activation
 from cnn_interp.visualization.decoder import UpConvolutionalDecoder, train_decoder
 from cnn_interp.visualization.inversion import invert, total_variation
-from cnn_interp.visualization.photographs import Photographs
 from cnn_interp.visualization.plug_and_play import generate, train_prior
 from interpretkit.errors import InputError
 

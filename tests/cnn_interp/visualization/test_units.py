@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from cnn_interp.models import Network
+from cnn_interp.images.photographs import Photographs
+from cnn_interp.networks.loading import Network
 from cnn_interp.visualization.activation import activations
 from cnn_interp.visualization.deconvnet_projection import project, sufficiency
 from cnn_interp.visualization.empirical_fields import empirical_receptive_fields, field_size
-from cnn_interp.visualization.photographs import Photographs
 from cnn_interp.visualization.systems import (
     Question,
     deconvnet_projections,
@@ -25,6 +28,7 @@ from cnn_interp.visualization.systems import (
     top_patches_of_units,
 )
 from cnn_interp.visualization.top_patches import TopPatches, patch_crops, top_patches
+from interpretkit.commandline.finding import FigureBlock, Finding, TableBlock
 from interpretkit.errors import InputError
 from interpretkit.training import torch_generator
 
@@ -204,22 +208,36 @@ def test_silent_images_do_not_count_in_a_field() -> None:
     assert found.sizes[1] == alone.sizes[0] > 0
 
 
+def shown_by(
+    system: Callable[[Question, Finding], None], question: Question
+) -> tuple[list[dict[str, Any]], dict[str, Any], Figure]:
+    """Return the rows, the summary and the picture that a system adds."""
+    found = Finding("")
+    system(question, found)
+    (table,), (picture,), (summary,) = (
+        found.blocks(TableBlock),
+        found.blocks(FigureBlock),
+        found.values.values(),
+    )
+    return table.rows, summary, picture.figure
+
+
 def test_the_systems_say_which_units_are_silent() -> None:
     network, photographs = partly_silent()
     question = Question(network, photographs.subset([0]), photographs, [0], "4", [0, 1])
-    shown = deconvnet_projections(question)
-    assert shown.rows[0]["left by projection"] is None
-    assert 0 <= shown.rows[1]["left by projection"] <= 1.5
-    assert shown.summary["left_by_projection"] == shown.rows[1]["left by projection"]
-    titles = [axes.get_xlabel() + axes.get_title() for axes in shown.figure.axes]
+    rows, summary, figure = shown_by(deconvnet_projections, question)
+    assert rows[0]["left by projection"] is None
+    assert 0 <= rows[1]["left by projection"] <= 1.5
+    assert summary["left_by_projection"] == rows[1]["left by projection"]
+    titles = [axes.get_xlabel() + axes.get_title() for axes in figure.axes]
     assert sum("silent" in title for title in titles) == 4
     assert not any("nan" in title for title in titles)
-    fields = receptive_fields(question)
-    assert fields.rows[0]["used (px)"] is None
-    assert fields.summary["used_px"] == fields.rows[1]["used (px)"]
+    rows, summary, _ = shown_by(receptive_fields, question)
+    assert rows[0]["used (px)"] is None
+    assert summary["used_px"] == rows[1]["used (px)"]
     nothing = replace(question, units=[0])
-    assert deconvnet_projections(nothing).summary["left_by_projection"] is None
-    assert receptive_fields(nothing).summary["used_px"] is None
+    assert shown_by(deconvnet_projections, nothing)[1]["left_by_projection"] is None
+    assert shown_by(receptive_fields, nothing)[1]["used_px"] is None
 
 
 class Patches(nn.Module):
@@ -242,7 +260,7 @@ def test_without_a_layer_of_the_size_wanted_the_largest_map_serves() -> None:
     ):
         question = Question(network, photographs.subset([0]), photographs, [0])
         assert question.middle_layer == expected
-        assert top_patches_of_units(question).summary["layer"] == expected
+        assert shown_by(top_patches_of_units, question)[1]["layer"] == expected
     flat = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 2, 1), nn.Flatten())
     question = Question(Network("flat", flat, size=SIDE, resize=SIDE), photographs, photographs, [0])
     with pytest.raises(InputError, match="expected --layer NAME"):

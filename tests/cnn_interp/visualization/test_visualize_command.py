@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from cnn_interp.cli import app
-from cnn_interp.models import load_network
+from cnn_interp.images.photographs import Photographs
+from cnn_interp.networks.loading import load_network
 from cnn_interp.visualization import systems
-from cnn_interp.visualization.photographs import Photographs
 from cnn_interp.visualization.request import check_request
 from cnn_interp.visualization.settings import read_settings
 from cnn_interp.visualization.sheet import gallery, heat, overlay, percent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,8 @@ def say_so() -> Finding:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Return a function that runs a front end of two commands, one of them in a group, and gives code, out, err."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Give a function that runs a front end of two commands, one of them in a group, and gives code, out, err."""
     package = tmp_path / "toyfrontend"
     (package / "inner_group").mkdir(parents=True)
     (package / "__init__.py").write_text('"""Commands for play."""')
@@ -132,7 +132,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         out, err = capfd.readouterr()
         return int(ended.value.code or 0), out, err
 
-    yield call  # type: ignore[misc]
+    yield call
     for name in [name for name in sys.modules if name.startswith("toyfrontend")]:
         del sys.modules[name]
 

@@ -258,8 +258,8 @@ def _labelling(
 
 def _planted(seed: int, device: str, quiet: bool) -> tuple[_Predictions, float]:
     """Return predictions of a network with a blind spot, and how good it is otherwise."""
-    from cnn_interp.datasets.scenes import SHAPES
     from cnn_interp.diagnosis.blind_spot import plant_blind_spot
+    from cnn_interp.images.scenes import SHAPES
 
     deployed = plant_blind_spot(seed=seed, device=device, quiet=quiet)
     predictions = _Predictions(

@@ -276,7 +276,7 @@ def _square_picture(path: Path, size: int) -> NDArray[np.uint8]:
     import numpy as np
     from PIL import ImageOps
 
-    from cnn_interp.images import read_image
+    from cnn_interp.images.files import read_image
 
     # A copy, for what Pillow lends cannot be written to, which torch warns of.
     return np.array(ImageOps.fit(read_image(path, convert=True), (size, size)), dtype=np.uint8)

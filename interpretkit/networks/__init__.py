@@ -1,0 +1,1 @@
+"""A borrowed network: hooks that are undone, layers by name, recording, receptive fields, calls in bounded memory."""
