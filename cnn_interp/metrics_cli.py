@@ -115,7 +115,8 @@ def dissect(
         )
         report.set_provenance("interpretkit cnn dissect", seed=seed, data=files)
         report.add_next_step(
-            "See whether units follow parts of objects.", f"interpretkit cnn instability --model {model}"
+            "See whether units follow parts of objects.",
+            ["interpretkit", "cnn", "instability", "--model", model],
         )
         report.save(run.path("report.html"))
     return {**run.summary, "report": out / "report.html", "out": out}
@@ -219,7 +220,7 @@ def instability(
         report = instability_report(results, peaks, parts, network, chosen, landmarks, data=_said(chosen))
         report.set_provenance("interpretkit cnn instability", seed=seed, data=files)
         report.add_next_step(
-            "See which concepts the units detect.", f"interpretkit cnn dissect --model {model}"
+            "See which concepts the units detect.", ["interpretkit", "cnn", "dissect", "--model", model]
         )
         report.save(run.path("report.html"))
     return {**run.summary, "report": out / "report.html", "out": out}

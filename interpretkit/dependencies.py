@@ -119,7 +119,9 @@ def _files_of_package(module: str) -> list[tuple[str, Path]]:
     if not folders:
         file = _file_of(top)
         return [] if file is None else [(file.name, file)]
-    return [(file.relative_to(folder).as_posix(), file) for folder in folders for file in folder.rglob("*.py")]
+    return [
+        (file.relative_to(folder).as_posix(), file) for folder in folders for file in folder.rglob("*.py")
+    ]
 
 
 @cache

@@ -238,7 +238,12 @@ def attribute_all(
 
 @contextmanager
 def _work_folder(
-    run: Run, out: Path, request: Request, arguments: Mapping[str, Any], network: Network, images: Sequence[Path]
+    run: Run,
+    out: Path,
+    request: Request,
+    arguments: Mapping[str, Any],
+    network: Network,
+    images: Sequence[Path],
 ) -> Iterator[Path]:
     """Give a folder for what is done of the images, in which the same command goes on after an interruption."""
     if not request.attributions:
@@ -338,11 +343,18 @@ def _report(
     ]
     shares = {"probability": ".1%", "its probability": ".1%"}
     report.add_section("Images", table=table, formats=shares)
-    report.add_next_step("What do the layers look like?", f"interpretkit cnn layers --model {network.name}")
+    of_network = ["--model", network.name]
+    report.add_next_step("What do the layers look like?", ["interpretkit", "cnn", "layers", *of_network])
     report.add_next_step(
         "What do units respond to?",
-        f"interpretkit cnn visualize --model {network.name} --method activation_maximization,top_patches,"
-        "deconvnet_projection",
+        [
+            "interpretkit",
+            "cnn",
+            "visualize",
+            *of_network,
+            "--method",
+            "activation_maximization,top_patches,deconvnet_projection",
+        ],
     )
     return report
 

@@ -266,13 +266,13 @@ def _draw(
     report.add_section("Codes and factors", figures=figures)
     report.add_next_step(
         "See how far the scores scatter, with 95 % intervals by resampling:",
-        f"interpretkit scores {file} --bootstrap 200",
+        ["interpretkit", "scores", file, "--bootstrap", "200"],
     )
     report.add_next_step(
         "Compare with published DCI, whose learner is gradient boosting (takes minutes):",
-        f"interpretkit scores {file} --metrics dci --reference",
+        ["interpretkit", "scores", file, "--metrics", "dci", "--reference"],
     )
-    report.set_provenance(f"interpretkit scores {file}", seed=seed, data=[file])
+    report.set_provenance(["interpretkit", "scores", file], seed=seed, data=[file])
     folder.save_text("report.html", report.html())
 
 

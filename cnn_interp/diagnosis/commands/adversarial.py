@@ -122,7 +122,7 @@ def adversarial(
         )
         report.add_next_step(
             "Change one pixel only:",
-            "interpretkit cnn diagnose one-pixel" + (f" {images[0]}" if images else ""),
+            ["interpretkit", "cnn", "diagnose", "one-pixel", *(images or [])[:1]],
         )
         save_page(report, run, seed=seed, files=files)
     return {**run.summary, "out": out}
