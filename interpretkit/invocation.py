@@ -46,7 +46,7 @@ def _quoted_word(word: str) -> str:
             parts.append("\\" + character)
         elif _UNSEEN.match(character):
             # Surrogates stand for bytes; those that do not cannot come from a file name.
-            known = "\ud800" > character or "\udc80" <= character <= "\udcff"
+            known = character < "\ud800" or "\udc80" <= character <= "\udcff"
             code = character.encode("utf-8", "surrogateescape" if known else "replace")
             parts += [f"\\x{byte:02x}" for byte in code]
         else:
