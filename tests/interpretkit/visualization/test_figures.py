@@ -118,7 +118,7 @@ def test_every_name_is_drawn_as_it_stands():
         page = io.BytesIO()
         with style():
             figure.savefig(page, format="svg")
-        assert ">$x$</text>" in page.getvalue().decode() or figure is drawn[-1]
+        assert ">$x$" in page.getvalue().decode() or figure is drawn[-1]
 
 
 def test_powers_of_ten_stay_typeset():
