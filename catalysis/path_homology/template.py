@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -165,7 +166,7 @@ class DigraphTemplate:
             2 * len(self.pairs) <= MOST_ARROWS
         )
 
-    def _checked_ranks(self, ranks: npt.ArrayLike) -> npt.NDArray[np.generic]:
+    def _checked_ranks(self, ranks: Any) -> npt.NDArray[np.generic]:
         rows = np.asarray(ranks)
         if rows.ndim != 2 or rows.shape[1] != self.n_vertices:
             raise InputError(f"ranks: expected {self.n_vertices} numbers a row, got shape {rows.shape}")
@@ -202,7 +203,7 @@ class DigraphTemplate:
         )
 
 
-def _are_exact(rows: npt.NDArray[np.generic], given: npt.ArrayLike) -> bool:
+def _are_exact(rows: npt.NDArray[Any], given: Any) -> bool:
     """Return whether numbers are what they were given as, and stay so in double precision."""
     if rows.dtype.kind == "f":
         # An array is what it is; a list of large integers has been rounded on the way into one.
