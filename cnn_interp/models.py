@@ -261,7 +261,8 @@ def _torchvision(name: str, weights: str) -> Network:
 
     base, _, variant = name.partition("@")
     chosen = torchvision_weights(base, variant or None)
-    if not chosen.meta.get("categories") or chosen.transforms.func.__name__ != "ImageClassification":
+    preset_of = getattr(chosen.transforms, "func", chosen.transforms)
+    if not chosen.meta.get("categories") or preset_of.__name__ != "ImageClassification":
         raise InputError(f"network {name!r}: does not classify images; expected a network that does")
     module = get_model(base, weights=None, **_plain_options(base))
     preset = chosen.transforms()
