@@ -11,6 +11,7 @@ import typer
 
 from interpretkit.command import Device, Out, Quiet, Seed, application, command
 from interpretkit.errors import InputError
+from interpretkit.invocation import quoted
 
 if TYPE_CHECKING:
     from catalysis.sites import Site
@@ -213,7 +214,11 @@ def label(
             reference_ev=reference,
             level_of_theory=LEVELS_OF_THEORY[calculator],
         )
-    return {**run.summary, "out": out, "next": f"interpretkit catalyst train --data {out / 'sites.extxyz'}"}
+    return {
+        **run.summary,
+        "out": out,
+        "next": quoted("interpretkit", "catalyst", "train", "--data", out / "sites.extxyz"),
+    }
 
 
 @command(
@@ -268,7 +273,11 @@ def fingerprint(
         run.save_arrays("fingerprints.npz", **found.arrays())
         run.save_table("bars.csv", bar_table(sites[0]))
         report = fingerprint_report(
-            sites, found, command=f"interpretkit catalyst fingerprint {structures}", data=files, out=out
+            sites,
+            found,
+            command=quoted("interpretkit", "catalyst", "fingerprint", structures),
+            data=files,
+            out=out,
         )
         report.save(run.path("report.html"))
         run.summary.update(
@@ -331,10 +340,12 @@ def train(
             sites, left, held_out_share=held_out, seed=seed, device=device, quick=quick, quiet=quiet
         )
         model.save(run)
-        report = train_report(model, f"interpretkit catalyst train --data {data}", seed, files, out)
+        report = train_report(
+            model, quoted("interpretkit", "catalyst", "train", "--data", data), seed, files, out
+        )
         report.save(run.path("report.html"))
         run.summary.update(model.numbers)
-    return {**run.summary, "out": out, "next": f"interpretkit catalyst design --model {out}"}
+    return {**run.summary, "out": out, "next": quoted("interpretkit", "catalyst", "design", "--model", out)}
 
 
 @command(
@@ -419,8 +430,14 @@ def evaluate(
             found,
             predictions,
             split="a test set of their own" if test_sites else f"{folds} folds by {group_by}",
-            command=f"interpretkit catalyst evaluate --train {train_sites}"
-            + (f" --test {test_sites}" if test_sites else f" --folds {folds} --group-by {group_by}"),
+            command=quoted(
+                "interpretkit",
+                "catalyst",
+                "evaluate",
+                "--train",
+                train_sites,
+                *(["--test", test_sites] if test_sites else ["--folds", folds, "--group-by", group_by]),
+            ),
             seed=seed,
             data=files,
         )
@@ -506,7 +523,17 @@ def design(
             model,
             found,
             data_note=_data_note(is_bundled, model.adsorbate),
-            command=f"interpretkit catalyst design --target-ev {target_ev} --window-ev {window_ev} --n {n}",
+            command=quoted(
+                "interpretkit",
+                "catalyst",
+                "design",
+                "--target-ev",
+                target_ev,
+                "--window-ev",
+                window_ev,
+                "--n",
+                n,
+            ),
             seed=seed,
             data=files,
             out=out,

@@ -39,6 +39,7 @@ from interpretkit.errors import InputError
 from interpretkit.files import dump_json, to_jsonable
 from interpretkit.invocation import invoked
 from interpretkit.loading import announced_loading
+from interpretkit.results import check_out
 from interpretkit.streams import harmless, silence_stdout
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -187,6 +188,8 @@ def command(
         ]
 
         names = _option_names(declared)
+        # Where a result cannot go is said before anything is loaded for it.
+        results = [parameter.name for parameter in declared if parameter.annotation == Out]
 
         def run(**options: Any) -> None:
             quiet, as_json, debug = (bool(options[option]) for option in _COMMON)
@@ -197,6 +200,8 @@ def command(
                 _called_by_option(names),
                 _reserved_stdout(as_json) as stdout,
             ):
+                for name in results:
+                    check_out(own[name])
                 result = to_jsonable(function(**own) or {})
                 try:
                     if as_json:

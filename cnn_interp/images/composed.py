@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnn_interp.images.articulated import cast_shadow, develop, paint_object, patterns, pose, random_light
 from cnn_interp.images import colour_names
+from cnn_interp.images.articulated import cast_shadow, develop, paint_object, patterns, pose, random_light
 from cnn_interp.images.concept_images import Concept, ConceptImages, Concepts
 from cnn_interp.images.drawing import Capsule, Ellipse, Floats, Polygon, Shape, Window, window_of
 from cnn_interp.images.photograph_regions import REGIONS, Cutout, cutouts, label_planes, region_names

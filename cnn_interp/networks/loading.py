@@ -38,9 +38,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # How long-published networks see an image: the short side at 256, the middle 224 of it.
 IMAGENET_RESIZE, IMAGENET_SIZE = 256, 224
 _SCORES = "expected one tensor of scores, (images, categories)"
-_INPUTS = (
-    "a network for images (n, 3, height, width); one for another size is returned as a cnn_interp.networks.Network"
-)
+_INPUTS = "a network for images (n, 3, height, width); one for another size is returned as a cnn_interp.networks.Network"
 _FACTORY = "package.module:factory, a function without arguments that returns a network"
 
 
@@ -269,7 +267,8 @@ def _torchvision(name: str, weights: str) -> Network:
 
     base, _, variant = name.partition("@")
     chosen = torchvision_weights(base, variant or None)
-    if not chosen.meta.get("categories") or chosen.transforms.func.__name__ != "ImageClassification":
+    preset_of = getattr(chosen.transforms, "func", chosen.transforms)
+    if not chosen.meta.get("categories") or preset_of.__name__ != "ImageClassification":
         raise InputError(f"network {name!r}: does not classify images; expected a network that does")
     module = get_model(base, weights=None, **_plain_options(base))
     preset = chosen.transforms()

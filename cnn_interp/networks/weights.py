@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 import interpretkit  # noqa: F401  (lets torchvision be imported beside a torch for the CPU)
+from cnn_interp.networks.checks import check_file, check_sum
 from interpretkit.errors import InputError
-from interpretkit.files import atomic_path, sha256
+from interpretkit.files import atomic_path
 
 
 @dataclass(frozen=True)
@@ -138,24 +139,6 @@ def torchvision_weights(network: str, variant: str | None = None) -> Any:
     raise InputError(f"weights {variant!r}: {network} has none of that name; expected one of {names}")
 
 
-def check_sum(path: Path) -> str:
-    """Return a file's SHA-256, after comparing it with the eight digits in its name, if it has such.
-
-    Raises
-    ------
-    InputError
-        If they differ.
-    """
-    digest = sha256(path)
-    stated = re.search(r"-([0-9a-f]{8,64})\.[a-z]+$", path.name)
-    if stated and not digest.startswith(stated[1]):
-        raise InputError(
-            f"{path}: its SHA-256 begins with {digest[:8]}, its name says {stated[1]}; the file is damaged, "
-            "expected the one that torchvision publishes"
-        )
-    return digest
-
-
 def read_state_dict(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Return the tensors of a ``.pth``, ``.pt`` or ``.safetensors`` file; no code in it is run.
 
@@ -168,9 +151,8 @@ def read_state_dict(path: Path | str, device: torch.device | str = "cpu") -> dic
         If the file is missing, damaged, or holds anything but tensors.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"weights {path}: no such file; expected a state dict (.pth, .pt, .safetensors)")
-    check_sum(path)
+    # Torch itself does not compare the check sums within its archives.
+    check_file(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors import SafetensorError

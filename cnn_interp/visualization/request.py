@@ -1,15 +1,13 @@
-"""What is asked of `cnn visualize`, checked as far as it can be before a network is loaded."""
+"""What `cnn visualize` is asked for, checked before anything heavy is loaded."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnn_interp.visualization.settings import read_settings
-from cnn_interp.visualization.systems import OF_UNITS, SYSTEMS
-from interpretkit.attribution import METHODS
-from interpretkit.commandline.options import listed, some_of
+from cnn_interp.visualization.settings import known_methods, read_settings
 from interpretkit.errors import InputError
 
 
@@ -40,21 +38,35 @@ def check_request(
         If a method or one of its settings is unknown, the units are no numbers, or an option is of no use to any
         method.
     """
-    names = some_of([*METHODS, *SYSTEMS], methods, "method")
-    attributions = tuple(name for name in names if name in METHODS)
-    systems = tuple(name for name in names if name in SYSTEMS)
-    able = [name for name in METHODS if METHODS[name].takes_layer]
-    able += [name for name in SYSTEMS if name != "plug_and_play"]
+    names = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+    table = known_methods()
+    methods_known, systems_known, of_units = table["attributions"], table["systems"], table["of_units"]
+    known = [*methods_known, *systems_known]
+    if not names:
+        raise InputError(f"--method {methods!r}: names none; expected some of {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise InputError(f"--method {name}: {hint}expected some of {', '.join(known)}")
+    attributions = tuple(name for name in names if name in methods_known)
+    systems = tuple(name for name in names if name in systems_known)
+    able = [name for name, method in methods_known.items() if method["layer"]] + table["with_layer"]
     if layer and not set(names) & set(able):
         raise InputError(
-            f"layer {layer}: {', '.join(names)} {'takes' if len(names) == 1 else 'take'} none; "
+            f"--layer {layer}: {', '.join(names)} {'takes' if len(names) == 1 else 'take'} none; "
             f"expected with it one of {', '.join(able)}"
         )
-    if units and not set(systems) & set(OF_UNITS):
-        raise InputError(f"unit {units}: expected with it one of the methods {', '.join(OF_UNITS)}")
-    numbers = listed(units)
+    if units and not set(systems) & set(of_units):
+        raise InputError(f"--unit {units}: expected with it one of the methods {', '.join(of_units)}")
+    if images_per_forward is not None and not attributions:
+        raise InputError(
+            f"--images-per-forward {images_per_forward}: is of no use to {', '.join(names)}; expected with it an "
+            "attribution method"
+        )
+    numbers = [text.strip() for text in units.split(",") if text.strip()]
     if not all(text.isdigit() for text in numbers):
-        raise InputError(f"unit {units}: expected whole numbers of at least 0, separated by commas")
+        raise InputError(f"--unit {units}: expected whole numbers of at least 0, separated by commas")
     return Request(
         attributions,
         systems,

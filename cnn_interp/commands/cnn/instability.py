@@ -12,6 +12,7 @@ from cnn_interp.commands._options import Model, UnitLayers, Weights
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
 from interpretkit.commandline.finding import Column, Finding
+from interpretkit.commandline.options import kind_and_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,6 +83,7 @@ def instability(
     Writes parts.csv, units.csv, instability.npz for each layer and report.html; where the parts have masks, their part
     interpretability as well.
     """
+    kind_and_path(data, PART_KINDS, "data", words=[ARTICULATED])
     from cnn_interp.images.batches import landmarks_in_inputs, part_batches
     from cnn_interp.metrics.location_instability import find_peaks, location_instability
     from cnn_interp.metrics.part_interpretability import part_interpretability

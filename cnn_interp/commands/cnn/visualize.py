@@ -10,6 +10,7 @@ from cnn_interp.commands._options import Convert, Model, Weights
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
 from interpretkit.commandline.finding import Column, Finding
+from interpretkit.errors import InputError
 from interpretkit.results import Run
 
 if TYPE_CHECKING:
@@ -111,18 +112,22 @@ def visualize(
     at least three, else those that come with scikit-image. A run over a folder that is interrupted goes on where it
     stopped when it is started again in the same way.
     """
-    from pathlib import Path
-    from tempfile import TemporaryDirectory
-
-    from cnn_interp.images.files import find_images
-    from cnn_interp.images.photographs import Photographs
-    from cnn_interp.networks.loading import load_network
+    from cnn_interp.images.files import check_images, find_images
     from cnn_interp.visualization.request import check_request
-    from cnn_interp.visualization.systems import SYSTEMS, Question, check_units
-    from interpretkit.networks.instrumentation import find_layer
 
     request = check_request(method, layer, unit, settings or (), images_per_forward)
     paths = find_images(images or ())[:limit]
+    check_images(paths, convert=convert)
+    if limit is not None and not images:
+        raise InputError(f"limit {limit}: there is one photograph only; expected images with it")
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    from cnn_interp.images.photographs import Photographs
+    from cnn_interp.networks.loading import load_network
+    from cnn_interp.visualization.systems import SYSTEMS, Question, check_units
+    from interpretkit.networks.instrumentation import find_layer
+
     shown = Photographs.of_files(paths, convert=convert) if paths else Photographs.default()
     network = load_network(model, weights=weights, device=device, seed=seed)
     if request.layer is not None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
+import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +20,12 @@ from PIL import Image
 from cnn_interp.cli import app
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import load_network
-from cnn_interp.visualization import systems
-from cnn_interp.visualization.request import check_request
+from cnn_interp.visualization import request, settings, systems
 from cnn_interp.visualization.settings import read_settings
 from cnn_interp.visualization.sheet import gallery, heat, overlay, percent
 from interpretkit import attribution
 from interpretkit.attribution import METHODS, attribute
+from interpretkit.errors import InputError
 
 # The networks' factories are named on the command line, so their module must be found by its name.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -124,8 +127,65 @@ def test_every_setting_is_read_as_its_method_takes_it() -> None:
 
 
 def test_every_method_of_attribution_has_a_name_here() -> None:
-    request = check_request(",".join(METHODS), "", "")
-    assert request.attributions == tuple(METHODS)
+    asked = request.check_request(",".join(METHODS), "", "")
+    assert asked.attributions == tuple(METHODS)
+
+
+def test_the_table_of_methods_says_what_the_methods_say() -> None:
+    """Where this fails: python -m cnn_interp.visualization.settings"""
+    assert settings.known_methods() == json.loads(json.dumps(settings.make_table()))
+
+
+@pytest.mark.parametrize("option", list(settings.RANGES))
+def test_what_is_out_of_range_the_methods_refuse_as_well(option: str) -> None:
+    least, strictly, most = settings.RANGES[option]
+    wrong = [least if strictly else least - 1, *([most] if math.isfinite(most) else [])]
+    network = load_network(COLOURS)
+    inputs = Photographs.bundled().inputs(network, [0])
+    owners = [name for name, method in METHODS.items() if option in method.options]
+    assert owners
+    for name in owners:
+        for value in wrong:
+            number = f"{value:g}"
+            with pytest.raises(InputError, match=f"{name}.{option}={re.escape(number)}"):
+                read_settings([f"{name}.{option}={number}"], [name])
+            kind = (
+                int
+                if "int" in settings.known_methods()["attributions"][name]["options"][option]["kinds"]
+                else float
+            )
+            with pytest.raises(InputError):
+                attribute(network.module, inputs, 0, method=name, **{option: kind(value)})
+
+
+def test_wrong_options_are_refused_without_torch(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "note.png").write_text("no image")
+    code = (
+        "import sys\n"
+        "from interpretkit.cli import main\n"
+        "try: main(['cnn', 'visualize', *sys.argv[1:]])\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)\n"
+    )
+    for words in (
+        ["--method", "gradcamm"],
+        ["--method", "occlusion", "--set", "occlusion.window=0"],
+        ["--method", "occlusion", "--set", "occlusion.window=nan"],
+        ["--method", "rise", "--set", "rise.keep=1"],
+        ["--method", "occlusion", "--set", "occlusion.window=2", "--set", "occlusion.window=3"],
+        ["--unit", "3"],
+        ["--layer", "x", "--method", "saliency"],
+        ["--limit", "3"],
+        ["--images-per-forward", "3", "--method", "top_patches"],
+        ["missing.png"],
+        ["note.png"],
+        ["--out", "note.png"],
+        ["--out", "note.png/out"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == ["2", "False"], (words, done.stderr)
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_systems_of_units(call: CallCommand, tmp_path: Path, folder: Path) -> None:

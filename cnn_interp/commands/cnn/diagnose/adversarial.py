@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.commands._loading import classifier, images_as_pixels, layers_in
+from cnn_interp.commands._loading import check_given, classifier, images_as_pixels, layers_in
 from cnn_interp.commands._options import Convert, Images, Layers, Model, Weights
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
@@ -79,8 +79,6 @@ def adversarial(
     FGSM and PGD change every value by up to epsilon/255; DeepFool and box-constrained L-BFGS look for the shortest
     change. Beside each stands noise of the same length. Without an image, a photograph of a cat is taken.
     """
-    from cnn_interp.diagnosis.layer_features import layer_change
-
     chosen = some_of(ATTACKS, method, "method")
     if not 0 < epsilon <= 255:
         raise InputError(f"epsilon {epsilon}: expected a number above 0 and up to 255")
@@ -88,6 +86,11 @@ def adversarial(
         chosen = [name for name in chosen if name != "deepfool"]
         if not chosen:
             raise InputError("target: deepfool leads to no wanted category; expected another --method")
+    check_given(images, convert)
+    if not images and convert:
+        raise InputError("convert: there is no image to convert; expected images with it")
+    from cnn_interp.diagnosis.layer_features import layer_change
+
     loaded = classifier(network, weights, device, seed)
     pixels, names, files = images_as_pixels(loaded, images, convert)
     targets = [loaded.target(target)] * len(pixels) if target else None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.commands._loading import classifier, images_as_pixels
+from cnn_interp.commands._loading import check_given, classifier, images_as_pixels, read_table
 from cnn_interp.commands._options import Convert, Images, Model, Weights
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
@@ -81,6 +81,13 @@ def bias(
     named = list(dict.fromkeys(listed(categories)))
     if images and len(named) < 3:
         raise InputError(f"categories {categories!r}: expected at least three names of the network's outputs")
+    check_given(images, convert)
+    if not images and named:
+        raise InputError(
+            f"categories {categories}: are those of a network shown images; expected images with it"
+        )
+    if relations:
+        read_table(Path(relations), "first", "second", "relation")
     from cnn_interp.diagnosis.layer_features import stages
     from cnn_interp.diagnosis.representation_bias import (
         SCENE_ATTRIBUTES,

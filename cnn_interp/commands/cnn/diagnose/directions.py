@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnn_interp.commands._loading import (
+    check_given,
     classifier,
     classifier_and_side,
     images_as_pixels,
@@ -71,6 +72,9 @@ def directions(
     attribute (scenes rendered here, without images), or by how alike the network's outputs to them are (with images).
     A rotated basis is the control.
     """
+    given = len(check_given(images, convert))
+    if images and given < 2 * top:
+        raise InputError(f"IMAGE: {given} images; expected at least {2 * top}, twice --top")
     from cnn_interp.diagnosis.directions import compare_directions, rotated
     from cnn_interp.diagnosis.layer_features import OUTPUT, pooled_features, resize, stages
 
@@ -83,7 +87,7 @@ def directions(
         loaded, side = classifier_and_side(network, weights, device, seed, None)
         pixels, factors, _ = scenes_as_pixels(side)
     if len(pixels) < 2 * top:
-        raise InputError(f"IMAGE: {len(pixels)} images; expected at least {2 * top}, twice --top")
+        raise InputError(f"top {top}: there are {len(pixels)} scenes; expected at most half as many")
     chosen = layers_in(loaded, layers) or list(stages(loaded.module, loaded.normalise(pixels[:1]), most=4))
     wanted = [*chosen, OUTPUT] if images else chosen
     features = pooled_features(loaded, pixels, wanted, seed=seed, quiet=quiet)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.commands._loading import read_labelled
+from cnn_interp.commands._loading import check_folders, read_labelled
 from cnn_interp.commands._options import Model
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
@@ -98,6 +98,7 @@ def influence(
         raise InputError(f"l2 {l2}: expected a finite number above 0")
     if images is None and test is not None:
         raise InputError(f"test {test}: needs a folder of training images")
+    check_folders(images, test)
     from cnn_interp.diagnosis.training_audit import audit_training
     from interpretkit.training import resolve_device
 

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.commands._loading import classifier, images_as_pixels, small_pictures
+from cnn_interp.commands._loading import (
+    check_given,
+    check_small_data,
+    classifier,
+    images_as_pixels,
+    small_pictures,
+)
 from cnn_interp.commands._options import Convert, Images, Model, SmallData, Weights
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
@@ -64,6 +70,9 @@ def one_pixel(
     With images, the named network is attacked on them. Without, a small network is trained on small images, where a
     pixel weighs more, and attacked on test images that it has right.
     """
+    check_given(images, convert)
+    if not images:
+        check_small_data(data)
     from cnn_interp.diagnosis.one_pixel import one_pixel as attack_by_pixel
     from cnn_interp.diagnosis.small_network import binomial_interval
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnn_interp.commands._loading import classifier_and_side, layers_in, small_pictures
+from cnn_interp.commands._loading import check_small_data, classifier_and_side, layers_in, small_pictures
 from cnn_interp.commands._options import Layers, Model, SmallData, Weights
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
@@ -57,6 +57,7 @@ def probe(
 
     A cheap companion to transferability: nothing but the classifier is trained.
     """
+    check_small_data(data)
     from cnn_interp.diagnosis.layer_features import OUTPUT, pooled_features, resize, stages
     from cnn_interp.diagnosis.transferability import linear_probes
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.commands._loading import read_labelled, read_table
+from cnn_interp.commands._loading import check_folders, read_labelled, read_table
 from cnn_interp.commands._options import Model
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
@@ -92,6 +92,9 @@ def rules(
         raise InputError("images: needs --attributes CSV and at least one --rule")
     if images is None and attributes is not None:
         raise InputError(f"attributes {attributes}: needs --images FOLDER")
+    check_folders(images)
+    if attributes is not None:
+        read_table(attributes, "image")
     import torch
 
     from cnn_interp.diagnosis import logic_rules as logic

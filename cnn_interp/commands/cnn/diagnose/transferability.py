@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cnn_interp.commands._loading import small_pictures
+from cnn_interp.commands._loading import check_small_data, small_pictures
 from cnn_interp.commands._options import SmallData
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
@@ -58,8 +58,9 @@ def transferability(
     A run that is interrupted goes on where it stopped when it is started again.
     """
     numbers = listed(widths)
-    if not numbers or not all(number.isdigit() and int(number) > 0 for number in numbers):
+    if not numbers or not all(number.isdecimal() and int(number) > 0 for number in numbers):
         raise InputError(f"widths {widths!r}: expected whole numbers such as 8,16,32")
+    check_small_data(data)
     from cnn_interp.diagnosis.transferability import TREATMENTS, transfer
     from interpretkit.training import resolve_device
 

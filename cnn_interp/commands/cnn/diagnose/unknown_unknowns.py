@@ -107,6 +107,8 @@ def unknown_unknowns(
         raise InputError(f"threshold {threshold}: expected 0 to below 1")
     if not 0 < support <= 1:
         raise InputError(f"support {support}: expected above 0 up to 1")
+    if table is not None:
+        _read(table)
     import numpy as np
 
     from cnn_interp.diagnosis import unknown_unknowns as search

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cnn_interp.commands._loading import check_answerer, check_given
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
 from interpretkit.commandline.finding import Column, Finding, Here
@@ -91,6 +92,10 @@ def vqa(
     """
     if (image is None) != (not question):
         raise InputError("image and --question: one is given without the other; expected both")
+    if image is not None:
+        check_given([image], True)
+    if model is not None:
+        check_answerer(model)
     import numpy as np
 
     from cnn_interp.diagnosis import question_answering as qa
