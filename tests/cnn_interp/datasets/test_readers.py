@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from cnn_interp.images.files import (
+from cnn_interp.images import (
     ConceptImages,
     LabelledImages,
     PartImages,

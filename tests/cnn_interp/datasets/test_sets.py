@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from cnn_interp.images.files import (
+from cnn_interp.images import (
     Images,
     LabelledImages,
     PartImages,
