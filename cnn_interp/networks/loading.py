@@ -38,7 +38,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # How long-published networks see an image: the short side at 256, the middle 224 of it.
 IMAGENET_RESIZE, IMAGENET_SIZE = 256, 224
 _SCORES = "expected one tensor of scores, (images, categories)"
-_INPUTS = "a network for images (n, 3, height, width); one for another size is returned as a cnn_interp.networks.Network"
+_INPUTS = "a network for images (n, 3, height, width); for another size, a cnn_interp.networks.Network"
 _FACTORY = "package.module:factory, a function without arguments that returns a network"
 
 
