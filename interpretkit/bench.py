@@ -293,12 +293,54 @@ def _machine() -> str:
     return ", ".join(parts)
 
 
+def check_call(
+    names: Sequence[str], data: Sequence[str]
+) -> tuple[Path, list[Benchmark], list[Benchmark], dict[str, Path]]:
+    """Return the folder of benchmarks, all of them, those chosen, and the data by kind.
+
+    Raises
+    ------
+    InputError
+        If a name or a data option cannot be used.
+    """
+    folder = find_folder()
+    benchmarks = find_benchmarks(folder)
+    # An option of the command line takes one value; further ones behind it arrive as names.
+    chosen = choose(benchmarks, [name for name in names if "=" not in name])
+    return (
+        folder,
+        benchmarks,
+        chosen,
+        read_data_options([*data, *(name for name in names if "=" in name)], benchmarks),
+    )
+
+
+def update(out: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put benchmarks' entries in place of their earlier ones in the results of a folder.
+
+    Parameters
+    ----------
+    out : path
+        The folder.
+    results : mapping
+        From benchmark to its entry, as :func:`read_results` returns.
+    """
+    known = {benchmark.name for benchmark in find_benchmarks(find_folder())}
+    for name, entry in results.items():
+        _keep(out, name, entry, known)
+
+
+def write_results(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write entries by benchmark as ``results.json``."""
+    write_json(path, {"format": FORMAT, "format_version": FORMAT_VERSION, "benchmarks": results})
+
+
 def bench(
     names: Sequence[str] = (),
     *,
     quick: bool = False,
     data: Sequence[str] = (),
-    out: Path | None = None,
+    out: Path,
     fresh: bool = False,
     seed: int = 0,
     device: str = "auto",
@@ -318,8 +360,8 @@ def bench(
         Run their short forms.
     data : sequence of str
         ``KIND=PATH`` for each data set that the user has.
-    out : path, optional
-        The folder for ``results.json`` and ``results.md``; ``docs`` of the checkout by default.
+    out : path
+        The folder for ``results.json`` and ``results.md``.
     fresh : bool
         Run also what an interrupted bench has done.
     seed : int
@@ -340,14 +382,10 @@ def bench(
     InputError
         If a name, a data option or the output folder cannot be used.
     """
-    folder = find_folder()
-    benchmarks = find_benchmarks(folder)
-    # An option of the command line takes one value; further ones behind it arrive as names.
-    chosen = choose(benchmarks, [name for name in names if "=" not in name])
-    paths = read_data_options([*data, *(name for name in names if "=" in name)], benchmarks)
-    out = folder.parent / "docs" if out is None else Path(out)
+    folder, benchmarks, chosen, paths = check_call(names, data)
+    out = Path(out)
     known = {benchmark.name for benchmark in benchmarks}
-    _prepare(out)
+    prepare(out)
     call = {
         "names": [benchmark.name for benchmark in chosen],
         "quick": quick,
@@ -409,7 +447,7 @@ def _say(line: str) -> None:
 # ----------------------------------------------------------------------------------- keeping the results
 
 
-def _prepare(out: Path) -> None:
+def prepare(out: Path) -> None:
     """Make the folder, and refuse one in which files that are not the bench's would be lost."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -476,7 +514,7 @@ def _keep(out: Path, name: str, entry: Mapping[str, Any], known: set[str]) -> No
     if gone:
         _say(f"rows dropped, since their benchmark is no longer there: {', '.join(gone)}")
     results = {name: results[name] for name in sorted(results) if name in known}
-    write_json(out / JSON, {"format": FORMAT, "format_version": FORMAT_VERSION, "benchmarks": results})
+    write_results(out / JSON, results)
     with atomic_path(out / MARKDOWN) as hidden:
         hidden.write_text(page(results), encoding="utf-8")
 
@@ -654,21 +692,6 @@ def _plain(text: str) -> str:
     for character in "\\|*<":
         text = text.replace(character, "\\" + character)
     return text
-
-
-def print_results(result: Mapping[str, Any]) -> None:
-    """Print a bench's summary, or the list of benchmarks, on stdout for a person."""
-    if "benchmarks" in result:
-        width = max((len(benchmark["name"]) for benchmark in result["benchmarks"]), default=0)
-        for benchmark in result["benchmarks"]:
-            print(f"{benchmark['name']:<{width}}  {benchmark['title']}")
-        return
-    parts = [f"{result['n_rows']} rows of {len(result['ran']) + len(result['resumed'])} benchmarks"]
-    if result["files"]:
-        parts.append(f"in {Path(result['out']) / MARKDOWN} and {JSON}")
-    if result["failed"]:
-        parts.append(f"failed: {', '.join(result['failed'])}")
-    print("; ".join(parts))
 
 
 def list_benchmarks() -> dict[str, Any]:

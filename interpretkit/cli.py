@@ -13,7 +13,7 @@ import typer
 from typer.main import get_command
 
 from interpretkit import __version__
-from interpretkit.command import Device, Out, Quiet, Seed, application, command
+from interpretkit.command import Out, Quiet, Seed, application, command
 from interpretkit.commandline.groups import commands_in
 from interpretkit.lazy import Deferred, LazyGroup, first_line, parse_module
 from interpretkit.streams import steady_streams
@@ -154,78 +154,6 @@ def scores(
         seed=seed,
         quiet=quiet,
     )
-
-
-def _print_bench(result: Any) -> None:
-    from interpretkit.bench import print_results
-
-    print_results(result)
-
-
-@command(
-    app,
-    "bench",
-    example=[
-        "interpretkit bench --list",
-        "interpretkit bench path_homology disentanglement --quick",
-        "interpretkit bench --data hea-oh=FOLDER dsprites=FILE.npz --out evidence --json",
-    ],
-    summary=_print_bench,
-)
-def bench(
-    context: typer.Context,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="Which benchmarks; all by default.")
-    ] = None,
-    listing: Annotated[bool, typer.Option("--list", help="Only list the benchmarks there are.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions and smaller data.")] = False,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KIND=PATH", help="Data of your own, such as hea-oh=FOLDER; more of them may follow."
-        ),
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Run also what an interrupted bench has done already.")
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Folder for results.json and results.md; docs of the checkout by default."
-        ),
-    ] = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    quiet: Quiet = False,
-) -> dict[str, Any]:
-    """Measure the claims of the project anew: rows of evidence, in results.json and results.md.
-
-    Rows of benchmarks that are not run stay as they are. An interrupted bench goes on when it is called again
-    in the same way. If a benchmark fails, the others go on, and the exit code is 1.
-    """
-    from interpretkit.bench import bench as run
-    from interpretkit.bench import list_benchmarks
-
-    if listing:
-        return list_benchmarks()
-    result = run(
-        names or (),
-        quick=quick,
-        data=data or (),
-        out=out,
-        fresh=fresh,
-        seed=seed,
-        device=device,
-        quiet=quiet,
-    )
-    if result["failed"]:
-        # The exit code is set at the very end, so that the summary is printed before.
-        context.call_on_close(_exit_with_1)
-    return result
-
-
-def _exit_with_1() -> None:
-    raise typer.Exit(1)
 
 
 def _terminate(number: int, frame: Any) -> None:

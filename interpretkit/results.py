@@ -58,6 +58,8 @@ class Run:
         What the manifest says of figures and columns: units and meanings.
     inputs : list of dict
         The files and folders that were read, with their SHA-256.
+    discarded : bool
+        Whether nothing of it is wanted; an earlier result then stays as it is.
     """
 
     def __init__(self, out: Path, folder: Path, work: Mapping[str, Any]) -> None:
@@ -67,6 +69,7 @@ class Run:
         self.summary: dict[str, Any] = {}
         self.described: dict[str, Any] = {}
         self.inputs: list[dict[str, Any]] = []
+        self.discarded = False
 
     def read(self, paths: Iterable[Path | str]) -> None:
         """Note files and folders that are read; their SHA-256 goes into the manifest.
@@ -261,6 +264,8 @@ def run_folder(
         run.inputs = inputs
         try:
             yield run
+            if run.discarded:
+                return
             manifest = {
                 "format": FORMAT,
                 "format_version": FORMAT_VERSION,

@@ -172,5 +172,8 @@ def _in_folder(
     seed = given.get("seed")
     with run_folder(out, title, arguments, seed) as run:
         found = function(**given, **({_RUN: run} if wants_run else {}))
+        if found.transient:
+            run.discarded = True
+            return found, {}
         write(found, run, out, command=title, seed=seed)
     return found, {"out": out, "report": out / REPORT}

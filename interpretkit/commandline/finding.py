@@ -261,6 +261,8 @@ class Finding:
         The files and folders that were read.
     exit_code : int
         The command's exit code, for one that fails in part and still has something to show.
+    transient : bool
+        Whether it is only printed: an answer to a question, of which no folder is made.
 
     Examples
     --------
@@ -280,6 +282,7 @@ class Finding:
         self.next_steps: list[NextStep] = []
         self.inputs: list[Path | str] = []
         self.exit_code = 0
+        self.transient = False
         self.array_files: dict[str, dict[str, np.ndarray | Sequence[Any] | float]] = {}
         self.tensor_files: dict[str, tuple[Mapping[str, torch.Tensor], Mapping[str, Any]]] = {}
         self.structure_files: dict[str, Sequence[Atoms]] = {}

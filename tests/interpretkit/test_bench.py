@@ -160,7 +160,9 @@ def test_given_data_know_what_was_used(tmp_path: Path):
 
 
 def test_rows_are_kept_with_what_made_them(checkout: Path):
-    result = bench(quick=True, data=["hea-oh=benchmarks"], seed=3, device="cuda", quiet=True)
+    result = bench(
+        quick=True, data=["hea-oh=benchmarks"], seed=3, device="cuda", quiet=True, out=checkout / "docs"
+    )
     assert (result["ran"], result["failed"], result["n_rows"]) == (["alpha", "beta"], [], 4)
     kept = results(checkout)
     alpha, beta = kept["alpha"], kept["beta"]
@@ -180,19 +182,19 @@ def test_data_may_follow_one_another_and_what_nobody_takes_is_said(
     write(checkout, "gamma", BETA.replace('"beta"', 'str("cub" in data)'))
     names = ["alpha", "cub=docs", "gamma"]
     (checkout / "docs").mkdir()
-    bench(names, data=["hea-oh=benchmarks"])
+    bench(names, data=["hea-oh=benchmarks"], out=checkout / "docs")
     kept = results(checkout)
     assert list(kept) == ["alpha", "gamma"]
     assert (kept["alpha"]["data"], kept["gamma"]["data"]) == (["hea-oh"], ["cub"])
     assert "no benchmark" not in capsys.readouterr().err
-    bench(["beta", "gamma"], data=["hea-oh=benchmarks", "cub=docs"])
+    bench(["beta", "gamma"], data=["hea-oh=benchmarks", "cub=docs"], out=checkout / "docs")
     assert "data that no benchmark of this call has taken: hea-oh\n" in capsys.readouterr().err
 
 
 def test_rerun_of_one_keeps_the_rows_of_the_others(checkout: Path):
-    bench(quick=True, quiet=True)
+    bench(quick=True, quiet=True, out=checkout / "docs")
     before = results(checkout)
-    bench(["beta"], quiet=True)
+    bench(["beta"], quiet=True, out=checkout / "docs")
     after = results(checkout)
     assert after["alpha"] == before["alpha"]
     assert (after["beta"]["mode"], after["beta"]["rows"][0]["value"]) == ("full", 2.0)
@@ -202,7 +204,7 @@ def test_benchmark_that_fails_stops_no_other(checkout: Path, capsys: pytest.Capt
     write(checkout, "alpha_broken", BROKEN)
     write(checkout, "alpha_wrong", "def run(:\n")
     write(checkout, "alpha_rowless", "def run(quick=True, data=None):\n    return [{}]\n")
-    result = bench(quiet=True)
+    result = bench(quiet=True, out=checkout / "docs")
     assert result["failed"] == ["alpha_broken", "alpha_rowless", "alpha_wrong"]
     assert result["ran"] == ["alpha", "beta"]
     assert list(results(checkout)) == ["alpha", "beta"]
@@ -212,17 +214,17 @@ def test_benchmark_that_fails_stops_no_other(checkout: Path, capsys: pytest.Capt
 
 
 def test_earlier_rows_of_a_benchmark_that_fails_are_marked(checkout: Path):
-    bench(quiet=True)
+    bench(quiet=True, out=checkout / "docs")
     rows = results(checkout)["beta"]["rows"]
     write(checkout, "beta", BROKEN)
-    bench(["beta"], quiet=True)
+    bench(["beta"], quiet=True, out=checkout / "docs")
     entry = results(checkout)["beta"]
     assert entry["rows"] == rows
     text = (checkout / "docs" / "results.md").read_text(encoding="utf-8")
     assert "it failed (OSError); the rows are older" in text
     assert "private" not in text
     write(checkout, "beta", BETA)
-    bench(["beta"], quiet=True)
+    bench(["beta"], quiet=True, out=checkout / "docs")
     assert "failed" not in (checkout / "docs" / "results.md").read_text(encoding="utf-8")
 
 
@@ -230,7 +232,7 @@ def interrupted(root: Path, **options) -> None:
     """Run a bench that is interrupted in its second benchmark."""
     write(root, "beta", BETA.replace("    return", "    raise KeyboardInterrupt\n    return"))
     with pytest.raises(KeyboardInterrupt):
-        bench(quiet=True, **options)
+        bench(quiet=True, **options, out=root / "docs")
     write(root, "beta", BETA)
 
 
@@ -238,30 +240,30 @@ def test_interrupted_bench_goes_on(checkout: Path):
     interrupted(checkout, quick=True)
     assert list(results(checkout)) == ["alpha"]
     rewrite(checkout, alpha={"seconds": 77.0})
-    result = bench(quick=True, quiet=True)
+    result = bench(quick=True, quiet=True, out=checkout / "docs")
     assert (result["resumed"], result["ran"], result["n_rows"]) == (["alpha"], ["beta"], 4)
     assert results(checkout)["alpha"]["seconds"] == 77.0
     # Having ended, the same bench begins anew.
-    assert bench(quick=True, quiet=True)["ran"] == ["alpha", "beta"]
+    assert bench(quick=True, quiet=True, out=checkout / "docs")["ran"] == ["alpha", "beta"]
 
 
 @pytest.mark.parametrize("options", [{"quick": False}, {"seed": 1}, {"fresh": True}, {"names": ["alpha"]}])
 def test_interrupted_bench_is_not_taken_for_another(checkout: Path, options: dict):
     interrupted(checkout, quick=True)
-    assert bench(**{"quick": True, "quiet": True, **options})["resumed"] == []
+    assert bench(**{"quick": True, "quiet": True, **options}, out=checkout / "docs")["resumed"] == []
 
 
 def test_file_changed_since_the_interruption_is_run_anew(checkout: Path):
     interrupted(checkout)
     write(checkout, "alpha", ALPHA.replace("0.25", "0.75"))
-    assert bench(quiet=True)["ran"] == ["alpha", "beta"]
+    assert bench(quiet=True, out=checkout / "docs")["ran"] == ["alpha", "beta"]
     assert results(checkout)["alpha"]["rows"][0]["value"] == 0.75
 
 
 def test_rows_go_with_their_benchmark(checkout: Path, capsys: pytest.CaptureFixture[str]):
-    bench(quiet=True)
+    bench(quiet=True, out=checkout / "docs")
     (checkout / "benchmarks" / "beta.py").unlink()
-    bench(quiet=True)
+    bench(quiet=True, out=checkout / "docs")
     assert list(results(checkout)) == ["alpha"]
     assert "no longer there: beta" in capsys.readouterr().err
 
@@ -287,7 +289,7 @@ def test_out_that_is_a_file_is_refused(checkout: Path):
 
 
 def test_page_shows_rows_stand_ins_and_sources(checkout: Path):
-    bench(["alpha"], quick=True, seed=3, quiet=True)
+    bench(["alpha"], quick=True, seed=3, quiet=True, out=checkout / "docs")
     text = (checkout / "docs" / "results.md").read_text(encoding="utf-8")
     assert text == page(results(checkout))
     assert "`interpretkit bench alpha --quick --seed 3`" in text
@@ -302,7 +304,7 @@ def test_page_shows_rows_stand_ins_and_sources(checkout: Path):
 
 
 def test_page_has_a_column_of_data_where_they_differ(checkout: Path):
-    bench(["beta"], quiet=True)
+    bench(["beta"], quiet=True, out=checkout / "docs")
     lines = (checkout / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
     # A column that no row fills is left out.
     at = lines.index("| system | data | measured | value |")
@@ -312,7 +314,7 @@ def test_page_has_a_column_of_data_where_they_differ(checkout: Path):
 def test_many_rows_on_the_same_data_have_a_table_of_their_own(checkout: Path):
     write(checkout, "alpha", ALPHA.replace('"published" if given else "drawn"', '"drawn"'))
     write(checkout, "beta", ALPHA)
-    bench(quick=True, data=["hea-oh=benchmarks"], quiet=True)
+    bench(quick=True, data=["hea-oh=benchmarks"], quiet=True, out=checkout / "docs")
     text = (checkout / "docs" / "results.md").read_text(encoding="utf-8")
     alpha, beta = text.split("\n## ")[1:]
     assert "**Data: drawn**" in alpha
@@ -366,9 +368,11 @@ def test_command_prints_json_alone_and_ends_with_1_after_a_failure(checkout: Pat
 
 
 def test_command_lists(checkout: Path):
+    before = sorted(path.name for path in checkout.iterdir())
     out, _ = interpretkit("--list", cwd=checkout, code=0)
-    assert out.splitlines() == ["alpha  Alpha: how a planted number comes out.", "beta   Beta: one more."]
-    assert not (checkout / "docs").exists()
+    for words in ("alpha", "Alpha: how a planted number comes out.", "beta", "Beta: one more."):
+        assert words in out
+    assert sorted(path.name for path in checkout.iterdir()) == before
 
 
 @pytest.mark.parametrize(

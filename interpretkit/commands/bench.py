@@ -1,0 +1,128 @@
+"""The claims of the project, measured anew."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from interpretkit.command import Device, Quiet, Seed
+from interpretkit.commandline.command import command
+from interpretkit.commandline.finding import Column, Finding, Here
+from interpretkit.results import Run
+
+_COLUMNS = {
+    "system": Column("what was measured"),
+    "data": Column("on which data"),
+    "name": Column("which quantity", heading="measured"),
+    "unit": Column("its unit"),
+    "value": Column("its value"),
+    "baseline": Column("the same of a simple method, or of the one replaced"),
+    "reference": Column("the published number, or the bar that the project set itself"),
+    "ratio": Column("value over reference", format=".3g"),
+    "source": Column("where the reference comes from"),
+    "notes": Column("what to know before comparing"),
+}
+
+
+@command(
+    out="evidence",
+    example=[
+        "interpretkit bench --list",
+        "interpretkit bench path_homology disentanglement --quick",
+        "interpretkit bench --data hea-oh=FOLDER dsprites=FILE.npz --out evidence --json",
+        "interpretkit bench path_homology --update docs",
+    ],
+)
+def bench(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Which benchmarks; all by default.")
+    ] = None,
+    listing: Annotated[bool, typer.Option("--list", help="Only list the benchmarks there are.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions and smaller data.")] = False,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND=PATH", help="Data of your own, such as hea-oh=FOLDER; more of them may follow."
+        ),
+    ] = None,
+    update: Annotated[
+        Path | None,
+        typer.Option(
+            "--update",
+            metavar="DIR",
+            help="Also put the rows in place of their earlier ones in the results.json and results.md of a folder.",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    quiet: Quiet = False,
+    *,
+    run: Run,
+) -> Finding:
+    """Measure the claims of the project anew: rows of evidence, in results.json and results.md.
+
+    Rows of benchmarks that are not run stay as they are in an earlier result. An interrupted bench goes on when it is
+    called again in the same way. If a benchmark fails, the others go on, and the exit code is 1.
+    """
+    from interpretkit import bench as benches
+
+    if listing:
+        return _listing()
+    benches.check_call(names or (), data or ())
+    if update is not None:
+        benches.prepare(update)
+    with run.kept(without=["update"]) as work:
+        earlier = run.out / benches.JSON
+        if earlier.is_file() and not (work / benches.JSON).exists():
+            shutil.copyfile(earlier, work / benches.JSON)
+        done = benches.bench(
+            names or (), quick=quick, data=data or (), out=work, seed=seed, device=device, quiet=quiet
+        )
+        results = benches.read_results(work)
+    if update is not None:
+        benches.update(update, {name: results[name] for name in [*done["resumed"], *done["ran"]]})
+
+    measured = [*done["resumed"], *done["ran"]]
+    found = Finding(
+        f"{done['n_rows']} rows of evidence",
+        f"Of {len(measured)} benchmarks, {'their short forms' if quick else 'at full size'}. Each row stands beside a "
+        "baseline and, where there is one, the published number.",
+    )
+    found.number("n_rows", done["n_rows"], "rows").number("ran", done["ran"], "measured", on_card=False)
+    found.number("resumed", done["resumed"], "done before the interruption", on_card=False)
+    found.number("failed", done["failed"], "failed", on_card=False)
+    for name in measured:
+        found.section(name, results[name]["title"]).table(None, _rows(results[name]), _COLUMNS)
+    for name in done["failed"]:
+        found.warn(f"The benchmark {name} failed; its earlier rows, if there are any, are marked.")
+    found.file(benches.JSON, lambda path: benches.write_results(path, results))
+    found.file(benches.MARKDOWN, lambda path: _write_text(path, benches.page(results)))
+    found.exit_code = 1 if done["failed"] else 0
+    return found.next_step("Read all rows:", "less", Here(benches.MARKDOWN))
+
+
+def _listing() -> Finding:
+    from interpretkit.bench import list_benchmarks
+
+    listed = list_benchmarks()["benchmarks"]
+    found = Finding(f"{len(listed)} benchmarks")
+    found.values["benchmarks"] = listed
+    columns = {"name": Column("as it is called"), "title": Column("what it measures")}
+    found.section("Benchmarks").table(None, listed, columns, in_terminal=True)
+    found.transient = True
+    return found
+
+
+def _rows(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a benchmark with the columns that any of them fills."""
+    rows = [{name: row.get(name) for name in _COLUMNS} for row in entry["rows"]]
+    filled = [name for name in _COLUMNS if any(row[name] not in (None, "") for row in rows)]
+    return [{name: row[name] for name in filled} for row in rows]
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
