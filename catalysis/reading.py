@@ -215,9 +215,8 @@ def describe_entries(atoms: Atoms) -> str:
     shown = ", ".join(keys[:12]) + (", …" if len(keys) > 12 else "")
     text = f"the frame has {shown}" if keys else "the frame has no entries"
     results = getattr(atoms.calc, "results", None) or {}
-    totals = [key for key in ("energy", "free_energy") if key in results]
-    if totals:
-        text += f"; its total {' and '.join(totals)} are those of a calculator, not of adsorption"
+    if "energy" in results or "free_energy" in results:
+        text += "; a calculator's total energy is never taken for an adsorption energy"
     return text
 
 

@@ -761,8 +761,7 @@ def _screened(offsets: np.ndarray, distances: np.ndarray) -> np.ndarray:
         return screened
     directions = offsets / distances[:, None]
     for k in range(len(offsets)):
-        ring = np.arange(len(offsets)) != k
-        ring &= distances <= _RING_SPREAD * distances[k]
+        ring = (distances <= _RING_SPREAD * distances[k]) & (np.arange(len(offsets)) != k)
         axis = directions[ring].sum(0)
         size = np.linalg.norm(axis)
         if ring.sum() < 3 or size < 1e-6:
@@ -985,15 +984,25 @@ def _whole_molecule(
     radii = np.array([COVALENT_RADIUS[name] for name in names])
     limits = BOND_REACH * (radii[:, None] + radii[None])
     gaps = positions[None] - positions[:, None]  # from the first to the second
+    bonds = np.linalg.norm(gaps, axis=-1) <= limits
+    np.fill_diagonal(bonds, False)
+    endless = False
     if atoms.pbc.any():
         cell = complete_cell(atoms.cell.array)
         inverse = np.linalg.inv(cell)
         gaps = gaps - np.rint(gaps @ inverse) * atoms.pbc @ cell
-        images = gaps[:, :, None] + _shifts(inverse, atoms.pbc, float(limits.max())) @ cell
-        nearest = np.linalg.norm(images, axis=-1).argmin(-1)
-        gaps = np.take_along_axis(images, nearest[:, :, None, None], axis=2)[:, :, 0]
-    bonds = np.linalg.norm(gaps, axis=-1) <= limits
-    np.fill_diagonal(bonds, False)
+        shifts = _shifts(inverse, atoms.pbc, float(limits.max()))
+        images = gaps[:, :, None] + shifts @ cell
+        lengths = np.linalg.norm(images, axis=-1)
+        bonded = lengths <= limits[:, :, None]
+        # An atom is no neighbour of itself, but may be one of its images.
+        bonded[np.arange(len(names)), np.arange(len(names)), np.flatnonzero(~shifts.any(1))[0]] = False
+        endless = bool(
+            np.any(bonded.sum(-1) > 1) or np.any(bonded[np.arange(len(names)), np.arange(len(names))])
+        )
+        gaps = np.take_along_axis(images, lengths.argmin(-1)[:, :, None, None], axis=2)[:, :, 0]
+        bonds = bonded.any(-1)
+        np.fill_diagonal(bonds, False)
     parts = connected_parts(bonds)
     if len(parts) > 1:
         raise InputError(f"{where}: {_several(atoms, names, parts)}")
@@ -1005,7 +1014,7 @@ def _whole_molecule(
                 positions[j] = positions[i] + gaps[i, j]
                 joined.add(j)
                 front.append(j)
-    if np.abs(positions[None] - positions[:, None] - gaps)[bonds].max() > 1e-3:
+    if endless or np.abs(positions[None] - positions[:, None] - gaps)[bonds].max() > 1e-3:
         raise InputError(
             f"{where}: {Atoms(names).get_chemical_formula()} is bonded to its own periodic images; "
             "expected one molecule as adsorbate"
