@@ -17,7 +17,10 @@ from catalysis.ordering import tolerant_order
 from interpretkit.errors import InputError
 
 BOND_REACH = 1.3
-"""Two atoms of an adsorbate are bonded up to this multiple of the sum of their covalent radii."""
+"""Two atoms of an adsorbate are bonded up to this multiple of the sum of their covalent radii …"""
+
+BOND_SLACK = 0.28
+"""… or, which matters for H2, up to this many Å beyond the sum."""
 
 _BOND_STRETCH = {1: 1.07, 2: 1.16, 3: 1.15, 4: 1.20}
 _SMALLEST_RISE = np.deg2rad(
@@ -236,6 +239,12 @@ def remember_adsorbate(name: str, symbols: Sequence[str], positions: np.ndarray)
         _SEEN[name] = Adsorbate(name, tuple(symbols), tuple(tuple(float(x) for x in row) for row in offsets))
 
 
+def bond_limits(radii: np.ndarray) -> np.ndarray:
+    """Return up to which distance (Å) each two of some non-metals are bonded, shape (n, n), given their radii (n,)."""
+    sums = radii[:, None] + radii[None]
+    return np.maximum(BOND_REACH * sums, sums + BOND_SLACK)
+
+
 def connected_parts(bonds: np.ndarray) -> list[list[int]]:
     """Return which atoms belong together, each part ascending, given who is bonded to whom, shape (n, n)."""
     left, parts = set(range(len(bonds))), []
@@ -253,7 +262,7 @@ def connected_parts(bonds: np.ndarray) -> list[list[int]]:
 def _bonds(symbols: Sequence[str], positions: np.ndarray) -> np.ndarray:
     radii = np.array([COVALENT_RADIUS[symbol] for symbol in symbols])
     gaps = np.linalg.norm(np.asarray(positions)[:, None] - np.asarray(positions)[None], axis=-1)
-    bonds = gaps <= BOND_REACH * (radii[:, None] + radii[None])
+    bonds = np.less_equal(gaps, bond_limits(radii))
     np.fill_diagonal(bonds, False)
     return bonds
 

@@ -14,20 +14,21 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 from ase.geometry import complete_cell
 from ase.io import write as ase_write
 from ase.neighborlist import neighbor_list
 from scipy.spatial import ConvexHull, QhullError
 
 from catalysis.adsorbates import (
-    BOND_REACH,
     Adsorbate,
     adsorbate_name,
+    bond_limits,
     connected_parts,
     get_adsorbate,
     remember_adsorbate,
 )
-from catalysis.elements import BOND_FACTOR, COVALENT_RADIUS, METALS, NON_METALS, bond_cutoff
+from catalysis.elements import BOND_FACTOR, COVALENT_RADIUS, METALS, bond_cutoff
 from catalysis.ordering import first_largest, tolerant_order
 from catalysis.reading import ENERGY_KEY, describe_entries, iterate_structures, read_energy, read_structures
 from catalysis.surfaces import read_facet
@@ -62,9 +63,14 @@ BRIDGE_CLASSES: dict[tuple[str, tuple[int, ...]], str] = {
 CONTACT, COMMON, SHELL, SECOND = 0, 1, 2, 3
 """Zones: a contact, bonded to all contacts (to at least two of three or four), to one, or two bonds away."""
 
+_RADII = np.array([COVALENT_RADIUS.get(symbol, np.nan) for symbol in chemical_symbols])  # by atomic number
+_IS_METAL = np.array([symbol in METALS for symbol in chemical_symbols])
 _CLASS_NAMES = frozenset(BRIDGE_CLASSES.values())
 _BINDING_LIMIT = 1.40  # A metal binds an atom up to this multiple of the sum of their covalent radii …
-_BINDING_SPREAD = 1.22  # … and up to this multiple of the shortest such distance.
+_BINDING_SPREAD = 1.22  # … and up to this multiple of the shortest such distance …
+_BINDING_SLACK = (
+    0.44  # … or this many Å beyond it, if that is less: a large atom in a bridge is near to all around.
+)
 # No other metal may be nearer to the ball than this multiple of the contacts' distance; a top site must stand
 # clear of the metals around, or it is one of the step's hollows.
 _CLEARANCE = {1: 1.25, 2: 1.12, 3: 1.12, 4: 1.12}
@@ -410,9 +416,8 @@ def site_from_structure(
         is not bound to it, with atoms that have no place or stand in one place, without periodicity, and for an energy
         that is no finite number.
     """
-    _check_structure(atoms, where)
-    symbols = np.array(atoms.get_chemical_symbols())
-    is_metal = np.array([symbol in METALS for symbol in symbols])
+    lattice = _check_structure(atoms, where)
+    is_metal = _IS_METAL[atoms.numbers]
     if not is_metal.any():
         raise InputError(f"{where}: no metal atoms; expected a metal slab with an adsorbate")
     if is_metal.all():
@@ -425,9 +430,9 @@ def site_from_structure(
             f"{where}: no cell and no periodicity; expected a slab with its cell and pbc, or, for a finite cluster, "
             "contacts=1 (2, 3, 4) in its info or --kind"
         )
-    molecule_symbols, molecule_positions = _whole_molecule(atoms, symbols, is_metal, where)
+    molecule_symbols, molecule_positions = _whole_molecule(atoms, is_metal, lattice, where)
     count, at_least = _contact_count(info, kind, where)
-    around = _Surroundings(atoms, symbols, is_metal, molecule_positions)
+    around = _Surroundings(atoms, is_metal, lattice, molecule_positions)
     order = around.binding_first(molecule_symbols, molecule_positions)
     molecule_positions = molecule_positions[order]
     molecule_symbols = tuple(molecule_symbols[i] for i in order)
@@ -624,19 +629,19 @@ class _Metals:
 class _Surroundings:
     """The metals around a molecule, every periodic image by itself."""
 
-    def __init__(self, atoms: Atoms, symbols: np.ndarray, is_metal: np.ndarray, molecule: np.ndarray) -> None:
+    def __init__(self, atoms: Atoms, is_metal: np.ndarray, lattice: _Lattice, molecule: np.ndarray) -> None:
         own = np.flatnonzero(is_metal)
-        radii = np.array([COVALENT_RADIUS[symbol] for symbol in symbols[own]])
+        radii = _RADII[atoms.numbers[own]]
         centre = (molecule.min(0) + molecule.max(0)) / 2
         size = float(np.linalg.norm(molecule - centre, axis=1).max())
-        widest = max(COVALENT_RADIUS[symbol] for symbol in symbols[~is_metal])
+        widest = _RADII[atoms.numbers[~is_metal]].max()
         # As far as two bonds from the farthest contact.
         reach = size + _ENCLOSING * (radii.max() + widest) + 2 * BOND_FACTOR * 2 * radii.max()
-        member, offsets = _images(atoms, atoms.positions[own], centre, reach)
+        member, offsets = lattice.images(atoms.positions[own] - centre, reach)
         self.positions = offsets + centre
         self.radii = radii[member]
         self.indices = own[member]
-        self.symbols = symbols[self.indices]
+        self.numbers = atoms.numbers[self.indices]
 
     def binding_first(self, symbols: Sequence[str], positions: np.ndarray) -> list[int]:
         """Return the order of a molecule's atoms: the binding one first, the others as they are.
@@ -674,13 +679,15 @@ class _Surroundings:
         enclosing = stretches <= _ENCLOSING
         if _buried_depth(offsets[enclosing]) > _BURIED:
             raise InputError(
-                f"{where}: the {symbol} of {name} lies below the surface, enclosed by {int(enclosing.sum())} metals; "
+                f"{where}: the {symbol if name == symbol else f'{symbol} of {name}'} lies below the surface, enclosed by {int(enclosing.sum())} metals; "
                 "expected the adsorbate on the surface"
             )
         wide = np.flatnonzero(stretches <= _BINDING_LIMIT)
         wide = wide[~_screened(offsets[wide], distances[wide])]
         wide = wide[tolerant_order(distances[wide], *self.positions[wide].T)]
-        near = int((distances[wide] <= _BINDING_SPREAD * distances[wide[0]]).sum())
+        shortest = distances[wide].min()
+        limit = min(_BINDING_SPREAD * shortest, shortest + _BINDING_SLACK)
+        near = int((distances[wide] <= limit).sum())
         wanted = min(max(near, at_least), 4) if count is None else count
         if len(wide) < wanted:
             # Contacts that are told, not found, may be farther away.
@@ -694,11 +701,11 @@ class _Surroundings:
         first = self._bonded(contacts)
         shell = np.flatnonzero(first.any(0))
         second = self._bonded(shell).any(0)
-        others = first.any(0) | second
+        others = np.logical_or(first.any(0), second)
         others[contacts] = False
         members = np.concatenate([contacts, np.flatnonzero(others)])
         environment = _Environment(
-            self.symbols[members].tolist(),
+            [chemical_symbols[number] for number in self.numbers[members].tolist()],
             self.positions[members],
             first[:, members],
             self.indices[members].tolist(),
@@ -708,33 +715,47 @@ class _Surroundings:
     def _bonded(self, members: np.ndarray) -> np.ndarray:
         gaps = self.positions[members][:, None] - self.positions[None]
         cutoffs = BOND_FACTOR * (self.radii[members][:, None] + self.radii[None])
-        bonded = np.einsum("ijk,ijk->ij", gaps, gaps) <= cutoffs**2
-        bonded[np.arange(len(members)), members] = False
+        bonded = np.less_equal(np.einsum("ijk,ijk->ij", gaps, gaps), cutoffs**2)
+        bonded &= members[:, None] != np.arange(len(self.positions))
         return bonded
 
 
-def _images(
-    atoms: Atoms, positions: np.ndarray, point: np.ndarray, reach: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return every periodic image within `reach` (Å) of a point: whose it is (k,), and where from the point (k, 3)."""
-    offsets = positions - point
-    if not atoms.pbc.any():
-        return np.arange(len(offsets)), offsets
-    cell = complete_cell(atoms.cell.array)
-    inverse = np.linalg.inv(cell)
-    offsets = offsets - np.rint(offsets @ inverse) * atoms.pbc @ cell
-    images = offsets[:, None] + _shifts(inverse, atoms.pbc, reach) @ cell
-    member, image = np.nonzero(np.einsum("ijk,ijk->ij", images, images) <= reach**2)
-    return member, images[member, image]
+class _Lattice:
+    """A cell and its inverse, to tell periodic images apart."""
 
+    def __init__(self, atoms: Atoms) -> None:
+        self.pbc = atoms.pbc
+        self.periodic = bool(self.pbc.any())
+        with np.errstate(invalid="ignore", divide="ignore"):  # vectors that are not independent
+            self.cell = complete_cell(atoms.cell.array)
+        lengths = np.sqrt((self.cell**2).sum(1))
+        volume = abs(np.linalg.det(self.cell)) / lengths.prod()
+        self.has_volume = bool(np.isfinite(volume) and volume > 1e-6)
+        if self.has_volume:
+            self.inverse = np.linalg.inv(self.cell)
 
-def _shifts(inverse: np.ndarray, pbc: np.ndarray, reach: float) -> np.ndarray:
-    """Return the cell vectors' multiples (k, 3) that lead to images within `reach` of a point in the middle cell.
+    def shifts(self, reach: float) -> np.ndarray:
+        """Return the multiples (k, 3) of the cell vectors that lead to images within `reach` of a point.
 
-    `inverse` is the inverse of the cell; the lengths of its columns are the reciprocal heights of the cell.
-    """
-    limits = np.floor(reach * np.linalg.norm(inverse, axis=0) + 0.5).astype(int) * pbc
-    return np.array(list(product(*(range(-n, n + 1) for n in limits.tolist()))), dtype=float)
+        The point is the origin, the images are of another in the middle cell around it.
+        """
+        # The lengths of the columns of the inverse are the reciprocal heights of the cell.
+        limits = np.floor(reach * np.sqrt((self.inverse**2).sum(0)) + 0.5).astype(int) * self.pbc
+        return np.array(list(product(*(range(-n, n + 1) for n in limits.tolist()))), dtype=float)
+
+    def centred(self, offsets: np.ndarray) -> np.ndarray:
+        """Return the images of some points (…, 3) that lie in the middle cell around the origin."""
+        if not self.periodic:
+            return offsets
+        return offsets - (np.rint(offsets @ self.inverse) * self.pbc) @ self.cell
+
+    def images(self, offsets: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return whose image it is (k,) and where (k, 3), for each within `reach` (Å) of the origin."""
+        if not self.periodic:
+            return np.arange(len(offsets)), offsets
+        images = self.centred(offsets)[:, None] + self.shifts(reach) @ self.cell
+        member, image = np.nonzero(np.einsum("ijk,ijk->ij", images, images) <= reach**2)
+        return member, images[member, image]
 
 
 def _buried_depth(offsets: np.ndarray) -> float:
@@ -868,7 +889,7 @@ def _pbc_text(atoms: Atoms) -> str:
     return " ".join("FT"[int(periodic)] for periodic in atoms.pbc)
 
 
-def _check_structure(atoms: Atoms, where: str) -> None:
+def _check_structure(atoms: Atoms, where: str) -> _Lattice:
     """Refuse what is no structure: atoms without a place or in one place, cells that cannot be, unknown elements.
 
     Raises
@@ -878,57 +899,52 @@ def _check_structure(atoms: Atoms, where: str) -> None:
     """
     if len(atoms) == 0:
         raise InputError(f"{where}: no atoms; expected a slab or a cluster with an adsorbate")
-    cell = atoms.cell.array
+    cell, pbc = atoms.cell.array, atoms.pbc
     if not np.all(np.isfinite(atoms.positions)):
         raise InputError(f"{where}: positions that are not finite; expected numbers in Å")
     if not np.all(np.isfinite(cell)):
         raise InputError(f"{where}: a cell that is not finite; expected lengths in Å")
-    lengths = np.linalg.norm(cell, axis=1)
-    if not atoms.pbc.any() and np.any(lengths > 0):
+    missing = ~cell.any(1)
+    if not pbc.any() and not missing.all():
         raise InputError(
             f"{where}: a cell, but pbc is F F F; expected pbc T T F or T T T for a slab, "
             "or no cell for a finite cluster"
         )
-    if np.any(atoms.pbc & (lengths == 0)):
+    if np.any(pbc & missing):
         raise InputError(
-            f"{where}: pbc is {_pbc_text(atoms)}, but a cell vector is missing; expected one per direction"
+            f"{where}: pbc is {_pbc_text(atoms)}, but a cell vector is missing; expected one for each T"
         )
-    periodic = cell[atoms.pbc] / lengths[atoms.pbc, None]
-    if len(periodic) and np.linalg.svd(periodic, compute_uv=False).min() < 1e-6:
+    lattice = _Lattice(atoms)
+    if not lattice.has_volume:
         raise InputError(f"{where}: the cell vectors are not independent; expected a cell with a volume")
-    if np.any(lengths > 0) and not atoms.pbc.all() and np.linalg.matrix_rank(cell) < int((lengths > 0).sum()):
-        raise InputError(f"{where}: the cell vectors are not independent; expected a cell with a volume")
-    unknown = sorted(set(atoms.get_chemical_symbols()) - METALS - NON_METALS)
-    if unknown:
+    if np.isnan(_RADII[atoms.numbers]).any():
+        unknown = chemical_symbols[int(atoms.numbers[np.isnan(_RADII[atoms.numbers])][0])]
         raise InputError(
-            f"{where}: no data of the element {unknown[0]!r}; expected metals and non-metals of common use"
+            f"{where}: no data of the element {unknown!r}; expected metals and non-metals of common use"
         )
-    _refuse_overlaps(atoms, where)
+    _refuse_overlaps(atoms, lattice, where)
+    return lattice
 
 
-def _refuse_overlaps(atoms: Atoms, where: str) -> None:
-    symbols = atoms.get_chemical_symbols()
-    radii = np.array([COVALENT_RADIUS[symbol] for symbol in symbols])
+def _refuse_overlaps(atoms: Atoms, lattice: _Lattice, where: str) -> None:
+    radii = _RADII[atoms.numbers]
     if len(atoms) > 400:  # all pairs at once would take much memory
         clean = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         first, second, apart = neighbor_list("ijd", clean, _OVERLAP * radii)
-        _refuse_pairs(first, second, apart, symbols, where)
+        _refuse_pairs(first, second, apart, atoms.get_chemical_symbols(), where)
         return
     limits = _OVERLAP * (radii[:, None] + radii[None])
-    gaps = atoms.positions[:, None] - atoms.positions[None]
-    shifts = np.zeros((1, 3))
-    if atoms.pbc.any():
-        cell = complete_cell(atoms.cell.array)
-        inverse = np.linalg.inv(cell)
-        gaps = gaps - np.rint(gaps @ inverse) * atoms.pbc @ cell
-        shifts = _shifts(inverse, atoms.pbc, float(limits.max())) @ cell
-    for shift in shifts:
-        moved = gaps + shift
-        distances = np.sqrt(np.einsum("ijk,ijk->ij", moved, moved))
-        if not shift.any():
-            np.fill_diagonal(distances, np.inf)
-        first, second = np.nonzero(distances < limits)
-        _refuse_pairs(first, second, distances[first, second], symbols, where)
+    gaps = lattice.centred(atoms.positions[:, None] - atoms.positions[None])
+    for shift in lattice.shifts(float(limits.max())) @ lattice.cell if lattice.periodic else np.zeros((1, 3)):
+        at_home = not shift.any()
+        moved = gaps if at_home else gaps + shift
+        squares = np.einsum("ijk,ijk->ij", moved, moved)
+        if at_home:
+            np.fill_diagonal(squares, np.inf)
+        first, second = np.nonzero(squares < limits**2)
+        if len(first):
+            distances = np.sqrt(squares[first, second])
+            _refuse_pairs(first, second, distances, atoms.get_chemical_symbols(), where)
 
 
 def _refuse_pairs(
@@ -973,36 +989,28 @@ def _upright(slab: Atoms) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _whole_molecule(
-    atoms: Atoms, symbols: np.ndarray, is_metal: np.ndarray, where: str
+    atoms: Atoms, is_metal: np.ndarray, lattice: _Lattice, where: str
 ) -> tuple[list[str], np.ndarray]:
     """Return symbols and positions of the one adsorbate, put together across periodic boundaries."""
     members = np.flatnonzero(~is_metal)
-    names = symbols[members].tolist()
+    names = [chemical_symbols[number] for number in atoms.numbers[members].tolist()]
     positions = atoms.positions[members].copy()
     if len(members) == 1:
         return names, positions
-    radii = np.array([COVALENT_RADIUS[name] for name in names])
-    limits = BOND_REACH * (radii[:, None] + radii[None])
-    gaps = positions[None] - positions[:, None]  # from the first to the second
-    bonds = np.linalg.norm(gaps, axis=-1) <= limits
+    radii = _RADII[atoms.numbers[members]]
+    limits = bond_limits(radii)
+    own = np.arange(len(names))
+    # From the first to the second, every image of it within reach.
+    shifts = lattice.shifts(float(limits.max())) if lattice.periodic else np.zeros((1, 3))
+    gaps = lattice.centred(positions[None] - positions[:, None])[:, :, None] + shifts @ lattice.cell
+    lengths = np.sqrt(np.einsum("ijkl,ijkl->ijk", gaps, gaps))
+    bonded = lengths <= limits[:, :, None]
+    # An atom is no neighbour of itself, but may be one of its images.
+    bonded[own, own, np.flatnonzero(~shifts.any(1))[0]] = False
+    endless = bool(np.any(bonded.sum(-1) > 1) or np.any(bonded[own, own]))
+    gaps = np.take_along_axis(gaps, lengths.argmin(-1)[:, :, None, None], axis=2)[:, :, 0]
+    bonds = bonded.any(-1)
     np.fill_diagonal(bonds, False)
-    endless = False
-    if atoms.pbc.any():
-        cell = complete_cell(atoms.cell.array)
-        inverse = np.linalg.inv(cell)
-        gaps = gaps - np.rint(gaps @ inverse) * atoms.pbc @ cell
-        shifts = _shifts(inverse, atoms.pbc, float(limits.max()))
-        images = gaps[:, :, None] + shifts @ cell
-        lengths = np.linalg.norm(images, axis=-1)
-        bonded = lengths <= limits[:, :, None]
-        # An atom is no neighbour of itself, but may be one of its images.
-        bonded[np.arange(len(names)), np.arange(len(names)), np.flatnonzero(~shifts.any(1))[0]] = False
-        endless = bool(
-            np.any(bonded.sum(-1) > 1) or np.any(bonded[np.arange(len(names)), np.arange(len(names))])
-        )
-        gaps = np.take_along_axis(images, lengths.argmin(-1)[:, :, None, None], axis=2)[:, :, 0]
-        bonds = bonded.any(-1)
-        np.fill_diagonal(bonds, False)
     parts = connected_parts(bonds)
     if len(parts) > 1:
         raise InputError(f"{where}: {_several(atoms, names, parts)}")

@@ -15,7 +15,7 @@ from ase import Atoms
 from ase.build import add_adsorbate, fcc111
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
-from ase.io import Trajectory, read, write
+from ase.io import read, write
 
 from catalysis.reading import iterate_structures
 from catalysis.sites import find_sites, read_sites, read_structures
@@ -50,9 +50,7 @@ def relaxation(seed: int = 0, steps: int = 4, drop: float = 0.1) -> list[Atoms]:
 
 def write_trajectory(path: Path, frames: list[Atoms]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Trajectory(str(path), "w") as trajectory:
-        for frame in frames:
-            trajectory.write(frame)
+    write(path, frames)
 
 
 def refusal(path: Path, **options: object) -> str:
@@ -187,16 +185,16 @@ def test_of_the_files_of_one_calculation_the_most_telling_is_read(tmp_path: Path
 
 def test_energies_of_a_data_base_may_be_key_value_pairs_or_data(tmp_path: Path) -> None:
     for name in ("rows.db", "rows.json"):
-        with connect(str(tmp_path / name)) as rows:
-            rows.write(decorated(0), adsorption_energy_eV=-0.5, slab_id="a1", facet="fcc111")
-            rows.write(decorated(0), data={"adsorption_energy_eV": -0.7, "facet": "fcc111"})
-            total = decorated(1)
-            total.calc = SinglePointCalculator(total, energy=-123.0)
-            rows.write(total, key_value_pairs={"adsorption_energy_eV": -0.9})
-            rows.write(
-                decorated(2), adsorption_energy_eV=-1.0, data={"adsorption_energy_eV": -99.0, "array": [1, 2]}
-            )
-            rows.write(decorated(3))
+        rows = connect(str(tmp_path / name))
+        rows.write(decorated(0), adsorption_energy_eV=-0.5, slab_id="a1", facet="fcc111")
+        rows.write(decorated(0), data={"adsorption_energy_eV": -0.7, "facet": "fcc111"})
+        total = decorated(1)
+        total.calc = SinglePointCalculator(total, energy=-123.0)
+        rows.write(total, key_value_pairs={"adsorption_energy_eV": -0.9})
+        rows.write(
+            decorated(2), adsorption_energy_eV=-1.0, data={"adsorption_energy_eV": -99.0, "array": [1, 2]}
+        )
+        rows.write(decorated(3))
         del connect(str(tmp_path / name))[3]
         sites = read_sites(tmp_path / name)
         assert [site.energy_ev for site in sites] == [-0.5, -0.7, -1.0, None]
@@ -211,8 +209,8 @@ def test_a_folder_of_json_data_bases_is_read_and_other_json_passed_over(tmp_path
     folder.mkdir()
     for k in range(2):
         atoms = decorated(k)
-        with connect(str(folder / f"slab{k}.json")) as rows:
-            rows.write(atoms, adsorption_energy_eV=-0.1 * k)
+        rows = connect(str(folder / f"slab{k}.json"))
+        rows.write(atoms, adsorption_energy_eV=-0.1 * k)
     (folder / "manifest.json").write_text(json.dumps({"ids": "none"}))
     (folder / "broken.json").write_text("{")
     (folder / "notes.md").write_text("# notes")
@@ -346,8 +344,8 @@ def test_an_energy_of_the_wrong_kind_names_its_frame(tmp_path: Path) -> None:
     frames[2].info["adsorption_energy_eV"] = "-1.2 eV"
     write(tmp_path / "a.extxyz", frames)
     assert "a.extxyz, frame 2: adsorption_energy_eV is '-1.2 eV'" in refusal(tmp_path / "a.extxyz")
-    with connect(str(tmp_path / "a.db")) as rows:
-        rows.write(decorated(0), data={"adsorption_energy_eV": [1, 2]})
+    rows = connect(str(tmp_path / "a.db"))
+    rows.write(decorated(0), data={"adsorption_energy_eV": [1, 2]})
     assert "adsorption_energy_eV is [1, 2]" in refusal(tmp_path / "a.db")
 
 

@@ -125,7 +125,7 @@ def test_a_slab_is_found_however_its_cell_cuts_and_turns_it() -> None:
     expected = Counter((s.site_class, s.contact_elements) for s in find_sites(slab, kinds=KINDS))
     assert len(expected) > 10
     cut = slab.copy()
-    cut.positions += [0, 0, 0.5 * slab.cell[2, 2]]
+    cut.positions += [0, 0, 0.5 * slab.cell.array[2, 2]]
     cut.wrap()
     turned = slab.copy()
     turned.rotate(70, (1, 2, 3), rotate_cell=True)
