@@ -678,8 +678,9 @@ class _Surroundings:
             )
         enclosing = stretches <= _ENCLOSING
         if _buried_depth(offsets[enclosing]) > _BURIED:
+            atom = name if name == symbol else f"{symbol} of {name}"
             raise InputError(
-                f"{where}: the {symbol if name == symbol else f'{symbol} of {name}'} lies below the surface, enclosed by {int(enclosing.sum())} metals; "
+                f"{where}: the {atom} lies below the surface, enclosed by {int(enclosing.sum())} metals; "
                 "expected the adsorbate on the surface"
             )
         wide = np.flatnonzero(stretches <= _BINDING_LIMIT)

@@ -14,7 +14,7 @@ from ase.cluster import Octahedron
 from catalysis.adsorbates import ADSORBATES, Adsorbate, adsorbate_name, bonded_pairs, get_adsorbate
 from catalysis.sites import find_sites, site_from_structure
 from catalysis.surfaces import bare_slab, build_slab, read_facet
-from catalysis.templates import facet_templates
+from catalysis.templates import align, facet_templates
 from interpretkit.errors import InputError
 
 KINDS = ("top", "bridge", "hollow")
@@ -159,6 +159,16 @@ def test_sites_of_hexagonal_and_body_centred_metals(atoms: Atoms, expected: str)
     assert found.site_class == expected
     top = atoms.positions[:-1, 2].max()
     np.testing.assert_allclose(found.positions[: found.contacts, 2], top, atol=1e-6)
+
+
+def test_a_hexagonal_facet_has_no_template_of_a_cubic_one() -> None:
+    for place in ("fcc", "hcp", "ontop"):
+        site = site_from_structure(with_atom(hcp0001("Ru", (3, 3, 4), vacuum=8), "O", place, 1.6, "0001"))
+        assert align(site).template is None
+    cubic = site_from_structure(with_atom(fcc111("Ru", (3, 3, 4), a=3.8, vacuum=8), "O", "fcc", 1.2, "111"))
+    found = align(cubic).template
+    assert found is not None
+    assert found.site_class == "111_fcc_9-9-9"
 
 
 def test_sites_are_found_on_hexagonal_and_body_centred_slabs() -> None:
