@@ -846,12 +846,13 @@ def _local_frame(positions: np.ndarray, contacts: int, bonds: np.ndarray) -> np.
         directions = positions[bonds[i]] - positions[i]
         normal -= (directions / np.linalg.norm(directions, axis=1, keepdims=True)).sum(0)
     axis = np.array([1.0, 0.0, 0.0])
-    if contacts >= 2:
+    if contacts == 2:
         axis = positions[1] - positions[0]
         axis /= np.linalg.norm(axis)
-    if contacts == 2:
         normal -= axis * (normal @ axis)
     elif contacts >= 3:
+        # Towards a contact: triangles and squares have no longest direction that rounding would not choose.
+        axis = positions[0] - positions[:contacts].mean(0)
         _, _, plane = np.linalg.svd(positions[:contacts] - positions[:contacts].mean(0))
         normal = plane[2] * np.sign(plane[2] @ normal or 1.0)
     if np.linalg.norm(normal) < 1e-6:
@@ -874,7 +875,7 @@ def _ordered_site(
     """Order the metals: contacts first, then by distance to the binding atom, then by place."""
     distances = np.linalg.norm(environment.positions - adsorbate_positions[0], axis=1)
     distances[:contacts] -= 100.0
-    order = tolerant_order(distances, *environment.positions.T)
+    order = tolerant_order(distances, *environment.positions.T[::-1], tolerance=1e-3)
     return Site(
         symbols=tuple(environment.symbols[k] for k in order),
         positions=environment.positions[order],
