@@ -132,7 +132,7 @@ def read_structures(path: str | Path, *, energy_key: str = ENERGY_KEY) -> Iterat
     Yields
     ------
     tuple
-        `where`, `label` and `atoms` of each `Structure`.
+        `where`, `label` and `atoms` of each `Structure`; where it shares a slab with others, `info` names both.
 
     Raises
     ------
@@ -140,6 +140,10 @@ def read_structures(path: str | Path, *, energy_key: str = ENERGY_KEY) -> Iterat
         If the path is missing, empty or unreadable.
     """
     for found in iterate_structures(path, energy_key=energy_key):
+        if found.slab != found.label:
+            # Whoever goes by the label alone would take the sites of one slab for slabs of their own.
+            found.atoms.info.setdefault("slab_id", found.slab)
+            found.atoms.info.setdefault("site_id", found.label)
         yield found.where, found.label, found.atoms
 
 

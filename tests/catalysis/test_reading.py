@@ -115,6 +115,8 @@ def test_sites_of_one_slab_and_different_slabs_stay_apart(tmp_path: Path) -> Non
     assert [site.contacts for site in sites] == [3, 3, 2, 1]
     assert len({site.site_id for site in sites}) == 4
     assert {site.slab_id for site in sites} == {"places:0"}  # they share atoms, and belong into one fold
+    frames = [atoms.info for _, _, atoms in read_structures(tmp_path / "places.extxyz")]
+    assert [info.get("slab_id", "places:0") for info in frames] == ["places:0"] * 4
     write(tmp_path / "slabs.extxyz", [decorated(k) for k in range(5)])
     slabs = read_sites(tmp_path / "slabs.extxyz")
     assert [site.slab_id for site in slabs] == [f"slabs:{k}" for k in range(5)]
