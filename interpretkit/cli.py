@@ -145,6 +145,17 @@ def scores(
     quiet: Quiet = False,
 ) -> dict[str, Any]:
     """Score how well codes separate factors, each score beside its floor and its ceiling."""
+    from interpretkit.checks import check_scores
+
+    check_scores(
+        file,
+        metrics,
+        codes=codes_key,
+        factors=factors_key,
+        models=models_key,
+        discrete=discrete,
+        reference=reference,
+    )
     from interpretkit.disentanglement.command import run
 
     return run(
