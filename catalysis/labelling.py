@@ -7,6 +7,7 @@ bridge metals, so that a bridge site stays one: without that, *OH slides to the 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from catalysis.elements import COVALENT_RADIUS, METALS, fcc_lattice_constant
 from catalysis.sites import ENERGY_KEY, Site, find_sites, site_from_structure
 from catalysis.surfaces import bare_slab
 from interpretkit.errors import InputError
+from interpretkit.files import dump_json
 from interpretkit.progress import track
 from interpretkit.results import ResumableTable
 
@@ -106,6 +108,18 @@ def make_calculator(name: str, device: str = "cpu") -> Calculator:
             use_device=device,
             on_isolated_atoms="ignore",
         )
+
+
+def calculator_digest(calculator: Calculator) -> str:
+    """Return what tells a calculator from all others: its class, its parameters and the weights of its networks."""
+    told: dict[str, Any] = {"class": f"{type(calculator).__module__}.{type(calculator).__qualname__}"}
+    told["parameters"] = dict(calculator.parameters)
+    for name, value in sorted(vars(calculator).items()):
+        if hasattr(value, "named_parameters"):  # a network of torch, which is not imported for the others
+            from interpretkit.training.checkpoints import state_digest
+
+            told[name] = state_digest(value)
+    return hashlib.sha256(dump_json(told).encode()).hexdigest()
 
 
 def potential_energy(calculator: Calculator, atoms: Atoms) -> float:

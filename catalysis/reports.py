@@ -132,7 +132,7 @@ def train_report(model: SiteModel, command: str, seed: int, data: Sequence[Path]
     add_model_sections(report, model)
     report.add_next_step(
         "Design sites with an energy of your choice:",
-        f"interpretkit catalyst design --model {out} --target-ev 0.1 --out designs",
+        ["interpretkit", "catalyst", "design", "--model", out, "--target-ev", "0.1", "--out", "designs"],
     )
     report.set_provenance(command, seed=seed, data=list(data))
     return report
@@ -252,7 +252,7 @@ def design_report(
     add_model_sections(report, model)
     report.add_next_step(
         "Check the designs with an interatomic potential (install the extra mlip):",
-        f"interpretkit catalyst label {out / 'slabs.extxyz'} --out checked",
+        ["interpretkit", "catalyst", "label", out / "slabs.extxyz", "--out", "checked"],
     )
     report.add_next_step(
         "Or relax the slabs of `slabs.extxyz` with DFT, and train on what comes out:",
@@ -380,7 +380,7 @@ def fingerprint_report(
         )
     report.add_section("By class", table=rows, table_caption="Betti numbers averaged over the thresholds.")
     report.add_next_step(
-        "Read the arrays in Python:", f"numpy.load('{out / 'fingerprints.npz'}')['coordination']"
+        "Read the arrays in Python:", f"numpy.load({str(out / 'fingerprints.npz')!r})['coordination']"
     )
     report.set_provenance(command, data=list(data))
     return report

@@ -17,8 +17,8 @@ from interpretkit.lazy import Deferred, LazyGroup, first_line, parse_module
 # From a command to the module whose application has it, or is it.
 ELSEWHERE = {
     "diagnose": "cnn_interp.diagnosis.cli",
-    "dissect": "cnn_interp.metrics.cli",
-    "instability": "cnn_interp.metrics.cli",
+    "dissect": "cnn_interp.metrics_cli",
+    "instability": "cnn_interp.metrics_cli",
 }
 
 

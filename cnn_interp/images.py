@@ -13,6 +13,7 @@ from interpretkit.errors import InputError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # Below this there is nothing to see, and the scaling to a network's size makes up nearly all that it is shown.
 SMALLEST_SIDE = 8
+_READ_WHOLE = 8
 # The photograph shown when none is named: scikit-image's cat, which comes with the package.
 DEFAULT_PHOTOGRAPH = "chelsea"
 
@@ -122,6 +123,31 @@ def find_images(paths: Iterable[Path | str]) -> list[Path]:
         else:
             raise InputError(f"{path}: no such file or folder; expected an image or a folder of images")
     return found
+
+
+def check_images(paths: Iterable[Path], *, convert: bool = False) -> None:
+    """Refuse what cannot be shown to a network, before the network is loaded.
+
+    The first few images are read whole; of the others only what their headers say is looked at, which takes less than
+    a millisecond each.
+
+    Raises
+    ------
+    InputError
+        See :func:`read_image`.
+    """
+    for number, path in enumerate(paths):
+        if number < _READ_WHOLE:
+            read_image(path, convert=convert)
+            continue
+        try:
+            with Image.open(path) as opened:
+                small = min(opened.size) < SMALLEST_SIDE
+                refused = not convert and (opened.mode == "CMYK" or opened.mode.startswith(("I", "F")))
+        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+            small = refused = True
+        if small or refused:
+            read_image(path, convert=convert)  # which says why
 
 
 def in_batches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import sys
 import urllib.error
@@ -19,8 +20,10 @@ from torch import Tensor, nn
 import interpretkit  # noqa: F401  (lets torchvision be imported beside a torch for the CPU)
 from cnn_interp.weights import add_weights, check_sum, checkpoint_folder, read_state_dict, torchvision_weights
 from interpretkit.attribution.instrumentation import instrumented
+from interpretkit.dependencies import code_digest, noted_imports
 from interpretkit.errors import InputError
-from interpretkit.training import resolve_device
+from interpretkit.files import dump_json, here
+from interpretkit.training import resolve_device, state_digest
 from interpretkit.training.seeds import derive_seed
 
 DEFAULT_NETWORK = "mobilenet_v2"
@@ -55,6 +58,8 @@ class Network:
         Where the weights come from, with their check sum.
     bicubic : bool
         Whether images are scaled bicubically; otherwise bilinearly.
+    code : str
+        The SHA-256 of the source that made a user's own network, with all that it imports; empty for others.
     """
 
     name: str
@@ -66,6 +71,29 @@ class Network:
     categories: tuple[str, ...] = ()
     source: str = ""
     bicubic: bool = False
+    code: str = ""
+
+    def digest(self) -> str:
+        """Return what tells this network from all others, its weights and its code included.
+
+        A user's network may compute with what stands in none of its modules, so that its answer to a fixed image of
+        noise counts as well.
+
+        Returns
+        -------
+        str
+            A SHA-256, 64 hexadecimal digits. The same network on another device may have another one.
+        """
+        told = {key: getattr(self, key) for key in vars(self) if key not in ("module", "source")}
+        told |= {"state": state_digest(self.module), "device": self.device.type}
+        if self.code:
+            generator = torch.Generator().manual_seed(0)
+            noise = torch.rand(1, 3, self.size, self.size, generator=generator)
+            with instrumented(self.module, 0), torch.no_grad():
+                outputs = self.module(self.normalise(noise))
+            flat = outputs if isinstance(outputs, Tensor) else torch.zeros(0)
+            told["answer"] = hashlib.sha256(flat.cpu().contiguous().numpy().tobytes()).hexdigest()
+        return hashlib.sha256(dump_json(told).encode()).hexdigest()
 
     @property
     def device(self) -> torch.device:
@@ -203,7 +231,10 @@ def load_network(
     network.module.eval()
     network.module.to(where)
     if ":" in name and not name.startswith("timm:"):
-        _run_blank(network, network.size)
+        package = name.partition(":")[0]
+        with noted_imports(package):
+            _run_blank(network, network.size)
+        network = replace(network, code=code_digest(package))
     return network
 
 
@@ -230,7 +261,8 @@ def _torchvision(name: str, weights: str) -> Network:
 
     base, _, variant = name.partition("@")
     chosen = torchvision_weights(base, variant or None)
-    if not chosen.meta.get("categories") or chosen.transforms.func.__name__ != "ImageClassification":
+    preset_of = getattr(chosen.transforms, "func", chosen.transforms)
+    if not chosen.meta.get("categories") or preset_of.__name__ != "ImageClassification":
         raise InputError(f"network {name!r}: does not classify images; expected a network that does")
     module = get_model(base, weights=None, **_plain_options(base))
     preset = chosen.transforms()
@@ -320,17 +352,19 @@ def _timm(name: str, weights: str) -> Network:
 
 def _users_own(package: str, factory: str, name: str, weights: str) -> Network:
     # Whoever calls a command in a folder expects the modules of that folder to be found.
-    here = str(Path.cwd())
-    added = here not in sys.path
+    current = here()
+    folder = "" if current is None else str(current)
+    added = folder not in sys.path and bool(folder)
     if added:
-        sys.path.insert(0, here)
+        sys.path.insert(0, folder)
     try:
-        module = _tried(
-            name, f"{package} cannot be imported", _FACTORY, lambda: importlib.import_module(package)
-        )
+        with noted_imports(package):
+            module = _tried(
+                name, f"{package} cannot be imported", _FACTORY, lambda: importlib.import_module(package)
+            )
     finally:
         if added:
-            sys.path.remove(here)
+            sys.path.remove(folder)
     build = getattr(module, factory, None)
     if not callable(build):
         offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -338,7 +372,8 @@ def _users_own(package: str, factory: str, name: str, weights: str) -> Network:
         raise InputError(
             f"network {name!r}: {package} has no function {factory!r}; {', '.join(near) or 'expected a function'}"
         )
-    return _as_network(build, name, weights)
+    with noted_imports(package):
+        return _as_network(build, name, weights)
 
 
 def _as_network(build: Callable[[], Any], name: str, weights: str) -> Network:

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
+from cnn_interp.checks import check_network, check_weights
+from interpretkit.errors import InputError
+
+
+def checked(check: Callable[[str], None]) -> Callable[[str], str]:
+    """Return a callback by which the parser refuses a value, before the command loads anything."""
+
+    def callback(value: str) -> str:
+        try:
+            check(value)
+        except InputError as error:
+            raise typer.BadParameter(str(error)) from error
+        return value
+
+    return callback
+
+
 Model = Annotated[
     str,
     typer.Option(
-        "--model", metavar="NAME", help="A network of torchvision, timm:NAME, or package.module:factory."
+        "--model",
+        metavar="NAME",
+        callback=checked(check_network),
+        help="A network of torchvision, timm:NAME, or package.module:factory.",
     ),
 ]
 Weights = Annotated[
-    str, typer.Option("--weights", metavar="pretrained|random|FILE", help="The network's weights.")
+    str,
+    typer.Option(
+        "--weights",
+        metavar="pretrained|random|FILE",
+        callback=checked(check_weights),
+        help="The network's weights.",
+    ),
 ]
 Convert = Annotated[
     bool, typer.Option("--convert", help="Turn CMYK, 16-bit and transparent images into plain RGB.")

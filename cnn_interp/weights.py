@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 import interpretkit  # noqa: F401  (lets torchvision be imported beside a torch for the CPU)
+from cnn_interp.checks import check_file, check_sum
 from interpretkit.errors import InputError
-from interpretkit.files import atomic_path, sha256
+from interpretkit.files import atomic_path
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def add_weights(name: str, *, force: bool = False) -> Path:
     Raises
     ------
     InputError
-        If the name is unknown, or the weights can be had from nowhere.
+        If the name is unknown, the weights can be had from nowhere, or torch hub's folder cannot be written to.
     """
     network, _, variant = name.partition("@")
     weights = torchvision_weights(network, variant or None)
@@ -89,6 +90,7 @@ def add_weights(name: str, *, force: bool = False) -> Path:
     if target.is_file() and not force:
         check_sum(target)
         return target
+    _check_writable(target.parent, name)
     try:
         _download(weights.url, target)
     except (urllib.error.URLError, OSError) as error:
@@ -137,24 +139,6 @@ def torchvision_weights(network: str, variant: str | None = None) -> Any:
     raise InputError(f"weights {variant!r}: {network} has none of that name; expected one of {names}")
 
 
-def check_sum(path: Path) -> str:
-    """Return a file's SHA-256, after comparing it with the eight digits in its name, if it has such.
-
-    Raises
-    ------
-    InputError
-        If they differ.
-    """
-    digest = sha256(path)
-    stated = re.search(r"-([0-9a-f]{8,64})\.[a-z]+$", path.name)
-    if stated and not digest.startswith(stated[1]):
-        raise InputError(
-            f"{path}: its SHA-256 begins with {digest[:8]}, its name says {stated[1]}; the file is damaged, "
-            "expected the one that torchvision publishes"
-        )
-    return digest
-
-
 def read_state_dict(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Return the tensors of a ``.pth``, ``.pt`` or ``.safetensors`` file; no code in it is run.
 
@@ -167,9 +151,8 @@ def read_state_dict(path: Path | str, device: torch.device | str = "cpu") -> dic
         If the file is missing, damaged, or holds anything but tensors.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"weights {path}: no such file; expected a state dict (.pth, .pt, .safetensors)")
-    check_sum(path)
+    # Torch itself does not compare the check sums within its archives.
+    check_file(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors import SafetensorError
@@ -202,6 +185,17 @@ def _unreadable(path: Path, error: Exception | None) -> InputError:
     return InputError(
         f"weights {path}: cannot be read ({why[:120]}); expected a state dict (.pth, .pt, .safetensors) without code"
     )
+
+
+def _check_writable(folder: Path, name: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(
+            f"weights {name!r}: {folder} cannot be written to ({error.strerror}); expected TORCH_HOME to name a folder "
+            "that can, or --weights FILE"
+        ) from error
 
 
 def _download(url: str, target: Path) -> None:

@@ -25,10 +25,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from interpretkit.dependencies import dependencies
 from interpretkit.environment import DISTRIBUTION, versions
 from interpretkit.errors import InputError
 from interpretkit.evidence import Row
-from interpretkit.files import atomic_path, sha256, write_json
+from interpretkit.files import atomic_path, here, sha256, write_json
 from interpretkit.progress import progress
 
 FOLDER = "benchmarks"
@@ -109,12 +110,12 @@ def find_folder(start: Path | None = None) -> Path:
     InputError
         If there is none.
     """
-    start = (start or Path.cwd()).resolve()
+    installed = Path(__file__).resolve().parents[1]
+    start = (start or here() or installed).resolve()
     # The name in pyproject.toml tells the checkout from other projects, whose benchmarks are not to be run.
     for root in (start, *start.parents):
         if (root / FOLDER).is_dir() and _project_name(root / "pyproject.toml") == DISTRIBUTION:
             return root / FOLDER
-    installed = Path(__file__).resolve().parents[1]
     if (installed / FOLDER).is_dir() and _project_name(installed / "pyproject.toml") == DISTRIBUTION:
         return installed / FOLDER
     raise InputError(
@@ -306,7 +307,8 @@ def bench(
     """Run benchmarks, and write their rows beside those that are there already.
 
     The rows of a benchmark are written when it ends. A bench that was interrupted goes on when it is called
-    again in the same way; a file that has changed since is run anew.
+    again in the same way; a benchmark whose file has changed since is run anew, and all of them where data, a version
+    or the project's own source has changed.
 
     Parameters
     ----------
@@ -352,7 +354,9 @@ def bench(
         "data": {kind: str(path) for kind, path in sorted(paths.items())},
         "seed": seed,
         "device": device,
-        "versions": versions(),
+        "contents": {kind: sha256(path) for kind, path in sorted(paths.items())},
+        "dependencies": dependencies(),
+        "helpers": {p.name: sha256(p) for p in sorted(folder.glob("*.py")) if p.stem not in known},
     }
     done = {} if fresh else _done_before(out, call)
     kept = read_results(out)

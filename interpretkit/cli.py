@@ -15,6 +15,7 @@ from typer.main import get_command
 from interpretkit import __version__
 from interpretkit.command import Device, Out, Quiet, Seed, application, command
 from interpretkit.lazy import Deferred, LazyGroup, first_line, parse_module
+from interpretkit.streams import steady_streams
 
 ENTRY_POINTS = "interpretkit.commands"
 
@@ -144,6 +145,17 @@ def scores(
     quiet: Quiet = False,
 ) -> dict[str, Any]:
     """Score how well codes separate factors, each score beside its floor and its ceiling."""
+    from interpretkit.checks import check_scores
+
+    check_scores(
+        file,
+        metrics,
+        codes=codes_key,
+        factors=factors_key,
+        models=models_key,
+        discrete=discrete,
+        reference=reference,
+    )
     from interpretkit.disentanglement.command import run
 
     return run(
@@ -252,4 +264,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Always, with the exit code.
     """
     signal.signal(signal.SIGTERM, _terminate)
-    get_command(app).main(None if arguments is None else list(arguments), prog_name="interpretkit")
+    with steady_streams():
+        get_command(app).main(None if arguments is None else list(arguments), prog_name="interpretkit")
+
+
+if __name__ == "__main__":
+    main()

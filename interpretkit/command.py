@@ -38,6 +38,9 @@ from interpretkit.environment import extra_of, install_command
 from interpretkit.errors import InputError
 from interpretkit.files import dump_json, to_jsonable
 from interpretkit.invocation import invoked
+from interpretkit.loading import announced_loading
+from interpretkit.results import check_out
+from interpretkit.streams import harmless, silence_stdout
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -185,16 +188,29 @@ def command(
         ]
 
         names = _option_names(declared)
+        # Where a result cannot go is said before anything is loaded for it.
+        results = [parameter.name for parameter in declared if parameter.annotation == Out]
 
         def run(**options: Any) -> None:
             quiet, as_json, debug = (bool(options[option]) for option in _COMMON)
             own = {parameter.name: options[parameter.name] for parameter in declared}
-            with reporting(debug=debug), _called_by_option(names), _reserved_stdout(as_json) as stdout:
+            with (
+                reporting(debug=debug),
+                announced_loading(quiet=quiet),
+                _called_by_option(names),
+                _reserved_stdout(as_json) as stdout,
+            ):
+                for name in results:
+                    check_out(own[name])
                 result = to_jsonable(function(**own) or {})
-                if as_json:
-                    print(dump_json(result), file=stdout, flush=True)
-                elif not quiet:
-                    (summary or print_summary)(result)
+                try:
+                    if as_json:
+                        print(dump_json(result), file=stdout, flush=True)
+                    elif not quiet:
+                        (summary or print_summary)(result)
+                        sys.stdout.flush()
+                except OSError as error:
+                    _told_unprinted(error, result, as_json=as_json, debug=debug)
 
         run.__name__ = function.__name__
         run.__annotations__ = {p.name: p.annotation for p in [*declared, *added]}
@@ -248,6 +264,15 @@ def reporting(*, debug: bool = False, doing: str = "") -> Iterator[None]:
         except Exception as error:  # noqa: BLE001
             hint = "" if debug else " (run again with --debug for the traceback)"
             _fail(error, f"{prefix}{type(error).__name__}: {error}{hint}", code=1, debug=debug)
+
+
+def _told_unprinted(error: OSError, result: Mapping[str, Any], *, as_json: bool, debug: bool) -> None:
+    """Say that a result stands in its folder though stdout did not take it; whoever reads on stops in silence."""
+    silence_stdout()
+    if isinstance(error, BrokenPipeError) and not as_json:
+        raise typer.Exit(1) from error  # the reader of a table, such as head, has seen enough
+    where = f"; the result itself is whole, in {result['out']}" if result.get("out") else ""
+    _fail(error, f"stdout cannot be written to ({error.strerror}){where}", code=1, debug=debug)
 
 
 def _option_names(parameters: Sequence[inspect.Parameter]) -> dict[str, str]:
@@ -323,7 +348,7 @@ def _escape(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return harmless(" ".join(text.split()))
 
 
 def _complain(message: str) -> None:
@@ -370,12 +395,19 @@ def _reserved_stdout(reserved: bool) -> Iterator[TextIO]:
         if _is_descriptor(stdout, 1) and _is_descriptor(sys.stderr, 2):
             stdout.flush()
             kept = os.dup(1)
-            stdout = stack.enter_context(os.fdopen(kept, "w", encoding="utf-8"))
+            stdout = os.fdopen(kept, "w", encoding="utf-8", errors="backslashreplace")
+            stack.callback(_close, stdout)
             os.dup2(2, 1)
             stack.callback(os.dup2, kept, 1)
             stack.callback(_flush_c_library)
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         yield stdout
+
+
+def _close(stream: TextIO) -> None:
+    # What it did not take has been complained of; closing it, it tries once more.
+    with contextlib.suppress(OSError):
+        stream.close()
 
 
 def _flush_c_library() -> None:

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from interpretkit.streams import printable
+
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
@@ -53,6 +55,14 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.replace(hidden, path)
     finally:
         hidden.unlink(missing_ok=True)
+
+
+def here() -> Path | None:
+    """Return the current folder; None if it has been removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
 
 
 @contextmanager
@@ -100,7 +110,9 @@ def sha256(path: Path | str) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
+        # A name need not be UTF-8; its bytes are what they are.
+        name = file.relative_to(path).as_posix().encode("utf-8", "surrogateescape")
+        digest.update(name + f"\0{sha256(file)}\n".encode())
     return digest.hexdigest()
 
 
@@ -117,10 +129,12 @@ def to_jsonable(value: Any) -> Any:
     -------
     object
         The same in dict, list, str, int, float, bool and None. What is none of these is written as its
-        ``str``.
+        ``str``; text as :func:`interpretkit.streams.printable` returns it.
     """
-    if value is None or (isinstance(value, (bool, int, str)) and not isinstance(value, enum.Enum)):
+    if value is None or (isinstance(value, (bool, int)) and not isinstance(value, enum.Enum)):
         return value
+    if isinstance(value, str) and not isinstance(value, enum.Enum):
+        return printable(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, enum.Enum):
@@ -137,7 +151,7 @@ def to_jsonable(value: Any) -> Any:
         return sorted((to_jsonable(item) for item in value), key=str)
     if isinstance(value, (list, tuple)):
         return [to_jsonable(item) for item in value]
-    return str(value)
+    return printable(str(value))
 
 
 def dump_json(value: Any, *, indent: int | None = None) -> str:
@@ -180,7 +194,7 @@ def write_table(path: Path | str, rows: Table) -> None:
         names = list(dict.fromkeys(name for row in table for name in row))
     with atomic_path(path) as hidden, hidden.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(names)
+        writer.writerow([_cell(name) for name in names])
         writer.writerows([_cell(row.get(name)) for name in names] for row in table)
 
 
@@ -188,6 +202,8 @@ def _cell(value: Any) -> Any:
     value = value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value
     if isinstance(value, float):
         return repr(value)
-    if isinstance(value, (str, bool, int)) or value is None:
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, (bool, int)) or value is None:
         return value
     return dump_json(value)

@@ -11,9 +11,6 @@ import secrets
 import shutil
 import sys
 import time
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -21,9 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from interpretkit.dependencies import dependencies
 from interpretkit.environment import versions
 from interpretkit.errors import InputError
-from interpretkit.files import Table, dump_json, held, sha256, to_jsonable, write_json, write_table
+from interpretkit.files import Table, dump_json, held, here, sha256, to_jsonable, write_json, write_table
+from interpretkit.streams import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,18 +32,9 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 FORMAT = "interpretkit-run"
 FORMAT_VERSION = 1
-# What NumPy raises for a damaged archive: the damage may be in its directory, in a member's compressed bytes,
-# or in a member's header, which NumPy reads with Python's own tokenizer.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    SyntaxError,
-    zipfile.BadZipFile,
-    zlib.error,
-    tokenize.TokenError,
-)
+_UNFINISHED = "unfinished"
+# In bytes, of a file's name: file systems take 255, and a hidden name for writing is longer by a few.
+LONGEST_NAME, LONGEST_ENDING = 200, 12
 # Left behind by file browsers; they make a result no less ours.
 _LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
@@ -72,11 +62,15 @@ class Run:
     def path(self, name: str) -> Path:
         """Return the path to write the file `name` to, inside the hidden folder; subfolders are made.
 
+        A name may come from a user's file: what no other system takes in it is spelled out, and what is too long
+        for a file system is cut.
+
         Raises
         ------
         ValueError
             If `name` leads out of the folder, or is the manifest's.
         """
+        name = "/".join(_portable(part) for part in name.split("/"))
         path = self.folder / name
         if path.resolve() == self.folder.resolve() or not path.resolve().is_relative_to(
             self.folder.resolve()
@@ -87,7 +81,7 @@ class Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def save_arrays(self, name: str, **arrays: np.ndarray | Sequence[Any] | float) -> Path:
+    def save_arrays(self, name: str, /, **arrays: np.ndarray | Sequence[Any] | float) -> Path:
         """Write named arrays as compressed ``.npz``; object arrays are refused, for they would be pickled.
 
         Raises
@@ -97,7 +91,7 @@ class Run:
         """
         import numpy as np
 
-        converted = {key: np.asarray(value) for key, value in arrays.items()}
+        converted = {printable(key): np.asarray(value) for key, value in arrays.items()}
         for key, array in converted.items():
             if array.dtype.hasobject:
                 raise TypeError(f"array {key!r} of {name} holds Python objects; give numbers or strings")
@@ -120,7 +114,7 @@ class Run:
 
         path = self.path(name)
         text = {
-            key: value if isinstance(value, str) else dump_json(value)
+            key: printable(value) if isinstance(value, str) else dump_json(value)
             for key, value in (metadata or {}).items()
         }
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path, text)
@@ -135,7 +129,7 @@ class Run:
     def save_text(self, name: str, text: str) -> Path:
         """Write text in UTF-8."""
         path = self.path(name)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(printable(text), encoding="utf-8")
         return path
 
     def save_json(self, name: str, value: Any) -> Path:
@@ -143,6 +137,23 @@ class Run:
         path = self.path(name)
         write_json(path, value)
         return path
+
+
+def check_out(out: Path | str) -> None:
+    """Refuse a folder for a result that :func:`run_folder` would refuse; nothing is made.
+
+    Raises
+    ------
+    InputError
+        If `out` is a file, a folder with anything in it that is not an earlier result, or the current folder; or if
+        the folder that would hold it is a file, or cannot be written to.
+    """
+    final = _absolute(out)
+    _check_replaceable(Path(out), final)
+    holder = next((parent for parent in final.parents if parent.exists()), None)
+    if holder is not None and not (holder.is_dir() and os.access(holder, os.W_OK | os.X_OK)):
+        why = "cannot be written to" if holder.is_dir() else "is a file"
+        raise InputError(f"out {out}: {holder} {why}; expected a folder that can be written to")
 
 
 @contextmanager
@@ -185,7 +196,7 @@ def run_folder(
         cannot be written to; or if a path of `data` does not exist.
     """
     out = Path(out)
-    final = out.resolve()
+    final = _absolute(out)
     _check_replaceable(out, final)
     inputs = [_describe_data(Path(path)) for path in data]
     _clear_leftovers(final)
@@ -228,19 +239,26 @@ def run_folder(
 
 
 @contextmanager
-def kept_until_done(out: Path | str, work: Any) -> Iterator[Path]:
+def kept_until_done(out: Path | str, work: Any, files: Iterable[Path | str] = ()) -> Iterator[Path]:
     """Give a hidden folder beside `out` for long work, in which the same work goes on where it stopped.
 
+    Work is the same if nothing is different that its result may depend on: `work`, the contents of `files`, and by
+    themselves all versions and this project's source. A network belongs into `work` with its
+    :meth:`~cnn_interp.models.Network.digest`, for its name says neither which weights nor whose code it has.
+
     The folder is removed when the block ends well, after an InputError, and when nothing is in it. It stays
-    after any other exception, an interruption, or a kill.
+    after any other exception, an interruption, or a kill. When the block ends well, what other work for `out` has
+    left goes as well, unless a living process is at it: nobody will ask for it again.
 
     Parameters
     ----------
     out : path
         The folder of the result.
     work : object
-        What makes it the same work: arguments, the seed, the data; anything that
+        What makes it the same work: arguments, the seed, the digest of a network; anything that
         :func:`interpretkit.files.to_jsonable` can write.
+    files : iterable of paths
+        Files and folders that are read.
 
     Yields
     ------
@@ -250,18 +268,26 @@ def kept_until_done(out: Path | str, work: Any) -> Iterator[Path]:
     Raises
     ------
     InputError
-        If another process is doing the same work.
+        If another process is doing the same work, or no folder can be made there.
     """
-    final = Path(out).resolve()
-    digest = hashlib.sha256(dump_json(work).encode()).hexdigest()[:12]
-    folder = final.with_name(f".{final.name}.unfinished-{digest}")
-    folder.mkdir(parents=True, exist_ok=True)
+    final = _absolute(out)
+    stamp = [work, [[str(path), _digest_of(path)] for path in files], dependencies()]
+    digest = hashlib.sha256(dump_json(stamp).encode()).hexdigest()[:12]
+    folder = final.with_name(f".{final.name}.{_UNFINISHED}-{digest}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"out {out}: cannot be made ({error.strerror or error}: {error.filename}); expected a folder that "
+            "can be written to"
+        ) from error
     with held(folder) as ours:
         if ours is False:
             raise InputError(f"out {out}: the same command is at work on it; expected one at a time")
         keep = False
         try:
             yield folder
+            _clear_unfinished(final, folder)
         except InputError:
             raise
         except BaseException:
@@ -271,6 +297,24 @@ def kept_until_done(out: Path | str, work: Any) -> Iterator[Path]:
             if keep:
                 print(f"what is done is kept in {folder}; the same command goes on from it", file=sys.stderr)
             else:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _digest_of(path: Path | str) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _clear_unfinished(final: Path, ours: Path) -> None:
+    """Remove what other work for the same result has left, but for what a living process is at."""
+    pattern = glob.escape(f".{final.name}.{_UNFINISHED}-") + "[0-9a-f]" * 12
+    for folder in final.parent.glob(pattern):
+        if folder == ours or not folder.is_dir():
+            continue
+        with held(folder) as free:
+            if free:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -306,18 +350,22 @@ def load_manifest(folder: Path | str) -> dict[str, Any]:
     return manifest
 
 
-def _why(error: Exception) -> str:
-    # NumPy's own words are an advice to run what the file says.
-    return "it holds Python objects" if "allow_pickle" in str(error) else str(error)
-
-
-def load_arrays(path: Path | str) -> dict[str, np.ndarray]:
+def load_arrays(
+    path: Path | str, names: Iterable[str] | None = None, *, most_bytes: int | None = None
+) -> dict[str, np.ndarray]:
     """Return the arrays of an ``.npz`` file; nothing in it is ever unpickled.
+
+    The headers are read first. What they announce is refused before a byte is unpacked if it does not fit the
+    file or the memory: a few megabytes of zeros may unpack to more than a machine has.
 
     Parameters
     ----------
     path : path
         A file that :meth:`Run.save_arrays` or :func:`numpy.savez` wrote.
+    names : iterable of str, optional
+        Which arrays; those that are missing are left out. All by default.
+    most_bytes : int, optional
+        How much they may take in memory; see :func:`interpretkit.arrays.most_bytes`.
 
     Returns
     -------
@@ -327,26 +375,11 @@ def load_arrays(path: Path | str) -> dict[str, np.ndarray]:
     Raises
     ------
     InputError
-        If the file is missing, empty, corrupt, or holds Python objects.
+        If the file is missing, empty, no ``.npz`` file, corrupt, too large, or holds Python objects.
     """
-    import numpy as np
+    from interpretkit.arrays import load_npz
 
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected an .npz file")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty; expected an .npz file")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{path}: holds a single array; expected an .npz file with named arrays")
-            return {name: archive[name] for name in archive.files}
-    except InputError:
-        raise
-    except _DAMAGE as error:
-        raise InputError(
-            f"{path}: cannot be read ({_why(error)}); expected an .npz file of numbers or strings"
-        ) from error
+    return load_npz(Path(path), names, most_bytes=most_bytes)
 
 
 class ResumableTable:
@@ -442,9 +475,34 @@ class ResumableTable:
         self._file.close()
 
 
+def _absolute(out: Path | str) -> Path:
+    """Return where a result will be, which later changes of the current folder do not touch."""
+    try:
+        return Path(out).resolve()
+    except (FileNotFoundError, RuntimeError) as error:
+        why = "the current folder is gone" if here() is None else "leads round in a circle"
+        raise InputError(f"out {out}: {why}; expected a folder that can be written to") from error
+
+
+def _portable(name: str) -> str:
+    """Return a file's name such that it can be written in UTF-8, and is not too long."""
+    plain = "".join(c if c.isprintable() else _percent(c) for c in name)
+    stem, dot, ending = plain.rpartition(".")
+    if not (dot and stem and len(ending) <= LONGEST_ENDING):
+        stem, dot, ending = plain, "", ""
+    room = LONGEST_NAME - len((dot + ending).encode())
+    return stem.encode()[:room].decode(errors="ignore") + dot + ending
+
+
+def _percent(character: str) -> str:
+    code = printable(character).encode() if "\ud800" <= character < "\udc80" else b""
+    return "".join(f"%{byte:02X}" for byte in code or character.encode("utf-8", "surrogateescape"))
+
+
 def _check_replaceable(out: Path, final: Path) -> None:
     """Raise InputError unless `final` is absent, empty, or an earlier result with nothing added to it."""
-    if final == Path.cwd() or final in Path.cwd().parents:
+    current = here()
+    if current is not None and (final == current or final in current.parents):
         raise InputError(
             f"out {out}: is, or holds, the current folder; expected a folder of the result's own"
         )

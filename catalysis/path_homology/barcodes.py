@@ -55,7 +55,8 @@ class Barcodes(Sequence[Bars]):
     bars : tuple of (k, 2) float arrays
         One array per dimension; read-only.
     engine : str
-        Name of the engine that computed them, ``"readable"`` or ``"fast"``.
+        Name of the engine that computed them, ``"readable"`` or ``"fast"``; both if the components of a large
+        digraph needed both.
     regular : bool
         Whether irregular faces (two equal neighbours) count as zero, which is the GLMY convention.
     field : int
@@ -93,7 +94,7 @@ class Barcodes(Sequence[Bars]):
         return f"Barcodes({counts}; {kind}, F_{self.field}, engine={self.engine!r})"
 
 
-def sorted_bars(bars: Sequence[tuple[float, float]]) -> tuple[Bars, npt.NDArray[np.intp]]:
+def sorted_bars(bars: Sequence[tuple[float, float]] | Bars) -> tuple[Bars, npt.NDArray[np.intp]]:
     """Return bars as a ``(k, 2)`` float array sorted by birth, then death, and the order that sorts them."""
     table = np.array(bars, dtype=np.float64).reshape(-1, 2)
     order = np.lexsort((table[:, 1], table[:, 0]))

@@ -18,10 +18,11 @@ from catalysis.path_homology.digraph import (
     checked_arrows,
     checked_field,
     checked_lengths,
+    checked_number,
+    checked_truth,
     checked_weights,
 )
-from catalysis.path_homology.engines import compiled, obstacle_to_fast
-from catalysis.path_homology.readable import readable_persistence
+from catalysis.path_homology.engines import compiled, obstacle_to_fast, persistence
 from interpretkit.errors import InputError
 
 __all__ = [
@@ -155,6 +156,7 @@ def persistence_batch(
     """
     dim, length = checked_lengths(max_dim, max_path_length)
     p = checked_field(field)
+    regular = checked_truth(regular, "regular")
     counts, offsets = _checked_offsets(n_vertices, arrow_offsets)
     pairs = checked_arrows(arrows)
     lengths = checked_weights(weights, len(pairs))
@@ -162,8 +164,6 @@ def persistence_batch(
         raise InputError(f"arrow_offsets: expected {len(pairs)}, the number of arrows, at the end")
     obstacle = obstacle_to_fast(engine, dim, p, False)
     fast = compiled() if not obstacle else None
-    if fast is not None:
-        obstacle = fast.obstacle(int(counts.max(initial=0)))
     if obstacle and engine == "fast":
         raise InputError(f"engine = 'fast': {obstacle}; engine 'auto' or 'readable' does that")
 
@@ -171,18 +171,18 @@ def persistence_batch(
         part = slice(offsets[g], offsets[g + 1])
         digraph = int(counts[g]), pairs[part], lengths[part]
         check_values(*digraph, name=f"digraph {g}: ")
-        options = {"max_dim": dim, "max_path_length": length, "regular": bool(regular)}
-        if fast is not None and not obstacle:
-            barcodes = fast.fast_persistence(*digraph, **options)
-            if barcodes is not None:
-                return barcodes
-            if engine == "fast":
-                raise InputError(f"digraph {g}: more than 512 classes live at once; engine 'auto' does that")
-        return readable_persistence(*digraph, **options, field=p, representatives=False)
+        try:
+            return persistence(
+                *digraph, max_dim=dim, max_path_length=length, regular=regular, field=p, engine=engine
+            )
+        except InputError as error:  # values are fine, so the fast engine alone was wanted, and cannot
+            raise InputError(f"digraph {g}: {str(error).removeprefix(f'engine = {engine!r}: ')}") from error
 
     n = len(counts)
-    if fast is None or obstacle:
-        return joined([as_chunk([one(g)]) for g in range(n)], dim, "readable", bool(regular), p)
+    if fast is None or obstacle or fast.obstacle(int(counts.max(initial=0))):
+        found = [one(g) for g in range(n)]
+        engines = sorted({name for barcodes in found for name in barcodes.engine.split(", ")}) or ["readable"]
+        return joined([as_chunk([barcodes]) for barcodes in found], dim, ", ".join(engines), regular, p)
 
     flat_pairs, flat_lengths = fast.flat(pairs), fast.flat(lengths)
     in_second = False
@@ -196,7 +196,7 @@ def persistence_batch(
             flat_lengths,
             dim,
             length,
-            bool(regular),
+            regular,
             start,
             stop,
             fast.ROOM_FOR_64,
@@ -212,7 +212,7 @@ def persistence_batch(
         return bars, n_bars
 
     chunks = in_chunks(chunk, n, n_threads)
-    return joined(chunks, dim, "fast, readable" if in_second else "fast", bool(regular), p)
+    return joined(chunks, dim, "fast, readable" if in_second else "fast", regular, p)
 
 
 def in_chunks(work: Callable[[int, int], Chunk], n: int, n_threads: int | None) -> list[Chunk]:
@@ -223,7 +223,7 @@ def in_chunks(work: Callable[[int, int], Chunk], n: int, n_threads: int | None) 
     InputError
         If `n_threads` is less than 1; and whatever `work` raises, of the first chunk that does.
     """
-    threads = _cores() if n_threads is None else n_threads
+    threads = _cores() if n_threads is None else checked_number(n_threads, "n_threads", "a whole number")
     if threads < 1:
         raise InputError(f"n_threads = {threads}: expected 1 or more")
     # Chunks of one size, no longer than CHUNK, and as many for one thread as for another.

@@ -131,6 +131,10 @@ class ModularColumns:
         yield from sorted(column.items())
 
 
-def columns_over(field: int) -> Columns:
-    """Return the columns over the field with `field` elements, a prime number."""
-    return BitColumns() if field == 2 else ModularColumns(field)
+def columns_over(field: int, *, sparse: bool = False) -> Columns:
+    """Return the columns over the field with `field` elements, a prime number.
+
+    A bit column is as long as its last row, however few rows are in it; with `sparse` its memory grows with the
+    number of its coefficients alone.
+    """
+    return BitColumns() if field == 2 and not sparse else ModularColumns(field)

@@ -17,11 +17,14 @@ __all__ = [
     "checked_digraph",
     "checked_field",
     "checked_lengths",
+    "checked_number",
+    "checked_truth",
     "checked_weights",
     "shaped_digraph",
 ]
 
 
+MOST_VERTICES = 2**62
 Digraph = tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
 
@@ -84,14 +87,35 @@ def check_values(
         raise InputError(f"{name}arrows[{k}] = {_arrow(pairs[k])}: expected each arrow once")
 
 
+def checked_number(value: Any, name: str, expected: str) -> int:
+    """Return a whole number as an int; raise `InputError`, with what was expected, for anything else.
+
+    True and False count as numbers in Python, but whoever gives them means something else.
+    """
+    if isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} = {value!r}: expected {expected}")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InputError(f"{name} = {value!r}: expected {expected}") from None
+
+
+def checked_truth(value: Any, name: str) -> bool:
+    """Return a truth value as a bool; raise `InputError` for anything else, for ``"no"`` would count as true."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} = {value!r}: expected True or False")
+    return bool(value)
+
+
 def checked_count(n_vertices: Any) -> int:
     """Return the number of vertices as an int; raise `InputError` unless it is a whole number >= 0."""
-    try:
-        n = operator.index(n_vertices)
-    except TypeError:
-        raise InputError(f"n_vertices = {n_vertices!r}: expected a whole number") from None
+    n = checked_number(n_vertices, "n_vertices", "a whole number")
     if n < 0:
         raise InputError(f"n_vertices = {n}: expected 0 or more")
+    if n > MOST_VERTICES:
+        raise InputError(
+            f"n_vertices = {n}: expected at most {MOST_VERTICES}, for vertices have 64-bit numbers"
+        )
     return n
 
 
@@ -101,6 +125,7 @@ def checked_arrows(arrows: npt.ArrayLike) -> npt.NDArray[np.int64]:
         pairs = np.asarray(arrows)
     except ValueError:
         raise InputError("arrows: expected an array of shape (m, 2), got rows of unequal length") from None
+    _refuse_masked(arrows, "arrows")
     if pairs.size == 0 and pairs.ndim <= 2:
         return np.zeros((0, 2), dtype=np.int64)
     if pairs.ndim != 2 or pairs.shape[1] != 2:
@@ -112,9 +137,16 @@ def checked_arrows(arrows: npt.ArrayLike) -> npt.NDArray[np.int64]:
 
 def checked_weights(weights: npt.ArrayLike, n_arrows: int) -> npt.NDArray[np.float64]:
     """Return weights as ``(m,)`` float64; raise `InputError` for another shape or for no numbers."""
+    _refuse_masked(weights, "weights")
     try:
-        lengths = np.asarray(weights, dtype=np.float64)
-    except (TypeError, ValueError):
+        given = np.asarray(weights)
+        # Texts would be read as numbers, and the imaginary part of complex ones be dropped.
+        if given.size and given.dtype.kind not in "iufO":
+            raise InputError(f"weights: expected numbers, got {given.dtype}")
+        lengths = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError("weights: expected numbers") from None
     if lengths.shape != (n_arrows,):
         raise InputError(f"weights: expected shape ({n_arrows},), one per arrow, got shape {lengths.shape}")
@@ -130,18 +162,12 @@ def checked_lengths(max_dim: Any, max_path_length: Any) -> tuple[int, int]:
         Unless ``max_dim >= 0`` and ``max_path_length`` is ``max_dim`` or ``max_dim + 1``. Longer paths
         would change nothing, shorter ones would leave whole dimensions empty.
     """
-    try:
-        dim = operator.index(max_dim)
-    except TypeError:
-        raise InputError(f"max_dim = {max_dim!r}: expected a whole number") from None
+    dim = checked_number(max_dim, "max_dim", "a whole number")
     if dim < 0:
         raise InputError(f"max_dim = {dim}: expected 0 or more")
     if max_path_length is None:
         return dim, dim + 1
-    try:
-        length = operator.index(max_path_length)
-    except TypeError:
-        raise InputError(f"max_path_length = {max_path_length!r}: expected a whole number or None") from None
+    length = checked_number(max_path_length, "max_path_length", "a whole number or None")
     if length not in (dim, dim + 1):
         raise InputError(
             f"max_path_length = {length}: expected {dim} or {dim + 1}, given that max_dim = {dim}"
@@ -151,10 +177,7 @@ def checked_lengths(max_dim: Any, max_path_length: Any) -> tuple[int, int]:
 
 def checked_field(field: Any) -> int:
     """Return the number of elements of the prime field; raise `InputError` unless it is a prime < 2**31."""
-    try:
-        p = operator.index(field)
-    except TypeError:
-        raise InputError(f"field = {field!r}: expected a prime number") from None
+    p = checked_number(field, "field", "a prime number")
     if p == 2:
         return p
     if not 2 < p < 2**31:
@@ -165,6 +188,11 @@ def checked_field(field: Any) -> int:
             raise InputError(f"field = {p}: expected a prime number, and {divisor} divides it")
         divisor += 1
     return p
+
+
+def _refuse_masked(array: npt.ArrayLike, name: str) -> None:
+    if np.ma.is_masked(array):
+        raise InputError(f"{name}: some are masked; expected numbers only")
 
 
 def _arrow(pair: npt.NDArray[np.int64]) -> str:

@@ -9,8 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from catalysis.path_homology.barcodes import Barcodes
-from catalysis.path_homology.digraph import check_values, checked_field, checked_lengths, shaped_digraph
-from catalysis.path_homology.readable import readable_persistence
+from catalysis.path_homology.components import Component, components, united
+from catalysis.path_homology.digraph import (
+    Digraph,
+    check_values,
+    checked_field,
+    checked_lengths,
+    checked_truth,
+    shaped_digraph,
+)
+from catalysis.path_homology.readable import MANY, readable_persistence
 from interpretkit.errors import InputError
 
 __all__ = ["betti_numbers", "persistence"]
@@ -37,7 +45,8 @@ def persistence(
     Parameters
     ----------
     n_vertices : int
-        Number of vertices; they are ``0 … n_vertices - 1``.
+        Number of vertices; they are ``0 … n_vertices - 1``. Beyond 8192 of them the digraph is taken apart into
+        its components, and memory grows with the numbers of vertices and of allowed paths.
     arrows : (m, 2) int array
         Tail and head of each arrow: no loops, no arrow twice. Both directions of a pair may be there.
     weights : (m,) float array
@@ -82,15 +91,41 @@ def persistence(
     """
     dim, length = checked_lengths(max_dim, max_path_length)
     p = checked_field(field)
+    is_regular = checked_truth(regular, "regular")
+    wants_cycles = checked_truth(representatives, "representatives")
     digraph = shaped_digraph(n_vertices, arrows, weights)
-    obstacle = obstacle_to_fast(engine, dim, p, representatives)
+    options = {"max_dim": dim, "regular": is_regular, "field": p, "representatives": wants_cycles}
+    if digraph[0] > MANY:
+        obstacle_to_fast(engine, dim, p, wants_cycles)
+        check_values(*digraph)
+        parts = components(*digraph[1:])
+
+        def part_of(part: Component) -> Barcodes:
+            return _persistence((len(part.vertices), part.arrows, part.weights), engine, length, **options)
+
+        return united(digraph[0], parts, part_of, **options)
+    return _persistence(digraph, engine, length, **options)
+
+
+def _persistence(
+    digraph: Digraph,
+    engine: str,
+    length: int,
+    *,
+    max_dim: int,
+    regular: bool,
+    field: int,
+    representatives: bool,
+) -> Barcodes:
+    """Choose an engine for a digraph whose values need not have been looked at."""
+    obstacle = obstacle_to_fast(engine, max_dim, field, representatives)
     if not obstacle:
         fast = compiled()
         assert fast is not None
         obstacle = fast.obstacle(digraph[0])
         if not obstacle:
             barcodes = fast.fast_persistence(
-                *digraph, max_dim=dim, max_path_length=length, regular=bool(regular)
+                *digraph, max_dim=max_dim, max_path_length=length, regular=regular
             )
             if barcodes is not None:
                 return barcodes
@@ -100,10 +135,10 @@ def persistence(
         raise InputError(f"engine = 'fast': {obstacle}; engine 'auto' or 'readable' does that")
     return readable_persistence(
         *digraph,
-        max_dim=dim,
+        max_dim=max_dim,
         max_path_length=length,
-        regular=bool(regular),
-        field=p,
+        regular=regular,
+        field=field,
         representatives=representatives,
     )
 

@@ -14,6 +14,7 @@ from numba import njit
 from catalysis.path_homology import decorations, sweep
 from catalysis.path_homology.barcodes import Barcodes
 from catalysis.path_homology.bits import WORDS
+from catalysis.path_homology.caching import kept_compiled
 
 __all__ = [
     "ROOM_FOR_64",
@@ -42,26 +43,26 @@ def digest(folder: Traversable) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
-def entries(sources: str) -> tuple[Any, Any, Any]:
-    """Return `sweep_digraphs`, `sweep_decorations` and `carry_out`, which are kept compiled for these sources.
+def entries(sources: str, cache: bool = True) -> tuple[Any, Any, Any]:
+    """Return `sweep_digraphs`, `sweep_decorations` and `carry_out`, which may be kept compiled for these sources.
 
     To know whether kept code is stale, numba looks at the file of the function called and at the values that
     the function takes from around it, but not at what it calls. So the functions below take `sources`.
     """
 
-    @njit(cache=True, nogil=True)
+    @njit(cache=cache, nogil=True)
     def sweep_digraphs(n_vertices, offsets, arrows, weights, max_dim, length, regular, start, stop, form):
         _ = sources
         return sweep.sweep_digraphs(
             n_vertices, offsets, arrows, weights, max_dim, length, regular, start, stop, form
         )
 
-    @njit(cache=True, nogil=True)
+    @njit(cache=cache, nogil=True)
     def sweep_decorations(n, pairs, times, ranks, max_dim, length, regular, form):
         _ = sources
         return sweep.sweep_decorations(n, pairs, times, ranks, max_dim, length, regular, form)
 
-    @njit(cache=True, nogil=True)
+    @njit(cache=cache, nogil=True)
     def carry_out(arrows, paths, judgements, equations, places, steps, components, ranks):
         _ = sources
         return decorations.carry_out(arrows, paths, judgements, equations, places, steps, components, ranks)
@@ -69,8 +70,8 @@ def entries(sources: str) -> tuple[Any, Any, Any]:
     return sweep_digraphs, sweep_decorations, carry_out
 
 
-sweep_digraphs, sweep_decorations, carry_out = entries(
-    digest(importlib.resources.files("catalysis.path_homology"))
+sweep_digraphs, sweep_decorations, carry_out = kept_compiled(
+    entries, digest(importlib.resources.files("catalysis.path_homology"))
 )
 
 

@@ -26,7 +26,10 @@ import numpy.typing as npt
 from catalysis.path_homology.barcodes import Barcodes, Cycle, sorted_bars
 from catalysis.path_homology.columns import Column, Columns, columns_over
 
-__all__ = ["readable_persistence"]
+__all__ = ["MANY", "readable_persistence"]
+
+MANY = 8192
+"""Beyond so many vertices a digraph is taken apart, and columns are sparse: memory stays linear in its size."""
 
 Path = tuple[int, ...]
 
@@ -65,7 +68,7 @@ def readable_persistence(
     The arguments are those of `catalysis.path_homology.persistence`, which checks them. `max_dim` may be
     any number; time and memory grow with the number of allowed paths.
     """
-    columns = columns_over(field)
+    columns = columns_over(field, sparse=n_vertices + len(arrows) > MANY)
     weight = {(int(a), int(b)): float(w) for (a, b), w in zip(arrows, weights, strict=True)}
 
     # Dimension 0: every vertex is a chain of Ω_0, is there from the start, and is a cycle.

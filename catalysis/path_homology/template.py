@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from numbers import Real
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from catalysis.path_homology.barcodes import Barcodes
 from catalysis.path_homology.batch import BatchBarcodes, Chunk, as_chunk, in_chunks, joined, with_replacements
-from catalysis.path_homology.digraph import checked_digraph, checked_field, checked_lengths
+from catalysis.path_homology.digraph import checked_digraph, checked_field, checked_lengths, checked_truth
 from catalysis.path_homology.engines import compiled, obstacle_to_fast, persistence
 from catalysis.path_homology.geometry import MOST_ARROWS, MOST_WALKS, Geometry, n_walks, tables
 from interpretkit.errors import InputError
@@ -16,6 +19,8 @@ __all__ = ["DigraphTemplate"]
 
 ENOUGH = 1000
 """How many decorations repay the making of tables."""
+
+_EXACT = 2**53
 
 
 class DigraphTemplate:
@@ -63,7 +68,7 @@ class DigraphTemplate:
     ) -> None:
         self.max_dim, self.max_path_length = checked_lengths(max_dim, max_path_length)
         self.field = checked_field(field)
-        self.regular = bool(regular)
+        self.regular = checked_truth(regular, "regular")
         self.n_vertices, edges, lengths = checked_digraph(n_vertices, pairs, weights)
         ends = np.sort(edges, axis=1)
         _, first = np.unique(ends, axis=0, return_index=True)
@@ -87,7 +92,7 @@ class DigraphTemplate:
 
     def digraph(self, ranks: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Return the arrows (m, 2) and weights (m,) of one decoration, given by its ranks (n_vertices,)."""
-        (row,) = self._checked_ranks(np.asarray(ranks)[np.newaxis])
+        (row,) = self._checked_ranks(ranks[np.newaxis] if isinstance(ranks, np.ndarray) else [ranks])
         tail, head = row[self.pairs[:, 0]], row[self.pairs[:, 1]]
         forth, back = tail <= head, head <= tail
         arrows = np.concatenate([self.pairs[forth], self.pairs[back][:, ::-1]])
@@ -115,8 +120,10 @@ class DigraphTemplate:
         rows = self._checked_ranks(ranks)
         fast = compiled()
         if self._obstacle or fast is None:
-            chunks = [as_chunk([self._one(row)]) for row in rows]
-            return joined(chunks, self.max_dim, "readable", self.regular, self.field)
+            found = [self._one(row) for row in rows]
+            engines = sorted({name for one in found for name in one.engine.split(", ")}) or ["readable"]
+            chunks = [as_chunk([one]) for one in found]
+            return joined(chunks, self.max_dim, ", ".join(engines), self.regular, self.field)
         pairs, times = fast.flat(self.pairs), fast.flat(self.weights)
         self._n_seen += len(rows)
         if self._geometry is None and self._n_seen >= ENOUGH and self._exact_and_small():
@@ -159,15 +166,29 @@ class DigraphTemplate:
             2 * len(self.pairs) <= MOST_ARROWS
         )
 
-    def _checked_ranks(self, ranks: npt.ArrayLike) -> npt.NDArray[np.generic]:
+    def _checked_ranks(self, ranks: Any) -> npt.NDArray[np.generic]:
         rows = np.asarray(ranks)
         if rows.ndim != 2 or rows.shape[1] != self.n_vertices:
             raise InputError(f"ranks: expected {self.n_vertices} numbers a row, got shape {rows.shape}")
-        if not (np.issubdtype(rows.dtype, np.number) and np.isrealobj(rows)):
-            raise InputError(f"ranks: expected numbers, got {rows.dtype}")
-        if np.issubdtype(rows.dtype, np.floating) and np.isnan(rows).any():
+        if np.ma.is_masked(ranks):
+            raise InputError("ranks: some are masked; expected numbers only")
+        if rows.dtype.kind == "f" and np.isnan(rows).any():
             raise InputError("ranks: expected numbers, got a NaN")
-        return rows
+        if not rows.size or (
+            rows.dtype.kind in "iuf" and rows.dtype.itemsize <= 8 and _are_exact(rows, ranks)
+        ):
+            return rows
+        if rows.dtype.kind not in "iufO":
+            raise InputError(f"ranks: expected numbers, got {rows.dtype}")
+        # Only their order counts: whole numbers take the places of what double precision would round.
+        exact = rows if isinstance(ranks, np.ndarray) else np.array(ranks, dtype=object)
+        if exact.dtype.kind != "O":
+            return np.searchsorted(np.unique(exact), exact)
+        values = exact.ravel().tolist()
+        if not all(_is_real(value) for value in values):
+            raise InputError("ranks: expected numbers, got something else among them")
+        places = {value: place for place, value in enumerate(sorted(set(values)))}
+        return np.array([places[value] for value in values]).reshape(exact.shape)
 
     def _one(self, row: npt.NDArray[np.generic]) -> Barcodes:
         """Compute one decoration on its own, by the engine that can."""
@@ -180,3 +201,16 @@ class DigraphTemplate:
             field=self.field,
             engine=self._engine,
         )
+
+
+def _are_exact(rows: npt.NDArray[Any], given: Any) -> bool:
+    """Return whether numbers are what they were given as, and stay so in double precision."""
+    if rows.dtype.kind == "f":
+        # An array is what it is; a list of large integers has been rounded on the way into one.
+        return isinstance(given, np.ndarray) or not (np.abs(rows[np.isfinite(rows)]) >= _EXACT).any()
+    return bool((rows <= _EXACT).all() and (rows >= -_EXACT).all())
+
+
+def _is_real(value: object) -> bool:
+    # NumPy's own scalars are among them, and so are the fractions of the standard library; NaN has no order.
+    return isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) and value == value

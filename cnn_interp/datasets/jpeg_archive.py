@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from cnn_interp.datasets.images import LabelledImages, Picture
 from interpretkit.errors import InputError
 from interpretkit.files import atomic_path
+from interpretkit.results import load_arrays
 
 
 def read_jpeg_archive(path: Path | str) -> LabelledImages:
@@ -37,18 +37,7 @@ def read_jpeg_archive(path: Path | str) -> LabelledImages:
     write_jpeg_archive
     """
     path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected an npz of JPEGs") from error
-    except ValueError as error:
-        # What numpy says here is how to load it in spite of the danger.
-        raise InputError(
-            f"{path}: cannot be read as an npz of plain arrays; expected an npz of JPEGs"
-        ) from error
-    except (OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected an npz of JPEGs") from error
+    arrays = load_arrays(path)
     prefixes = [name.removesuffix("jpeg") for name in arrays if name == "jpeg" or name.endswith("_jpeg")]
     if not prefixes:
         raise InputError(f"{path}: has {', '.join(arrays)}; expected jpeg, offsets, labels")

@@ -11,6 +11,7 @@ import typer
 
 from cnn_interp.options import Convert, Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, command
+from interpretkit.errors import InputError
 
 DEFAULT_METHODS = "gradcam,integrated_gradients,guided_backprop,occlusion"
 
@@ -98,10 +99,21 @@ def visualize(
     at least three, else those that come with scikit-image. A run over a folder that is interrupted goes on where it
     stopped when it is started again in the same way.
     """
+    from cnn_interp.images import check_images, find_images
+    from cnn_interp.visualization.request import check_request
+
+    # Before the import of what shows images to networks, which brings torch along.
+    request = check_request(method, layer, unit, settings or [], images_per_forward)
+    paths = find_images(images or [])[:limit]
+    check_images(paths, convert=convert)
+    if limit is not None and not images:
+        raise InputError(f"--limit {limit}: there is one photograph only; expected images with it")
     from cnn_interp.visualization.command import run
 
     return run(
         images or [],
+        paths,
+        request,
         model=model,
         methods=method,
         layer=layer,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from cnn_interp.images import DEFAULT_PHOTOGRAPH, find_images, photograph
+from cnn_interp.images import DEFAULT_PHOTOGRAPH, photograph
 from cnn_interp.models import Network, load_network
 from cnn_interp.visualization.photographs import Photographs
-from cnn_interp.visualization.settings import read_settings
+from cnn_interp.visualization.request import Request
 from cnn_interp.visualization.sheet import Explained, comparison_sheet, percent
-from cnn_interp.visualization.systems import OF_UNITS, SYSTEMS, Question, Shown, check_units
+from cnn_interp.visualization.systems import SYSTEMS, Question, Shown, check_units
 from interpretkit.attribution import METHODS, attribute
 from interpretkit.attribution.instrumentation import find_layer, instrumented
 from interpretkit.errors import InputError
@@ -35,20 +33,10 @@ LEAST_PHOTOGRAPHS = 3
 MOST_TARGETS = 3
 
 
-@dataclass(frozen=True)
-class Request:
-    """The options of a run, checked as far as they can be before the network is loaded."""
-
-    attributions: tuple[str, ...]
-    systems: tuple[str, ...]
-    layer: str | None
-    units: tuple[int, ...] | None
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    images_per_forward: int | None = None
-
-
 def run(
     images: Sequence[str],
+    paths: Sequence[Path],
+    request: Request,
     *,
     model: str,
     methods: str,
@@ -65,15 +53,15 @@ def run(
     device: str,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Carry out the command; see :func:`cnn_interp.visualization.cli.visualize`.
+    """Carry out the command; see :func:`cnn_interp.visualization.cli.visualize`, which has checked its options.
+
+    The files found and what is asked for are given beside the options themselves, which go into the manifest.
 
     Raises
     ------
     InputError
         If an option or an image cannot be used.
     """
-    request = check_request(methods, layer, units, settings, images_per_forward)
-    paths = find_images(images)[:limit]
     shown = Photographs.of_files(paths, convert=convert) if paths else _default_photograph()
     network = load_network(model, weights=weights, device=device, seed=seed)
     if request.layer is not None:
@@ -94,7 +82,7 @@ def run(
         )  # fmt: skip
         check_units(asked)
         same = {**arguments, "seed": seed, "source": network.source}
-        with _work_folder(folder, out, request, same, shown) as work:
+        with _work_folder(folder, out, request, same, network, paths) as work:
             rows = attribute_all(network, shown, request, index, seed, work, quiet)
             sheets = _write_sheets(folder, network, shown, rows, work) if request.attributions else []
             results = {}
@@ -117,54 +105,6 @@ def run(
             report.set_provenance("interpretkit cnn visualize", seed=seed, data=paths[:20])
             report.save(folder.path("report.html"))
     return {**folder.summary, "out": out, "report": out / "report.html"}
-
-
-def check_request(
-    methods: str,
-    layer: str,
-    units: str,
-    settings: Sequence[str] = (),
-    images_per_forward: int | None = None,
-) -> Request:
-    """Return what the options ask for.
-
-    Raises
-    ------
-    InputError
-        If a method or one of its settings is unknown, the units are no numbers, or an option is of no use to any
-        method.
-    """
-    names = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
-    known = [*METHODS, *SYSTEMS]
-    if not names:
-        raise InputError(f"--method {methods!r}: names none; expected some of {', '.join(known)}")
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise InputError(f"--method {name}: {hint}expected some of {', '.join(known)}")
-    attributions = tuple(name for name in names if name in METHODS)
-    systems = tuple(name for name in names if name in SYSTEMS)
-    able = [name for name in METHODS if METHODS[name].takes_layer]
-    able += [name for name in SYSTEMS if name != "plug_and_play"]
-    if layer and not set(names) & set(able):
-        raise InputError(
-            f"--layer {layer}: {', '.join(names)} {'takes' if len(names) == 1 else 'take'} none; "
-            f"expected with it one of {', '.join(able)}"
-        )
-    if units and not set(systems) & set(OF_UNITS):
-        raise InputError(f"--unit {units}: expected with it one of the methods {', '.join(OF_UNITS)}")
-    numbers = [text.strip() for text in units.split(",") if text.strip()]
-    if not all(text.isdigit() for text in numbers):
-        raise InputError(f"--unit {units}: expected whole numbers of at least 0, separated by commas")
-    return Request(
-        attributions,
-        systems,
-        layer or None,
-        tuple(map(int, numbers)) if numbers else None,
-        read_settings(settings, attributions),
-        images_per_forward,
-    )
 
 
 def attribute_all(
@@ -238,7 +178,12 @@ def attribute_all(
 
 @contextmanager
 def _work_folder(
-    run: Run, out: Path, request: Request, arguments: Mapping[str, Any], shown: Photographs
+    run: Run,
+    out: Path,
+    request: Request,
+    arguments: Mapping[str, Any],
+    network: Network,
+    images: Sequence[Path],
 ) -> Iterator[Path]:
     """Give a folder for what is done of the images, in which the same command goes on after an interruption."""
     if not request.attributions:
@@ -246,12 +191,9 @@ def _work_folder(
         with TemporaryDirectory(dir=run.folder) as name:
             yield Path(name)
         return
-    stamps = [
-        (name, Path(name).stat().st_size, Path(name).stat().st_mtime_ns) if Path(name).is_file() else name
-        for name in shown.names
-    ]
+    # The device is in the network's digest, by its kind.
     plain = {name: value for name, value in arguments.items() if name != "device"}
-    with kept_until_done(out, [plain, stamps]) as work:
+    with kept_until_done(out, [plain, network.digest()], images) as work:
         yield work
 
 
@@ -341,11 +283,18 @@ def _report(
     ]
     shares = {"probability": ".1%", "its probability": ".1%"}
     report.add_section("Images", table=table, formats=shares)
-    report.add_next_step("What do the layers look like?", f"interpretkit cnn layers --model {network.name}")
+    of_network = ["--model", network.name]
+    report.add_next_step("What do the layers look like?", ["interpretkit", "cnn", "layers", *of_network])
     report.add_next_step(
         "What do units respond to?",
-        f"interpretkit cnn visualize --model {network.name} --method activation_maximization,top_patches,"
-        "deconvnet_projection",
+        [
+            "interpretkit",
+            "cnn",
+            "visualize",
+            *of_network,
+            "--method",
+            "activation_maximization,top_patches,deconvnet_projection",
+        ],
     )
     return report
 

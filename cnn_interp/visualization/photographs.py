@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,14 @@ class Photographs:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all photographs as they are loaded, in their order; each is loaded once for it."""
+        digest = hashlib.sha256()
+        for row in range(len(self)):
+            image = self.load(row)
+            digest.update(repr((image.mode, image.size)).encode() + image.tobytes())
+        return digest.hexdigest()
 
     def subset(self, rows: Sequence[int]) -> Photographs:
         """Return the photographs at `rows` only, in that order."""

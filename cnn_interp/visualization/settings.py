@@ -3,13 +3,40 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from interpretkit.attribution import METHODS
 from interpretkit.errors import InputError
 
+TABLE = Path(__file__).with_name("methods.json")
+# From an option to the numbers that every method takes for it: the least, whether it is left out, and what is too
+# much. A method may be stricter; what it refuses it refuses when it runs.
+RANGES: Mapping[str, tuple[float, bool, float]] = {
+    "window": (1, False, math.inf),
+    "stride": (1, False, math.inf),
+    "samples": (1, False, math.inf),
+    "steps": (1, False, math.inf),
+    "cells": (1, False, math.inf),
+    "iterations": (1, False, math.inf),
+    "coarseness": (1, False, math.inf),
+    "noise": (0, False, math.inf),
+    "epsilon": (0, False, math.inf),
+    "keep": (0, True, 1),
+    "kernel_width": (0, True, math.inf),
+    "ridge": (0, False, math.inf),
+    "rate": (0, True, math.inf),
+    "sparsity": (0, False, math.inf),
+    "smoothness": (0, False, math.inf),
+    "power": (1, False, math.inf),
+    "mask_blur": (0, True, math.inf),
+    "image_blur": (0, True, math.inf),
+}
+_NUMBERS = {"bool": "true or false", "int": "a whole number", "float": "a number"}
 _WORDS = {"true": True, "false": False}
 
 
@@ -38,49 +65,100 @@ def read_settings(texts: Sequence[str], methods: Sequence[str]) -> Mapping[str, 
         if method not in methods:
             running = ", ".join(methods) or "none that has options"
             raise InputError(f"set {text!r}: {method} does not run; expected one of --method, {running}")
-        kinds = _kinds(method)
-        if option not in kinds:
-            near = difflib.get_close_matches(option, kinds, n=1, cutoff=0.6)
+        options = known_methods()["attributions"][method]["options"]
+        if option not in options:
+            near = difflib.get_close_matches(option, options, n=1, cutoff=0.6)
             hint = f"did you mean {near[0]}? " if near else ""
-            known = ", ".join(f"{name}={_shown(METHODS[method].options[name])}" for name in kinds) or "none"
+            known = (
+                ", ".join(f"{name}={_shown(known['default'])}" for name, known in options.items()) or "none"
+            )
             raise InputError(f"set {text!r}: {method} has no such option; {hint}expected one of {known}")
-        found.setdefault(method, {})[option] = _value(text, value.strip(), kinds[option])
+        if option in found.get(method, {}):
+            raise InputError(f"set {text!r}: {method}.{option} is given twice; expected one value")
+        kinds, words = options[option]["kinds"], options[option]["words"]
+        found.setdefault(method, {})[option] = _value(text, value.strip(), option, kinds, words)
     return found
 
 
-def _kinds(method: str) -> dict[str, tuple[Any, ...]]:
+@cache
+def known_methods() -> Mapping[str, Any]:
+    """Return what the methods and systems take, from the table beside this file; nothing heavy is imported.
+
+    Returns
+    -------
+    dict
+        ``attributions``: from each method to ``layer`` (whether it takes one) and ``options`` (from each that a word
+        or a number can set to its ``default``, its ``kinds`` and its ``words``); ``systems``, ``with_layer`` and
+        ``of_units``: names.
+    """
+    return json.loads(TABLE.read_text(encoding="utf-8"))
+
+
+def make_table() -> dict[str, Any]:
+    """Return what :func:`known_methods` has to say, from the methods themselves; ``python -m`` writes it down."""
+    from cnn_interp.visualization.systems import OF_UNITS, SYSTEMS
+    from interpretkit.attribution import METHODS
+
+    return {
+        "attributions": {
+            name: {"layer": method.takes_layer, "options": _options(method.run, method.options)}
+            for name, method in METHODS.items()
+        },
+        "systems": list(SYSTEMS),
+        "with_layer": [name for name in SYSTEMS if name != "plug_and_play"],
+        "of_units": list(OF_UNITS),
+    }
+
+
+def _options(run: Callable[..., Any], defaults: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the options of a method that a word or number can set, each with the kinds of value it takes."""
-    run = METHODS[method].run
     hints = get_type_hints(run)
-    kinds = {}
-    for name in METHODS[method].options:
+    found = {}
+    for name, default in defaults.items():
         hint = hints[name]
         parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        plain = tuple(
-            part for part in parts if part in (bool, int, float, str) or get_origin(part) is Literal
-        )
-        if plain:
-            # What is an array in Python is a number here.
-            kinds[name] = (float,) if {str, float} <= set(plain) else plain
-    return kinds
+        plain = [part for part in parts if part in (bool, int, float, str)]
+        words = [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+        if {str, float} <= set(plain):
+            plain = [float]  # what is an array in Python is a number here
+        if plain or words:
+            shown = default if isinstance(default, (bool, int, float, str)) else None
+            found[name] = {"default": shown, "kinds": [kind.__name__ for kind in plain], "words": words}
+    return found
 
 
-def _value(text: str, value: str, kinds: tuple[Any, ...]) -> Any:
-    words = [word for kind in kinds for word in get_args(kind)]
-    if value in words or str in kinds:
+def _value(text: str, value: str, name: str, kinds: Sequence[str], words: Sequence[str]) -> Any:
+    if value in words or "str" in kinds:
         return value
-    if bool in kinds and value.lower() in _WORDS:
+    if "bool" in kinds and value.lower() in _WORDS:
         return _WORDS[value.lower()]
     for kind in (int, float):
-        if kind in kinds:
+        if kind.__name__ in kinds:
             try:
-                return kind(value)
+                number = kind(value)
             except ValueError:
                 continue
-    names = {bool: "true or false", int: "a whole number", float: "a number"}
-    expected = words or [names[kind] for kind in (bool, int, float) if kind in kinds]
+            least, strictly, most = RANGES.get(name, (-math.inf, False, math.inf))
+            if (
+                math.isfinite(number)
+                and (least < number or (least == number and not strictly))
+                and number < most
+            ):
+                return number
+            bounds = (
+                [f"{'above' if strictly else 'at least'} {least:g}"] if math.isfinite(least) else ["finite"]
+            )
+            bounds += [f"below {most:g}"] if math.isfinite(most) else []
+            raise InputError(f"set {text!r}: expected {_NUMBERS[kind.__name__]}, {' and '.join(bounds)}")
+    expected = list(words) or [_NUMBERS[kind] for kind in ("bool", "int", "float") if kind in kinds]
     raise InputError(f"set {text!r}: expected {' or '.join(expected)}")
 
 
 def _shown(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+if __name__ == "__main__":
+    from interpretkit.files import write_json
+
+    write_json(TABLE, make_table())

@@ -19,8 +19,9 @@ from cnn_interp.visualization.activation import check_channels
 from cnn_interp.visualization.photographs import Photographs
 from interpretkit.attribution.instrumentation import instrumented
 from interpretkit.attribution.lean import channels_last
+from interpretkit.dependencies import dependencies
 from interpretkit.errors import InputError
-from interpretkit.files import atomic_path
+from interpretkit.files import atomic_path, dump_json
 from interpretkit.progress import progress
 from interpretkit.results import load_arrays
 
@@ -183,7 +184,7 @@ def top_patches(
         How many go through the network at once.
     state : path, optional
         A file that keeps the state of the search, so that a killed one goes on where it was. It belongs to the
-        names of the photographs, in their order, the layer, the weights and how images are prepared.
+        photographs, in their order, the layer, the network with its weights and its code, and all versions.
     seed : int
         For networks that draw random numbers even in evaluation mode.
     quiet : bool
@@ -249,14 +250,8 @@ def patch_crops(
 
 def _digest(network: Network, photographs: Photographs) -> str:
     """Return what tells a network with its weights, and the photographs shown to it, from all others."""
-    prepared = (network.size, network.resize, network.mean, network.std, network.bicubic)
-    digest = hashlib.sha256(repr((network.name, prepared, photographs.source, photographs.names)).encode())
-    for name, value in network.module.state_dict().items():
-        if isinstance(value, Tensor):
-            digest.update(repr((name, value.dtype, tuple(value.shape))).encode())
-            # By bytes, for NumPy does not know all of torch's types.
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    told = [network.digest(), photographs.source, photographs.names, photographs.digest(), dependencies()]
+    return hashlib.sha256(dump_json(told).encode()).hexdigest()
 
 
 def _standing_out(found: TopPatches, count: int = 8) -> Iterable[int]:

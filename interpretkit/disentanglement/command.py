@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from interpretkit.arrays import read_headers
 from interpretkit.disentanglement.information import Discretiser, JointCounts
 from interpretkit.disentanglement.inputs import Factors, Floats, check_codes, check_factors
 from interpretkit.disentanglement.table import ScoreTable, check_metrics, score_table
@@ -66,7 +67,9 @@ def run(
     InputError
         If the file, an array or an option cannot be used.
     """
-    arrays = load_arrays(file)
+    arrays = load_arrays(
+        file, [codes_key, factors_key, "factor_names", *([models_key] if models_key else [])]
+    )
     names = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
     models = None if models_key is None else _array(file, arrays, models_key, "--models-key")
     wanted = check_metrics(names, with_models=models is not None)
@@ -161,7 +164,7 @@ def _title(row: Mapping[str, Any]) -> str:
 
 def _array(file: Path, arrays: Mapping[str, np.ndarray], key: str, option: str) -> np.ndarray:
     if key not in arrays:
-        present = ", ".join(sorted(arrays)) or "none"
+        present = ", ".join(sorted(read_headers(file))) or "none"
         raise InputError(f"{file}: has no array {key!r} ({option}); expected one of: {present}")
     return arrays[key]
 
@@ -266,13 +269,13 @@ def _draw(
     report.add_section("Codes and factors", figures=figures)
     report.add_next_step(
         "See how far the scores scatter, with 95 % intervals by resampling:",
-        f"interpretkit scores {file} --bootstrap 200",
+        ["interpretkit", "scores", file, "--bootstrap", "200"],
     )
     report.add_next_step(
         "Compare with published DCI, whose learner is gradient boosting (takes minutes):",
-        f"interpretkit scores {file} --metrics dci --reference",
+        ["interpretkit", "scores", file, "--metrics", "dci", "--reference"],
     )
-    report.set_provenance(f"interpretkit scores {file}", seed=seed, data=[file])
+    report.set_provenance(["interpretkit", "scores", file], seed=seed, data=[file])
     folder.save_text("report.html", report.html())
 
 

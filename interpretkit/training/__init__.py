@@ -1,7 +1,7 @@
 """Device, seeds, precision, the training loop, checkpoints and data-parallel training."""
 
 from interpretkit.training.batches import TensorBatches
-from interpretkit.training.checkpoints import load_config, load_model, save_model
+from interpretkit.training.checkpoints import load_config, load_model, save_model, state_digest
 from interpretkit.training.device import describe_device, resolve_device, set_threads
 from interpretkit.training.loop import History, NonFiniteLossError, fit
 from interpretkit.training.precision import autocast
@@ -22,5 +22,6 @@ __all__ = [
     "save_model",
     "seed_everything",
     "set_threads",
+    "state_digest",
     "torch_generator",
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -100,3 +102,61 @@ def load_model(
             f"{path}: the weights do not fit the model of its configuration ({reason})"
         ) from error
     return model.to(device).eval()
+
+
+def state_digest(model: torch.nn.Module) -> str:
+    """Return the SHA-256 of all that a model computes with beside its code, as 64 hexadecimal digits.
+
+    That is its parameters and buffers, whether or not they are saved with it, and what its modules keep in plain
+    attributes: tensors, arrays, numbers, texts, and collections of these.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On any device; its digest is the same on all of them.
+    """
+    digest = hashlib.sha256()
+    for name, module in model.named_modules(remove_duplicate=False):
+        digest.update(f"{name}\0{type(module).__module__}.{type(module).__qualname__}\0".encode())
+        held = {**module._parameters, **module._buffers}
+        # What begins with an underscore is torch's own bookkeeping, or a module's that it fills by itself.
+        held |= {key: value for key, value in vars(module).items() if not key.startswith("_")}
+        for key in sorted(held, key=str):
+            digest.update(f"{key}\0".encode())
+            for part in _bytes_of(held[key], 0):
+                digest.update(part)
+    return digest.hexdigest()
+
+
+# Deeper than this no module keeps what it computes with, and a collection might hold itself.
+_DEEPEST = 8
+
+
+def _bytes_of(value: Any, depth: int) -> Iterator[bytes]:
+    """Yield bytes that tell one plain value from another; nothing but the type for objects of other kinds."""
+    yield type(value).__name__.encode() + b"\0"
+    if isinstance(value, torch.Tensor):
+        plain = value.detach()
+        if plain.is_quantized:
+            yield repr((plain.qscheme(), str(plain.dtype))).encode()
+            plain = plain.dequantize()
+        plain = plain.to_dense() if plain.layout != torch.strided else plain
+        yield repr((str(plain.dtype), tuple(plain.shape))).encode()
+        if plain.numel() and plain.device.type != "meta":
+            # By bytes, for NumPy does not know all of torch's types.
+            raw = torch.view_as_real(plain.resolve_conj()) if plain.is_complex() else plain
+            yield raw.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        yield repr((str(value.dtype), value.shape)).encode()
+        yield np.ascontiguousarray(value).tobytes()
+    elif isinstance(value, (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.Size)):
+        yield repr(value).encode(errors="backslashreplace")
+    elif depth < _DEEPEST and isinstance(value, Mapping):
+        for key in sorted(value, key=str):
+            yield str(key).encode(errors="backslashreplace") + b"\0"
+            yield from _bytes_of(value[key], depth + 1)
+    elif depth < _DEEPEST and isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _bytes_of(item, depth + 1)
+    elif depth < _DEEPEST and isinstance(value, (set, frozenset)):
+        yield repr(sorted(map(repr, value))).encode(errors="backslashreplace")

@@ -19,7 +19,8 @@ from PIL import Image
 
 from interpretkit.environment import versions
 from interpretkit.files import Table, atomic_path, sha256, to_jsonable
-from interpretkit.invocation import command_line
+from interpretkit.invocation import command_line, quoted
+from interpretkit.streams import printable
 
 # A figure, the bytes of a PNG, or the path of one; alone, with a caption, or with a caption and a text for
 # people who cannot see it.
@@ -185,20 +186,35 @@ class Report:
             }
         )
 
-    def add_next_step(self, text: str, command: str) -> Self:
-        """Add something that a reader may want to do now, and the command that does it, to "How to go on"."""
-        self._steps.append({"text": _inline(text), "command": command})
+    def add_next_step(self, text: str, command: str | Sequence[object]) -> Self:
+        """Add something that a reader may want to do now, and the command that does it, to "How to go on".
+
+        Parameters
+        ----------
+        text : str
+            What it is good for.
+        command : str or sequence
+            A line that stands in the source as it is; or its words, which are quoted for a shell. Whatever holds
+            a name, a path or an option that somebody gave must be given as words.
+        """
+        line = command if isinstance(command, str) else quoted(*command)
+        self._steps.append({"text": _inline(text), "command": line})
         return self
 
     def set_provenance(
-        self, command: str, *, seed: int | None = None, data: Iterable[Path | str | Mapping[str, str]] = ()
+        self,
+        command: str | Sequence[object],
+        *,
+        seed: int | None = None,
+        data: Iterable[Path | str | Mapping[str, str]] = (),
     ) -> Self:
         """Say in the footer how the report came about; the versions and the date are added by themselves.
 
         Parameters
         ----------
-        command : str
-            Shown where Python code called the function of a command; of a running command, what was typed is.
+        command : str or sequence
+            Shown where Python code called the function of a command; of a running command, what was typed is. A
+            line, or its words, which are quoted for a shell.
         seed : int, optional
             The seed.
         data : iterable of paths or mappings
@@ -208,7 +224,8 @@ class Report:
             dict(file) if isinstance(file, Mapping) else {"name": Path(file).name, "sha256": sha256(file)}
             for file in data
         ]
-        self._provenance = {"command": command_line() or command, "seed": seed, "data": described}
+        line = command if isinstance(command, str) else quoted(*command)
+        self._provenance = {"command": command_line() or line, "seed": seed, "data": described}
         return self
 
     def html(self) -> str:
@@ -219,7 +236,7 @@ class Report:
             "date": f"{now.day} {now:%B %Y, %H:%M} UTC",
             "versions": versions(),
         }
-        return _template().render(
+        page = _template().render(
             title=self.title,
             lead=_prose(self.lead),
             kicker=self.kicker,
@@ -228,6 +245,7 @@ class Report:
             steps=self._steps,
             provenance=provenance,
         )
+        return printable(page)
 
     def save(self, path: Path | str) -> None:
         """Write the page, atomically."""

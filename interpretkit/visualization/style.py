@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FuncFormatter, LogFormatter
+
+from interpretkit.streams import printable
 
 # Okabe and Ito's palette (https://jfly.uni-koeln.de/color/), which people with any colour vision can tell
 # apart, without its yellow, which is too faint on white; the last two are added darker and lighter.
@@ -64,6 +71,52 @@ def style() -> Iterator[None]:
         yield
 
 
+class PlainFigure(Figure):
+    """A figure that draws every text as it stands, since names of files, factors and categories are anybody's.
+
+    Two dollar signs in a text make no formula of it, and what no font takes is spelled out. Only the powers of
+    ten at logarithmic axes, which matplotlib writes itself, are typeset.
+    """
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw the figure, its texts made plain first."""
+        typeset: set[int] = set()
+        for axis in (axis for axes in self.findobj(Axes) for axis in _axes_of(axes)):
+            for formatter in (axis.get_major_formatter(), axis.get_minor_formatter()):
+                if isinstance(formatter, FixedFormatter):
+                    formatter.seq = [printable(str(text)) for text in formatter.seq]
+                elif isinstance(formatter, FuncFormatter):
+                    formatter.func = _printable_of(formatter.func)
+                elif isinstance(formatter, LogFormatter):
+                    ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+                    typeset |= {id(label) for tick in ticks for label in (tick.label1, tick.label2)}
+        for text in self.findobj(Text):
+            assert isinstance(text, Text)
+            if id(text) not in typeset:
+                text.set_usetex(False)
+                text.set_parse_math(False)
+                shown = printable(text.get_text())
+                if shown != text.get_text():
+                    text.set_text(shown)
+        super().draw(renderer)
+
+
+def _axes_of(axes: Any) -> list[Axis]:
+    return [axes.xaxis, axes.yaxis]
+
+
+def _printable_of(write: Callable[..., str]) -> Callable[..., str]:
+    """Return what writes a tick's label so that every font takes it; wrapped once, however often it is drawn."""
+    if getattr(write, "is_printable", False):
+        return write
+
+    def written(*place: Any) -> str:
+        return printable(str(write(*place)))
+
+    written.is_printable = True  # type: ignore[attr-defined]
+    return written
+
+
 def new_figure(width: float = 5.4, height: float = 4.0) -> Figure:
     """Return an empty figure that belongs to no window and no backend.
 
@@ -76,7 +129,7 @@ def new_figure(width: float = 5.4, height: float = 4.0) -> Figure:
     display, and is freed when nothing refers to it any more. Call this, and whatever draws into the figure,
     within :func:`style`.
     """
-    return Figure(figsize=(width, height))
+    return PlainFigure(figsize=(width, height))
 
 
 def colour_of(index: int) -> str:

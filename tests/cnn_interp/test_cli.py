@@ -57,7 +57,7 @@ def test_examples_use_options_that_exist() -> None:
     examined = 0
     for name in (
         "cnn_interp.diagnosis.cli",
-        "cnn_interp.metrics.cli",
+        "cnn_interp.metrics_cli",
         "cnn_interp.weights_cli",
         "cnn_interp.cli",
     ):

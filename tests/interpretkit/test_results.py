@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import matplotlib.figure
@@ -308,12 +308,57 @@ def test_unfinished_work_waits_to_be_resumed(tmp_path: Path):
             pass
         (work,) = tmp_path.iterdir()
     make_result(out)
-    with kept_until_done(out, ["other", 1]) as other:
-        assert list(other.iterdir()) == []
+    with pytest.raises(InputError), kept_until_done(out, ["other", 1]):
+        raise InputError("refused")
     assert names(tmp_path) == {"result", work.name}
     with kept_until_done(out, ["same", 1]) as again:
         assert (again / "row").read_text() == "1"
     assert names(tmp_path) == {"result"}
+
+
+def test_work_that_nobody_will_go_on_with_vanishes_with_the_next_result(tmp_path: Path):
+    out = tmp_path / "result"
+    with another_process(tmp_path, KEPT):
+        pass
+    with another_process(tmp_path, KEPT.replace("'same', 1", "'living', 1")):
+        living = {path for path in tmp_path.iterdir() if (path / "row").is_file()}
+        assert len(living) == 2
+        with kept_until_done(out, ["other", 1]):
+            pass
+        # What a living process is at stays.
+        assert len(list(tmp_path.iterdir())) == 1
+    with kept_until_done(out, ["other", 1]):
+        pass
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("changed", ["work", "content", "version", "source"])
+def test_work_goes_on_only_where_nothing_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+):
+    image, out = tmp_path / "image.png", tmp_path / "out" / "result"
+    image.write_bytes(b"one image")
+
+    def interrupted(work: object) -> list[str]:
+        found: list[str] = []
+        with suppress(KeyboardInterrupt), kept_until_done(out, work, [image]) as folder:
+            found += names(folder)
+            (folder / "row").write_text("1")
+            raise KeyboardInterrupt
+        return found
+
+    assert interrupted({"seed": 1}) == []
+    stamp = image.stat()
+    image.write_bytes(b"one image")
+    assert interrupted({"seed": 1}) == ["row"]
+    if changed == "content":  # of the same size, at the same time
+        image.write_bytes(b"1no image")
+        os.utime(image, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    elif changed == "version":
+        monkeypatch.setattr("interpretkit.dependencies.versions", lambda: {"torch": "99"})
+    elif changed == "source":
+        monkeypatch.setattr("interpretkit.dependencies._project", lambda: {"interpretkit": "changed"})
+    assert interrupted({"seed": 2 if changed == "work" else 1}) == []
 
 
 def test_interrupted_work_stays_only_if_it_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

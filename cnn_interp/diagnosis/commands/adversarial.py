@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.diagnosis.commands.loading import classifier, images_as_pixels, layers_in
+from cnn_interp.diagnosis.commands.loading import check_given, classifier, images_as_pixels, layers_in
 from cnn_interp.diagnosis.commands.options import Images, Layers, some_of
 from cnn_interp.options import Convert, Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, command
@@ -58,13 +58,6 @@ def adversarial(
     FGSM and PGD change every value by up to epsilon/255; DeepFool and box-constrained L-BFGS look for the shortest
     change. Beside each stands noise of the same length. Without an image, a photograph of a cat is taken.
     """
-    from cnn_interp.diagnosis import adversarial as attacks
-    from cnn_interp.diagnosis.layer_features import layer_change
-    from cnn_interp.diagnosis.reports import adversarial as shown
-    from cnn_interp.diagnosis.reports.page import save_page
-    from interpretkit.progress import track
-    from interpretkit.results import run_folder
-
     chosen = some_of(ATTACKS, method, "--method")
     if not 0 < epsilon <= 255:
         raise InputError(f"--epsilon {epsilon}: expected a number above 0 and up to 255")
@@ -72,6 +65,17 @@ def adversarial(
         chosen = [name for name in chosen if name != "deepfool"]
         if not chosen:
             raise InputError("--target: deepfool leads to no wanted category; expected another --method")
+    check_given(images, convert)
+    if not images and convert:
+        raise InputError("--convert: there is no image to convert; expected images with it")
+
+    from cnn_interp.diagnosis import adversarial as attacks
+    from cnn_interp.diagnosis.layer_features import layer_change
+    from cnn_interp.diagnosis.reports import adversarial as shown
+    from cnn_interp.diagnosis.reports.page import save_page
+    from interpretkit.progress import track
+    from interpretkit.results import run_folder
+
     arguments = {
         "images": [str(path) for path in images or ()], "network": network, "weights": weights, "method": method,
         "epsilon": epsilon, "steps": steps, "target": target, "layers": layers, "convert": convert,
@@ -122,7 +126,7 @@ def adversarial(
         )
         report.add_next_step(
             "Change one pixel only:",
-            "interpretkit cnn diagnose one-pixel" + (f" {images[0]}" if images else ""),
+            ["interpretkit", "cnn", "diagnose", "one-pixel", *(images or [])[:1]],
         )
         save_page(report, run, seed=seed, files=files)
     return {**run.summary, "out": out}

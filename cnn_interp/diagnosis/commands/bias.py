@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cnn_interp.diagnosis.commands.loading import classifier, images_as_pixels
+from cnn_interp.diagnosis.commands.loading import check_given, classifier, images_as_pixels, read_table
 from cnn_interp.diagnosis.commands.options import Images, split
 from cnn_interp.options import Convert, Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, command
@@ -62,6 +62,19 @@ def bias(
     With images, outputs of the named network are related. Without, two small networks are trained on rendered scenes:
     one in which round things stand before warm walls, and one in which they stand anywhere.
     """
+    named = split(categories)
+    if images and len(set(named)) < 3:
+        raise InputError(
+            f"--categories {categories!r}: expected at least three names of the network's outputs"
+        )
+    check_given(images, convert)
+    if not images and named:
+        raise InputError(
+            f"--categories {categories}: are those of a network shown images; expected images with it"
+        )
+    if relations:
+        read_table(Path(relations), "first", "second", "relation")
+
     from cnn_interp.diagnosis.layer_features import stages
     from cnn_interp.diagnosis.reports import bias as shown
     from cnn_interp.diagnosis.reports.page import save_page
@@ -82,11 +95,6 @@ def bias(
     files = [Path(relations)] if relations else []
     networks: dict[str, Any] = {}
     if images:
-        named = split(categories)
-        if len(set(named)) < 3:
-            raise InputError(
-                f"--categories {categories!r}: expected at least three names of the network's outputs"
-            )
         loaded = classifier(network, weights, device, seed)
         networks[network] = loaded
         outputs = {name: loaded.target(name) for name in named}

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cnn_interp.diagnosis.commands.loading import (
+    check_given,
     classifier,
     classifier_and_side,
     images_as_pixels,
@@ -54,6 +55,11 @@ def directions(
     attribute (scenes rendered here, without images), or by how alike the network's outputs to them are (with images).
     A rotated basis is the control.
     """
+    if images and len(check_given(images, convert)) < 2 * top:
+        raise InputError(
+            f"IMAGE: {len(check_given(images, convert))} images; expected at least {2 * top}, twice --top"
+        )
+
     from cnn_interp.diagnosis.directions import compare_directions, rotated
     from cnn_interp.diagnosis.layer_features import OUTPUT, pooled_features, resize, stages
     from cnn_interp.diagnosis.reports import directions as shown

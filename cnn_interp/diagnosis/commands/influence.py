@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.diagnosis.commands.loading import read_labelled
+from cnn_interp.diagnosis.commands.loading import check_folders, read_labelled
 from cnn_interp.options import Model
 from interpretkit.command import Device, Out, Quiet, Seed, command
 from interpretkit.errors import InputError
@@ -72,20 +72,22 @@ def influence(
     A linear classifier is trained on a pretrained network's features, and influence functions tell what it would say
     without each training image. Without a folder, on scikit-learn's digits, a tenth of them falsely labelled.
     """
+    share = (0.1 if images is None else 0.0) if flip is None else flip
+    if not 0 <= share < 0.5:
+        raise InputError(f"--flip {share}: expected a share of 0 to below 0.5")
+    if not (l2 > 0 and math.isfinite(l2)):
+        raise InputError(f"--l2 {l2}: expected a finite number above 0")
+    if images is None and test is not None:
+        raise InputError(f"--test {test}: needs a folder of training images")
+    check_folders(images, test)
+
     from cnn_interp.diagnosis.reports import influence as shown
     from cnn_interp.diagnosis.reports.page import save_page
     from cnn_interp.diagnosis.training_audit import audit_training
     from interpretkit.results import run_folder
     from interpretkit.training import resolve_device
 
-    share = (0.1 if images is None else 0.0) if flip is None else flip
-    if not 0 <= share < 0.5:
-        raise InputError(f"--flip {share}: expected a share of 0 to below 0.5")
-    if not (l2 > 0 and math.isfinite(l2)):
-        raise InputError(f"--l2 {l2}: expected a finite number above 0")
     resolve_device(device)
-    if images is None and test is not None:
-        raise InputError(f"--test {test}: needs a folder of training images")
     files = [path for path in (images, test) if path is not None]
     arguments = {
         "images": images, "network": network, "test": test, "flip": share, "l2": l2, "questions": questions,

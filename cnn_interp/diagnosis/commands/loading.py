@@ -92,6 +92,53 @@ def images_as_pixels(
     return torch.cat(parts), [path.name for path in paths], paths
 
 
+def check_given(images: Sequence[Path] | None, convert: bool) -> list[Path]:
+    """Return the files of the images given, seen to be images, before the network is loaded that is shown them."""
+    from cnn_interp.images import check_images, find_images
+
+    paths = find_images(images or ())
+    check_images(paths, convert=convert)
+    return paths
+
+
+def check_small_data(data: str) -> None:
+    """Refuse an option ``--data`` that :func:`small_pictures` would refuse, as far as the file's header tells."""
+    if data == "digits":
+        return
+    kind, equals, path = data.partition("=")
+    if kind != "cifar10" or not equals:
+        raise InputError(f"--data {data!r}: expected digits or cifar10=FILE")
+    from interpretkit.arrays import read_headers
+
+    if not any(name.endswith("jpeg") for name in read_headers(Path(path))):
+        raise InputError(
+            f"{path}: has no array of JPEGs; expected train_jpeg, train_offsets, train_labels and so on"
+        )
+
+
+def check_folders(images: Path | None, test: Path | None = None) -> None:
+    """Refuse folders of labelled images that :func:`read_labelled` would refuse."""
+    from cnn_interp.images import SUFFIXES
+
+    for folder in (images, test):
+        if folder is None:
+            continue
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; expected labelled pictures")
+        parts = [part for part in folder.iterdir() if part.is_dir() and not part.name.startswith(".")]
+        if sum(any(f.suffix.lower() in SUFFIXES for f in part.iterdir()) for part in parts) < 2:
+            raise InputError(f"{folder}: fewer than two labels; expected a subfolder with pictures for each")
+
+
+def check_answerer(path: Path) -> None:
+    """Refuse a trained network that is missing or damaged."""
+    from cnn_interp.checks import check_file
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a trained model (.safetensors)")
+    check_file(path)
+
+
 def scenes_as_pixels(side: int) -> tuple[Tensor, Any, Any]:
     """Return rendered scenes as pixels ``(n, 3, side, side)``, their factors, and the images as they were rendered."""
     import torch

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.diagnosis.commands.loading import classifier, images_as_pixels, small_pictures
+from cnn_interp.diagnosis.commands.loading import (
+    check_given,
+    check_small_data,
+    classifier,
+    images_as_pixels,
+    small_pictures,
+)
 from cnn_interp.diagnosis.commands.options import Images, SmallData
 from cnn_interp.options import Convert, Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, command
@@ -56,6 +62,10 @@ def one_pixel(
     With images, the named network is attacked on them. Without, a small network is trained on small images, where a
     pixel weighs more, and attacked on test images that it has right.
     """
+    check_given(images, convert)
+    if not images:
+        check_small_data(data)
+
     from cnn_interp.diagnosis.one_pixel import one_pixel as attack_by_pixel
     from cnn_interp.diagnosis.reports import one_pixel as shown
     from cnn_interp.diagnosis.reports.page import save_page

@@ -7,7 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from cnn_interp.diagnosis.commands.loading import classifier_and_side, layers_in, small_pictures
+from cnn_interp.diagnosis.commands.loading import (
+    check_small_data,
+    classifier_and_side,
+    layers_in,
+    small_pictures,
+)
 from cnn_interp.diagnosis.commands.options import Layers, SmallData
 from cnn_interp.options import Model, Weights
 from interpretkit.command import Device, Out, Quiet, Seed, command
@@ -49,6 +54,8 @@ def probe(
 
     A cheap companion to transferability: nothing but the classifier is trained.
     """
+    check_small_data(data)
+
     from cnn_interp.diagnosis.layer_features import OUTPUT, pooled_features, resize, stages
     from cnn_interp.diagnosis.reports.page import save_page
     from cnn_interp.diagnosis.reports.probe import probe_figure, probe_report, probe_table

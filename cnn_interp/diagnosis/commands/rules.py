@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.diagnosis.commands.loading import read_labelled, read_table
+from cnn_interp.diagnosis.commands.loading import check_folders, read_labelled, read_table
 from cnn_interp.options import Model
 from interpretkit.command import Device, Out, Quiet, Seed, command
 from interpretkit.errors import InputError
@@ -74,6 +74,16 @@ def rules(
     A teacher corrects a network by the rules, and a student imitates the teacher on images without labels. Without
     images, handwritten digits with three labels each, and rules about the holes in figures.
     """
+    if not (strength > 0 and math.isfinite(strength)):
+        raise InputError(f"--strength {strength}: expected a finite number above 0")
+    if images is not None and (attributes is None or not rule):
+        raise InputError("--images: needs --attributes CSV and at least one --rule")
+    if images is None and attributes is not None:
+        raise InputError(f"--attributes {attributes}: needs --images FOLDER")
+    check_folders(images)
+    if attributes is not None:
+        read_table(attributes, "image")
+
     import numpy as np
     import torch
 
@@ -83,13 +93,7 @@ def rules(
     from interpretkit.results import run_folder
     from interpretkit.training import numpy_generator, resolve_device
 
-    if not (strength > 0 and math.isfinite(strength)):
-        raise InputError(f"--strength {strength}: expected a finite number above 0")
     resolve_device(device)
-    if images is not None and (attributes is None or not rule):
-        raise InputError("--images: needs --attributes CSV and at least one --rule")
-    if images is None and attributes is not None:
-        raise InputError(f"--attributes {attributes}: needs --images FOLDER")
     files = [path for path in (images, attributes) if path is not None]
     arguments = {
         "images": images, "attributes": attributes, "rule": list(rule or ()), "strength": strength,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cnn_interp.diagnosis.commands.loading import small_pictures
+from cnn_interp.diagnosis.commands.loading import check_small_data, small_pictures
 from cnn_interp.diagnosis.commands.options import SmallData, split
 from interpretkit.command import Device, Out, Quiet, Seed, command
 from interpretkit.errors import InputError
@@ -46,15 +46,17 @@ def transferability(
 
     A run that is interrupted goes on where it stopped when it is started again.
     """
+    numbers = split(widths)
+    if not numbers or not all(number.isdecimal() and int(number) > 0 for number in numbers):
+        raise InputError(f"--widths {widths!r}: expected whole numbers such as 8,16,32")
+    check_small_data(data)
+
     from cnn_interp.diagnosis.reports.page import save_page
     from cnn_interp.diagnosis.reports.transferability import transfer_figure, transferability_report
     from cnn_interp.diagnosis.transferability import TREATMENTS, transfer
     from interpretkit.results import kept_until_done, run_folder
     from interpretkit.training import resolve_device
 
-    numbers = split(widths)
-    if not numbers or not all(number.isdigit() and int(number) > 0 for number in numbers):
-        raise InputError(f"--widths {widths!r}: expected whole numbers such as 8,16,32")
     pictures, files = small_pictures(data)
     pictures = pictures.limited(train_images, 10**9)
     arguments = {
@@ -62,9 +64,10 @@ def transferability(
     }  # fmt: skip
     # More repeats may go on from fewer; whatever else differs begins a state of its own.
     same = {name: value for name, value in arguments.items() if name != "repeats"}
+    where = resolve_device(device)
     with (
-        kept_until_done(out, [same, seed]) as state,
         run_folder(out, "cnn diagnose transferability", arguments, seed, files) as run,
+        kept_until_done(out, [same, seed, where.type], files) as state,
     ):
         found = transfer(
             pictures,
@@ -72,7 +75,7 @@ def transferability(
             epochs=epochs,
             repeats=repeats,
             seed=seed,
-            device=resolve_device(device),
+            device=where,
             state=state,
             quiet=quiet,
         )

@@ -90,6 +90,13 @@ def unknown_unknowns(
     table, a network is trained that met nothing blue but squares. With a table without labels, the images to label
     first are listed.
     """
+    if not 0 <= threshold < 1:
+        raise InputError(f"--threshold {threshold}: expected 0 to below 1")
+    if not 0 < support <= 1:
+        raise InputError(f"--support {support}: expected above 0 up to 1")
+    if table is not None:
+        _read(table)
+
     import numpy as np
 
     from cnn_interp.diagnosis import unknown_unknowns as search
@@ -97,10 +104,6 @@ def unknown_unknowns(
     from cnn_interp.diagnosis.reports.unknown_unknowns import labelling_report
     from interpretkit.results import run_folder
 
-    if not 0 <= threshold < 1:
-        raise InputError(f"--threshold {threshold}: expected 0 to below 1")
-    if not 0 < support <= 1:
-        raise InputError(f"--support {support}: expected above 0 up to 1")
     arguments = {
         "table": table, "budget": budget, "threshold": threshold, "support": support, "longest": longest,
     }  # fmt: skip

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cnn_interp.diagnosis.commands.loading import check_answerer, check_given
 from interpretkit.command import Device, Out, Quiet, Seed, command
 from interpretkit.errors import InputError
 
@@ -71,6 +72,13 @@ def vqa(
     A small network with attention is trained on generated scenes of coloured shapes, and its attention, Grad-CAM and
     occlusion are compared with exact masks of what was asked about.
     """
+    if (image is None) != (not question):
+        raise InputError("--image and --question: one is given without the other; expected both")
+    if image is not None:
+        check_given([image], True)
+    if model is not None:
+        check_answerer(model)
+
     import numpy as np
 
     from cnn_interp.diagnosis import question_answering as qa
@@ -78,8 +86,6 @@ def vqa(
     from cnn_interp.diagnosis.reports.vqa import vqa_report
     from interpretkit.results import run_folder
 
-    if (image is None) != (not question):
-        raise InputError("--image and --question: one is given without the other; expected both")
     for text in question or ():
         qa.encode(text)
     files = [path for path in (model, image) if path is not None]

@@ -184,7 +184,17 @@ def vqa_report(
     )
     report.add_next_step(
         "Ask about a picture of your own:",
-        f"interpretkit cnn diagnose vqa --answerer {answerer} "
-        '--image scene.png --question "how many red things are there"',
+        [
+            "interpretkit",
+            "cnn",
+            "diagnose",
+            "vqa",
+            "--answerer",
+            answerer,
+            "--image",
+            "scene.png",
+            "--question",
+            "how many red things are there",
+        ],
     )
     return report

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from catalysis.path_homology import betti_curves, betti_numbers, persistence
+from catalysis.path_homology import (
+    DigraphTemplate,
+    betti_curves,
+    betti_numbers,
+    persistence,
+    persistence_batch,
+)
 from interpretkit.errors import InputError
 
 PATH = np.array([[0, 1], [1, 2]])
@@ -25,6 +31,13 @@ BAD_DIGRAPHS = {
     "too few weights": (3, PATH, [1.0], r"weights: expected shape \(2,\)"),
     "weights in a table": (3, PATH, [[1.0, 2.0]], r"weights: expected shape \(2,\)"),
     "weights in words": (3, PATH, ["near", "far"], "weights: expected numbers"),
+    "weights as numbers in quotes": (3, PATH, ["1.0", "2.0"], "weights: expected numbers"),
+    "complex weights": (3, PATH, [1.0, 1j], "weights: expected numbers"),
+    "weights that are truths": (3, PATH, [True, True], "weights: expected numbers"),
+    "masked weights": (3, PATH, np.ma.array([1.0, 2.0], mask=[0, 1]), "weights: some are masked"),
+    "masked arrows": (3, np.ma.array(PATH, mask=[[0, 1], [0, 0]]), [1.0, 2.0], "arrows: some are masked"),
+    "True vertices": (True, np.zeros((0, 2), int), [], "n_vertices = True"),
+    "vertices beyond counting": (10**30, np.zeros((0, 2), int), [], "n_vertices = 10+: expected at most"),
     "negative number of vertices": (-1, np.zeros((0, 2), int), [], "n_vertices = -1"),
     "fractional number of vertices": (2.5, PATH, [1.0, 1.0], "n_vertices = 2.5"),
 }
@@ -53,12 +66,35 @@ def test_bad_digraph(case, engine):
         ({"max_path_length": 4}, "max_path_length = 4: expected 2 or 3"),
         ({"max_path_length": "long"}, "max_path_length = 'long'"),
         ({"engine": "slow"}, "engine = 'slow'"),
+        ({"engine": None}, "engine = None"),
+        ({"regular": "no"}, "regular = 'no': expected True or False"),
+        ({"regular": 1}, "regular = 1: expected True or False"),
+        ({"regular": None}, "regular = None"),
+        ({"representatives": "no"}, "representatives = 'no': expected True or False"),
+        ({"max_dim": True}, "max_dim = True: expected a whole number"),
+        ({"max_dim": "2"}, "max_dim = '2': expected a whole number"),
+        ({"max_path_length": True, "max_dim": 0}, "max_path_length = True"),
+        ({"field": True}, "field = True: expected a prime number"),
     ],
 )
 def test_bad_option(option, message):
     with pytest.raises(InputError, match=message) as caught:
         persistence(3, PATH, [1.0, 1.0], **option)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", [{"regular": "no"}, {"max_dim": True}, {"field": 9}, {"engine": "slow"}])
+def test_batches_and_templates_refuse_too(option):
+    with pytest.raises(InputError, match=next(iter(option))):
+        persistence_batch([3], [0, 2], PATH, [1.0, 1.0], **option)
+    with pytest.raises(InputError, match=next(iter(option))):
+        DigraphTemplate(3, PATH, [1.0, 1.0], **option)
+
+
+def test_threads_are_a_number():
+    for threads in (0, True, "2", 1.5):
+        with pytest.raises(InputError, match="n_threads"):
+            persistence_batch([3], [0, 2], PATH, [1.0, 1.0], n_threads=threads)  # type: ignore[arg-type]
 
 
 def test_betti_numbers_refuses_too():

@@ -184,3 +184,41 @@ def test_bad_ranks(ranks, message):
 def test_bad_templates(pairs, options, message):
     with pytest.raises(InputError, match=message):
         DigraphTemplate(3, pairs, [1.0, 1.0], **options)
+
+
+HUGE = 2**53
+
+
+@pytest.mark.parametrize("engine", ["auto", "readable"])
+@pytest.mark.parametrize(
+    "ranks",
+    [
+        np.array([[HUGE, HUGE + 1, HUGE + 2]]),
+        np.array([[2**63, 2**63 + 1, 2**63 + 2]], dtype=np.uint64),
+        np.array([[-HUGE - 2, -HUGE - 1, -HUGE]]),
+        [[HUGE, HUGE + 1, HUGE + 2]],
+        [[HUGE, HUGE + 1, HUGE + 2.0]],
+        [[10**30, 10**30 + 1, 10**30 + 2]],
+        [[-1, 0, 2**63]],
+        np.array([[10**30, 10**30 + 1, 10**30 + 2]], dtype=object),
+        1 + np.arange(3, dtype=np.longdouble)[np.newaxis] * np.finfo(np.longdouble).eps,
+    ],
+    ids=range(9),
+)
+def test_ranks_are_told_apart_however_large(ranks, engine):
+    """Ascending ranks make a triangle without a loop; two that fell together would give an arrow back."""
+    triangle = DigraphTemplate(3, [[0, 1], [1, 2], [2, 0]], [1.0, 1.0, 1.0], max_dim=1, engine=engine)
+    assert len(triangle.digraph(ranks[0])[0]) == 3
+    expected = triangle.persistence([[1, 2, 3]])[0]
+    (found,) = triangle.persistence(ranks)
+    for bars, wanted in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(bars, wanted)
+
+
+@pytest.mark.parametrize(
+    "ranks", [[[1, "2", 3]], [[1, None, 3]], [[1, 2j, 3]], [[True, False, True]], [["a", "b", "c"]]]
+)
+def test_ranks_that_are_no_numbers_are_refused(ranks):
+    triangle = DigraphTemplate(3, [[0, 1], [1, 2], [2, 0]], [1.0, 1.0, 1.0], max_dim=1)
+    with pytest.raises(InputError, match="ranks: expected numbers"):
+        triangle.persistence(ranks)

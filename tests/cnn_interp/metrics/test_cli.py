@@ -9,8 +9,8 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
+from cnn_interp import metrics_cli as cli
 from cnn_interp.datasets import articulated_images
-from cnn_interp.metrics import cli
 from cnn_interp.metrics.batches import landmarks_in_inputs, part_batches
 from cnn_interp.metrics.location_instability import find_peaks, location_instability
 from cnn_interp.metrics.reports import instability_report

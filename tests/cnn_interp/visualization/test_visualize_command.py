@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import math
+import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,16 +14,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.main import get_command
 
 from cnn_interp.cli import app
 from cnn_interp.models import load_network
-from cnn_interp.visualization import command
+from cnn_interp.visualization import command, request, settings
 from cnn_interp.visualization.photographs import Photographs
 from cnn_interp.visualization.settings import read_settings
 from cnn_interp.visualization.sheet import gallery, heat, overlay, percent
 from interpretkit.attribution import METHODS, attribute
+from interpretkit.errors import InputError
 
 # The networks' factories are named on the command line, so their module must be found by its name.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -123,8 +129,65 @@ def test_every_setting_is_read_as_its_method_takes_it() -> None:
 
 
 def test_every_method_of_attribution_has_a_name_here() -> None:
-    request = command.check_request(",".join(METHODS), "", "")
-    assert request.attributions == tuple(METHODS)
+    asked = request.check_request(",".join(METHODS), "", "")
+    assert asked.attributions == tuple(METHODS)
+
+
+def test_the_table_of_methods_says_what_the_methods_say() -> None:
+    """Where this fails: python -m cnn_interp.visualization.settings"""
+    assert settings.known_methods() == json.loads(json.dumps(settings.make_table()))
+
+
+@pytest.mark.parametrize("option", list(settings.RANGES))
+def test_what_is_out_of_range_the_methods_refuse_as_well(option: str) -> None:
+    least, strictly, most = settings.RANGES[option]
+    wrong = [least if strictly else least - 1, *([most] if math.isfinite(most) else [])]
+    network = load_network(COLOURS)
+    inputs = Photographs.bundled().inputs(network, [0])
+    owners = [name for name, method in METHODS.items() if option in method.options]
+    assert owners
+    for name in owners:
+        for value in wrong:
+            number = f"{value:g}"
+            with pytest.raises(InputError, match=f"{name}.{option}={re.escape(number)}"):
+                read_settings([f"{name}.{option}={number}"], [name])
+            kind = (
+                int
+                if "int" in settings.known_methods()["attributions"][name]["options"][option]["kinds"]
+                else float
+            )
+            with pytest.raises(InputError):
+                attribute(network.module, inputs, 0, method=name, **{option: kind(value)})
+
+
+def test_wrong_options_are_refused_without_torch(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "note.png").write_text("no image")
+    code = (
+        "import sys\n"
+        "from interpretkit.cli import main\n"
+        "try: main(['cnn', 'visualize', *sys.argv[1:]])\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)\n"
+    )
+    for words in (
+        ["--method", "gradcamm"],
+        ["--method", "occlusion", "--set", "occlusion.window=0"],
+        ["--method", "occlusion", "--set", "occlusion.window=nan"],
+        ["--method", "rise", "--set", "rise.keep=1"],
+        ["--method", "occlusion", "--set", "occlusion.window=2", "--set", "occlusion.window=3"],
+        ["--unit", "3"],
+        ["--layer", "x", "--method", "saliency"],
+        ["--limit", "3"],
+        ["--images-per-forward", "3", "--method", "top_patches"],
+        ["missing.png"],
+        ["note.png"],
+        ["--out", "note.png"],
+        ["--out", "note.png/out"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == ["2", "False"], (words, done.stderr)
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_systems_of_units(call: CallCommand, tmp_path: Path, folder: Path) -> None:
@@ -172,6 +235,84 @@ def test_an_interrupted_folder_goes_on(
     assert len(done) == 4
     assert len(list((tmp_path / "out" / "arrays").iterdir())) == 4
     assert left_behind(tmp_path) == ["out"]
+
+
+NETWORK = """
+import torch
+from pathlib import Path
+from torch import nn
+from my_parts import SIGN
+HIDDEN = torch.load("hidden.pt", weights_only=True)
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.plain = torch.load("plain.pt", weights_only=True)
+        self.layer = nn.Conv2d(3, 2, 3)
+        self.layer.load_state_dict(torch.load("weights.pt", weights_only=True))
+    def forward(self, x):
+        return SIGN * self.plain * HIDDEN * self.layer(x).mean((2, 3))
+
+def net():
+    return Net()
+"""
+
+
+@pytest.mark.parametrize(
+    "changed", ["weights.pt", "plain.pt", "hidden.pt", "my_parts.py", "my_net.py", "1.png"]
+)
+def test_a_run_never_mixes_two_networks(
+    call: CallCommand, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """Stopped after two of four images, then called again with something else behind the same names."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "my_net.py").write_text(NETWORK)
+    (tmp_path / "my_parts.py").write_text("SIGN = 1.0\n")
+    torch.manual_seed(0)
+    torch.save(torch.nn.Conv2d(3, 2, 3).state_dict(), tmp_path / "weights.pt")
+    for name in ("plain.pt", "hidden.pt"):
+        torch.save(torch.tensor(1.0), tmp_path / name)
+    attribute, done = command.attribute, []
+
+    def stopping(*args: Any, **options: Any) -> Any:
+        done.append(1)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return attribute(*args, **options)
+
+    def run() -> int:
+        for name in ("my_net", "my_parts"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        return call(folder, "--model", "my_net:net", "--method", "input_x_gradient", "--target", "0")[0]
+
+    monkeypatch.setattr(command, "attribute", stopping)
+    assert run() == 130
+    assert [name.partition("-")[0] for name in left_behind(tmp_path) if name.startswith(".")] == [
+        ".out.unfinished"
+    ]
+    if changed == "my_parts.py":
+        (tmp_path / changed).write_text("SIGN = 2.0\n")
+    elif changed == "my_net.py":
+        (tmp_path / changed).write_text(NETWORK.replace("return SIGN", "return 3 * SIGN"))
+    elif changed == "1.png":
+        small_networks.noise_photographs(9).load(8).save(folder / changed)
+    elif changed == "weights.pt":
+        torch.save(torch.nn.Conv2d(3, 2, 3).state_dict(), tmp_path / changed)
+    else:
+        torch.save(torch.tensor(5.0), tmp_path / changed)
+    assert run() == 0
+    assert len(done) == 3 + 4
+    assert [name for name in left_behind(tmp_path) if name.startswith(".")] == []
+    sys.modules.pop("my_net")
+    network = load_network("my_net:net")
+    for number, path in enumerate(sorted(folder.iterdir())):
+        inputs = Photographs.of_files([path]).inputs(network, [0])
+        expected = attribute(network.module, inputs, 0, method="input_x_gradient").numpy()[0]
+        (file,) = (tmp_path / "out" / "arrays").glob(f"{number:06d}-*.npz")
+        np.testing.assert_allclose(np.load(file)["input_x_gradient"], expected, rtol=1e-4, atol=1e-6)
+    for name in ("my_net", "my_parts"):
+        sys.modules.pop(name, None)
 
 
 def test_an_interrupted_run_of_systems_alone_leaves_nothing(

@@ -1,3 +1,5 @@
+import io
+
 import matplotlib
 import numpy as np
 import pytest
@@ -94,3 +96,35 @@ def test_the_style_leaves_the_users_settings_alone():
 
 def test_classes_beyond_the_colours_differ_by_marker():
     assert len({(colour_of(i), marker_of(i)) for i in range(MAX_CLASSES)}) == MAX_CLASSES
+
+
+HOSTILE_NAMES = ["cost $ and price $", "$\\frac{$", "caf\udce9 \ud800", "{_^\\", "$x$", "a\nb"]
+
+
+def test_every_name_is_drawn_as_it_stands():
+    """Names come from users' files: neither formulas nor what no font takes may stop a figure."""
+    count = len(HOSTILE_NAMES)
+    values = np.arange(count * count, dtype=float).reshape(count, count)
+    drawn = [
+        heatmap(values, HOSTILE_NAMES, HOSTILE_NAMES, label="$a", title="$\\bad$"),
+        parity(range(count), range(count), groups=HOSTILE_NAMES, quantity="$\\x$", title="$$ $"),
+        distributions({name: [0.0, 1.0] for name in HOSTILE_NAMES}, title=HOSTILE_NAMES[2]),
+        latent_map(values[:, :2], HOSTILE_NAMES, label="$\\y$", title="\udcff"),
+        training_curves({f"train_{name}": [1.0, 0.5] for name in HOSTILE_NAMES}),
+    ]
+    for figure in drawn:
+        figure.savefig(io.BytesIO(), format="png", bbox_inches="tight")
+        # As text of the vector file, which shows what is drawn and not what the labels are.
+        page = io.BytesIO()
+        with style():
+            figure.savefig(page, format="svg")
+        assert ">$x$" in page.getvalue().decode() or figure is drawn[-1]
+
+
+def test_powers_of_ten_stay_typeset():
+    figure = training_curves({"train_loss": [1e-3, 1.0, 1e4]}, logarithmic=True)
+    page = io.BytesIO()
+    with style():
+        figure.savefig(page, format="svg")
+    assert ">$" not in page.getvalue().decode()
+    assert any("mathdefault" in t.get_text() for axes in figure.axes for t in axes.get_yticklabels())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,6 +72,10 @@ def dissect(
     Writes units.csv (each unit's best concepts), dissection.npz for each layer, pictures of the clearest detectors and
     report.html. A unit counts as a detector if its IoU with a concept exceeds 0.04.
     """
+    if not 0 < share < 1:
+        raise InputError(f"--share {share}: expected a share above 0 and below 1")
+    _check_data(data, COMPOSED, ("broden",))
+
     from cnn_interp.metrics.batches import ConceptBatches, held_if_few
     from cnn_interp.metrics.dissection import dissect as measure
     from cnn_interp.metrics.reports import dissection_report, unit_figures
@@ -115,7 +120,8 @@ def dissect(
         )
         report.set_provenance("interpretkit cnn dissect", seed=seed, data=files)
         report.add_next_step(
-            "See whether units follow parts of objects.", f"interpretkit cnn instability --model {model}"
+            "See whether units follow parts of objects.",
+            ["interpretkit", "cnn", "instability", "--model", model],
         )
         report.save(run.path("report.html"))
     return {**run.summary, "report": out / "report.html", "out": out}
@@ -158,6 +164,8 @@ def instability(
     Writes parts.csv, units.csv, instability.npz for each layer and report.html; where the parts have masks, their part
     interpretability as well.
     """
+    _check_data(data, ARTICULATED, PART_KINDS)
+
     from cnn_interp.metrics.batches import landmarks_in_inputs, part_batches
     from cnn_interp.metrics.location_instability import find_peaks, location_instability
     from cnn_interp.metrics.part_interpretability import part_interpretability
@@ -219,10 +227,26 @@ def instability(
         report = instability_report(results, peaks, parts, network, chosen, landmarks, data=_said(chosen))
         report.set_provenance("interpretkit cnn instability", seed=seed, data=files)
         report.add_next_step(
-            "See which concepts the units detect.", f"interpretkit cnn dissect --model {model}"
+            "See which concepts the units detect.", ["interpretkit", "cnn", "dissect", "--model", model]
         )
         report.save(run.path("report.html"))
     return {**run.summary, "report": out / "report.html", "out": out}
+
+
+def _check_data(data: str, own: str, kinds: Sequence[str]) -> None:
+    """Refuse an option ``--data`` that names no kind of data, or a folder that is not there."""
+    kind, equals, path = data.partition("=")
+    if data == own:
+        return
+    if kind not in kinds or not equals or not path:
+        kinds_said = (
+            f"{kinds[0]}=FOLDER or {own}"
+            if len(kinds) == 1
+            else f"{own}, or KIND=FOLDER with {', '.join(kinds)}"
+        )
+        raise InputError(f"--data {data}: expected {kinds_said}")
+    if not Path(path).is_dir():
+        raise InputError(f"--data {data}: no such folder; expected the folder of the data set")
 
 
 def load_concepts(data: str, images: int, seed: int) -> tuple[ConceptImages, list[Path]]:
