@@ -81,6 +81,8 @@ def _found(
         present = ", ".join(sorted(headers)) or "none"
         raise InputError(f"{file}: has no array {key!r} ({option}); expected one of: {present}")
     header = headers[key]
+    if header.dtype.hasobject:
+        raise InputError(f"{file}: cannot be read (array {key!r} holds Python objects); expected numbers")
     if len(header.shape) != len(axes):
         raise InputError(f"{file}: {key!r} has shape {header.shape}; expected ({', '.join(axes)})")
     return header.shape
