@@ -109,16 +109,18 @@ class JointCounts:
     def warnings(self) -> list[str]:
         """Return what a reader should know of the bins, and of what is estimated from so few rows."""
         found = self.discretiser.factor_warnings(self.factors)
-        discrete = np.array([levels is not None for levels in self.codes.levels])
-        if not self.discretiser.equal_mass:
-            columns = self.codes.columns
-            found = bin_warnings(
-                self.cells, self.discretiser.bins, lambda number: columns[number], "code", discrete
-            ) + list(found)
+        continuous = np.array([levels is None for levels in self.codes.levels])
+        if not self.discretiser.equal_mass and continuous.any():
+            bins = self.discretiser.bins
+            counts = np.array([np.bincount(cells, minlength=self.n_cells)[:bins] for cells in self.cells])
+            # Discrete codes are not cut: an even spread stands for them.
+            counts[~continuous] = 1
+            found = bin_warnings(counts, self.cells, self.codes.columns, "code") + found
         n = len(self.codes)
         # The first order of the bias (Miller and Madow); the codes of noise, the floor, show the whole of it.
-        excess = [(self.n_cells - 1) * (size - 1) / (2 * n) for size in self.sizes]
-        shares = [bias / label_entropy(classes) for bias, classes in zip(excess, self.classes, strict=True)]
+        excess = np.array([(self.n_cells - 1) * (size - 1) / (2 * n) for size in self.sizes])
+        entropies = np.array([label_entropy(classes) for classes in self.classes])
+        shares = excess / entropies
         poor = [str(number) for number, share in enumerate(shares) if share > _WORTH_SAYING]
         if poor:
             found.append(

@@ -416,7 +416,7 @@ def _of_counts(
 _OTHER_BINS = (
     "bins of equal width part the exact factors, evenly spread, worse than codes whose values lie otherwise"
 )
-_NOISE_COUNTS = "the noise beside the exact factors counts, while codes that repeat a factor, or mix several, may do better"
+_NOISE_COUNTS = "the noise beside the exact factors counts; codes that repeat or mix factors may do better"
 
 
 def _first_largest(rows: Floats) -> list[int]:

@@ -35,6 +35,7 @@ _SAME_STEPS = 2
 # Outliers: this share of the rows, the middle one, lies within so small a part of the range.
 _MIDDLE = 0.95
 _NARROW = 0.25
+_COARSE_BINS = 16
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,8 @@ def check_codes(
     if isinstance(codes, Codes):
         return codes
     table = _table(codes, name)
-    columns, deviations, steps = _standardised(table, name)
+    said = [bool(value) for value in _said(discrete, len(table), "discrete_codes", "code")]
+    columns, deviations, steps = _standardised(table, name, overwrite=not any(said))
     lost = steps > 1 / _LOST_STEPS
     warnings = []
     if lost.any():
@@ -219,10 +221,13 @@ def check_codes(
             raise InputError(f"{name}: {_lost(column, steps[column])}")
         warnings += [f"{name}: {_lost(int(c), steps[c])}; taken for constant" for c in np.flatnonzero(lost)]
         columns[lost], deviations[lost], steps[lost] = 0.0, 0.0, 0.0
+    if not deviations.any():
+        warnings.append(
+            f"{name}: none of the {len(deviations)} codes varies, so that there is nothing to score"
+        )
     warnings += _coarse(steps, name)
-    said = _said(discrete, len(columns), "discrete_codes", "code")
     levels: list[Integers | None] = [None] * len(columns)
-    for column in np.flatnonzero([bool(value) for value in said]).tolist():
+    for column in np.flatnonzero(said).tolist():
         distinct, numbers_of = _distinct(table[column])
         _check_recurring(len(distinct), columns.shape[1], f"{name}: column {column}")
         levels[column] = numbers_of()
@@ -231,7 +236,9 @@ def check_codes(
 
 def standardise(values: Floats, levels: Levels | None = None) -> Codes:
     """Return codes made here, ``(n, d)``, in the form of :func:`check_codes`."""
-    columns, deviations, steps = _standardised(list(values.T), "codes")
+    columns, deviations, steps = _standardised(
+        np.array(values.T, dtype=float, order="C"), "codes", overwrite=True
+    )
     return Codes(columns, deviations, steps, (None,) * len(columns) if levels is None else levels)
 
 
@@ -384,17 +391,31 @@ def equal_mass_bins(values: Floats, bins: int) -> Integers:
     return found
 
 
-def average_ranks(columns: Floats) -> Floats:
-    """Return the ranks within each row ``(d, n)``, from 1; equal values share the mean of theirs."""
-    from scipy.stats import rankdata
+def outliers_drawn_in(columns: Floats) -> Floats:
+    """Return columns ``(d, n)`` in which what lies far off is drawn in, with the middle of every one alike.
 
-    return rankdata(columns, axis=1)
+    The middle 95 % of the values are scaled to the range from 0 to 1; what lies beyond −1 or 2 is put there. A column
+    whose middle values are equal keeps all others where they are.
+    """
+    n = columns.shape[1]
+    beyond = max(1, int(np.ceil((1 - _MIDDLE) / 2 * n)))
+    middle = np.partition(columns, (beyond, n - 1 - beyond), axis=1)
+    low, high = middle[:, [beyond]], middle[:, [n - 1 - beyond]]
+    span = high - low
+    flat = span <= 0
+    drawn = np.clip((columns - low) / np.where(flat, 1.0, span), -1.0, 2.0)
+    return np.where(flat, columns, drawn)
 
 
 def outlier_warnings(columns: Floats, kind: str, names: Sequence[int] | None = None) -> tuple[str, ...]:
     """Return a warning for every row of ``(d, n)`` whose range is set by a few values far off."""
     if len(columns) == 0:
         return ()
+    # Cut coarsely, which is fast, few look as if they could be concerned.
+    cells = equal_width_bins(columns.T, _COARSE_BINS)
+    counts = np.array([np.bincount(cell, minlength=_COARSE_BINS) for cell in cells])
+    suspects = np.flatnonzero(_middle_spans(counts)[1] < _NARROW * _COARSE_BINS + 2)
+    columns = columns[suspects]
     n = columns.shape[1]
     beyond = max(1, int(np.ceil((1 - _MIDDLE) / 2 * n)))
     last = n - 1 - beyond
@@ -406,7 +427,8 @@ def outlier_warnings(columns: Floats, kind: str, names: Sequence[int] | None = N
         inside = middle[number, beyond : last + 1]
         # A code of few values has nothing to lose within so narrow a part.
         if len(np.unique(inside)) > 5:
-            name = names[number] if names is not None else number
+            place = int(suspects[number])
+            name = names[place] if names is not None else place
             share = spans[number] / ranges[number]
             warnings.append(
                 f"{kind} {name}: {100 * _MIDDLE:.0f} % of the rows lie within {_percent(share)} of its range, "
@@ -415,46 +437,43 @@ def outlier_warnings(columns: Floats, kind: str, names: Sequence[int] | None = N
     return tuple(warnings)
 
 
-def bin_warnings(
-    cells: Integers,
-    bins: int,
-    values: Callable[[int], Floats],
-    kind: str,
-    skip: NDArray[np.bool_],
-) -> list[str]:
+def bin_warnings(counts: Floats, cells: Integers, columns: Floats, kind: str) -> list[str]:
     """Return a warning for every column of which nearly all rows fall into few bins of equal width.
 
     Parameters
     ----------
+    counts : ndarray of float, (d, bins)
+        How many rows fall into each bin.
     cells : ndarray of intp, (d, n)
         Every column's bins, numbered from 0.
-    bins : int
-        The number of bins.
-    values : callable
-        Given a column's number, its values (n,).
+    columns : ndarray of float, (d, n)
+        The values.
     kind : str
         What the columns are.
-    skip : ndarray of bool
-        The columns that were not cut.
     """
     warnings = []
-    beyond = (1 - _MIDDLE) / 2
-    for number, cell in enumerate(cells):
-        if skip[number]:
-            continue
-        below = np.cumsum(np.bincount(cell, minlength=bins)) / len(cell)
-        first = int(np.searchsorted(below, beyond, "right"))
-        last = int(np.searchsorted(below, 1 - beyond - 1e-12, "left"))
-        spanned = last - first + 1
-        if spanned > _NARROW * bins:
-            continue
-        inside = values(number)[(cell >= first) & (cell <= last)]
+    bins = counts.shape[1]
+    firsts, spans = _middle_spans(counts)
+    for number in np.flatnonzero(spans <= _NARROW * bins).tolist():
+        first, spanned = firsts[number], spans[number]
+        inside = columns[number, (cells[number] >= first) & (cells[number] < first + spanned)]
+        # A code of few values has nothing to lose within so few bins.
         if len(np.unique(inside)) > spanned:
             warnings.append(
                 f"{kind} {number}: {100 * _MIDDLE:.0f} % of the rows fall into {spanned} of {bins} bins of equal "
                 "width, for a few rows lie far off; bins of equal mass do not mind them"
             )
     return warnings
+
+
+def _middle_spans(counts: Floats) -> tuple[Integers, Integers]:
+    """Return the first of the bins that hold the middle rows, and over how many bins they stretch, both (d,)."""
+    beyond = (1 - _MIDDLE) / 2
+    below = np.cumsum(counts, axis=1)
+    below = below / below[:, -1:]
+    first = (below <= beyond).sum(axis=1)
+    last = (below < 1 - beyond - 1e-12).sum(axis=1)
+    return first, last - first + 1
 
 
 def _percent(share: float) -> str:
@@ -533,39 +552,42 @@ def _distinct(values: NDArray[Any]) -> tuple[NDArray[Any], Callable[[], Integers
 
 def _differences(values: NDArray[Any], low: Any) -> NDArray[np.uint64]:
     """Return whole numbers less the smallest of them, exactly: the difference may exceed a signed number's range."""
+    wide = np.int64 if values.dtype.kind == "i" else np.uint64
     with np.errstate(over="ignore"):
-        wide = values.astype(np.int64 if values.dtype.kind == "i" else np.uint64).view(np.uint64)
-        return wide - np.asarray(low).astype(np.int64 if values.dtype.kind == "i" else np.uint64).view(
-            np.uint64
-        )
+        return values.astype(wide, copy=False).view(np.uint64) - np.asarray(low, dtype=wide).view(np.uint64)
 
 
-def _standardised(table: Table, name: str) -> tuple[Floats, Floats, Floats]:
+def _standardised(table: Table, name: str, *, overwrite: bool = False) -> tuple[Floats, Floats, Floats]:
     """Return columns with mean 0 and deviation 1 (d, n), their deviations, and the steps of storage in deviations."""
     if isinstance(table, np.ndarray):
-        return _standardised_alike(table, name, 0)
+        return _standardised_alike(table, name, 0, overwrite)
     found = [_standardised_alike(column[None, :], name, number) for number, column in enumerate(table)]
     columns, deviations, steps = zip(*found, strict=True)
     return np.concatenate(columns), np.concatenate(deviations), np.concatenate(steps)
 
 
-def _standardised_alike(given: NDArray[Any], name: str, number: int) -> tuple[Floats, Floats, Floats]:
+def _standardised_alike(
+    given: NDArray[Any], name: str, number: int, overwrite: bool = False
+) -> tuple[Floats, Floats, Floats]:
     """Return what :func:`_standardised` does, of columns of one type (d, n); errors count them from `number`."""
     low, high = given.min(axis=1), given.max(axis=1)
     if given.dtype.kind == "b":
         columns, step = given.astype(float), np.zeros(len(given))
     elif given.dtype.kind in "iu":
-        # Differences of whole numbers are exact, however large the numbers.
-        columns = np.empty(given.shape)
-        for row, column in enumerate(given):
-            columns[row] = _differences(column, low[row])
+        if low.min() >= -(2**53) and high.max() <= 2**53:
+            columns = given.astype(float)
+        else:
+            # Differences of whole numbers are exact, however large the numbers.
+            columns = np.array(
+                [_differences(column, low[row]) for row, column in enumerate(given)], dtype=float
+            )
         step = np.zeros(len(given))
     else:
         largest = np.maximum(np.abs(low), np.abs(high))
         if not (largest.astype(float) <= _LARGEST).all():
             _refuse_large(given, name, number)
         step = np.spacing(largest).astype(float)
-        columns = given.astype(np.result_type(given.dtype, np.float64), order="C", copy=True)
+        columns = given.astype(np.result_type(given.dtype, np.float64), order="C", copy=not overwrite)
         columns -= columns.mean(axis=1, keepdims=True)
     # The mean of large numbers is rounded; that of what is left is not.
     columns -= columns.mean(axis=1, keepdims=True)
@@ -601,7 +623,8 @@ def _table(values: Any, name: str) -> Table:
     if shape[0] < MIN_ROWS:
         raise InputError(f"{name}: {shape[0]} rows; expected at least {MIN_ROWS}")
     if not isinstance(array, list) and array.dtype.kind != "O":
-        return np.ascontiguousarray(array.T)
+        # A copy, so that it may be written to.
+        return np.array(array.T, order="C")
     columns = [
         _of_objects(column, name, number) if column.dtype.kind == "O" else column
         for number, column in enumerate(array if isinstance(array, list) else array.T)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -17,10 +18,10 @@ from interpretkit.disentanglement.inputs import (
     Factors,
     Floats,
     Integers,
-    average_ranks,
     check_count,
     check_pair,
     check_several,
+    outliers_drawn_in,
 )
 from interpretkit.disentanglement.learners import RocCurves, SortedCode, softmax_regression
 from interpretkit.disentanglement.score import Measurement, Score, drawn_weights, evaluate, split_rows
@@ -30,7 +31,7 @@ from interpretkit.errors import InputError
 _ROUNDING = 1e-12
 # A leaf of DCI's trees holds at least one in so many of the rows learnt from, and no more than ten need be: larger
 # leaves could not tell the values of a factor apart, smaller ones let noise be important.
-_LEAVES = 40
+_LEAVES = 20
 _LARGEST_LEAF = 10
 _FEW_ROWS = 200
 Learner = Literal["extra trees", "gradient boosting"]
@@ -153,9 +154,8 @@ def dci(
     Disentanglement is one minus the entropy, to the base of the number of factors, of what a code is important
     for, weighted by the code's share in all importance; completeness the same with codes and factors exchanged.
     Informativeness is the accuracy on held-out rows (R² for a continuous factor), not the error. The score
-    depends on the learner. The learner sees the ranks of each code, so that the score is unchanged by shift and
-    scale of the codes, and by any map that keeps their order; by the order and the sign of the codes it is unchanged
-    up to the learner's own randomness, and by shift, sign and scale of continuous factors.
+    depends on the learner, which sees standardised codes with outliers drawn in. Unchanged by shift and scale of
+    the codes and of continuous factors; by the order and the sign of the codes up to the learner's own randomness.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def dci(
         As for :func:`~interpretkit.disentanglement.mig`; the seed also draws the held-out third of the rows.
     learner : str
         ``"extra trees"``, extremely randomised trees that look at all codes in every split, fast, with leaves of at
-        least ten rows (of a fortieth of the rows learnt from, if that is less); or ``"gradient
+        least ten rows (of a twentieth of the rows learnt from, if that is less); or ``"gradient
         boosting"``, the reference of published scores, some hundred times slower.
     trees : int, optional
         The number of trees, or of boosting rounds; 10 or 100 by default.
@@ -197,12 +197,14 @@ def dci(
 
     def measure(codes: Codes, factors: Factors, rng: np.random.Generator) -> Measurement:
         learn, test = split_rows(rng, len(codes))
-        # Trees part ranks as they part values, and ranks know neither scale nor outliers nor the trees' precision.
-        ranks = average_ranks(codes.columns).T
+        # Thresholds are drawn from the range of a code, most of them in vain where a few rows set it. Trees work in
+        # single precision, and take what is small in absolute terms for constant.
+        near = outliers_drawn_in(codes.columns).T.astype(np.float32, order="C")
+        seen, asked = near[learn], near[test]
         leaf = min(_LARGEST_LEAF, max(1, round(len(learn) / _LEAVES)))
         importance = np.zeros((codes.count, factors.count))
         right = np.zeros((len(test), factors.count))
-        forests: list[_Forest] = []
+        models = []
         state = int(rng.integers(2**31))
         for factor, levels in enumerate(factors.levels):
             target = factors.values[:, factor] if levels is None else levels
@@ -210,8 +212,8 @@ def dci(
             with warnings.catch_warnings():
                 # Classes of few rows are looked for at the beginning, and told.
                 warnings.filterwarnings("ignore", "The number of unique classes")
-                model.fit(ranks[learn], target[learn])
-            predicted = model.predict(ranks[test])
+                model.fit(seen, target[learn])
+            predicted = model.predict(asked)
             if levels is None:
                 right[:, factor] = (target[test] - predicted) ** 2
             else:
@@ -219,8 +221,19 @@ def dci(
             with np.errstate(invalid="ignore"):
                 # Without a split nothing is important, which is a division of zero by zero there.
                 importance[:, factor] = np.nan_to_num(model.feature_importances_)
-            if not boosted:
-                forests.append(_Forest(model, ranks[learn], target[learn], levels is not None))
+            models.append(model)
+
+        @cache
+        def forests() -> list[_Forest]:
+            return [
+                _Forest(
+                    model,
+                    seen,
+                    factors.values[learn, factor] if levels is None else levels[learn],
+                    levels is not None,
+                )
+                for factor, (model, levels) in enumerate(zip(models, factors.levels, strict=True))
+            ]
 
         def informativeness(weights: Floats) -> Floats:
             means = weights @ right / weights.sum()
@@ -236,7 +249,7 @@ def dci(
             if boosted:
                 return found
             weights = drawn_weights(drawing, len(learn))
-            again = np.column_stack([forest.importance(weights) for forest in forests])
+            again = np.column_stack([forest.importance(weights) for forest in forests()])
             disentanglement, completeness = concentration(again)
             return {"disentanglement": disentanglement, "completeness": completeness, **found}
 

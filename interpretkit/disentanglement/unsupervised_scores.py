@@ -12,7 +12,6 @@ from interpretkit.disentanglement.inputs import (
     Codes,
     Factors,
     Floats,
-    average_ranks,
     check_codes,
     check_count,
     check_factors,
@@ -106,7 +105,7 @@ def udr(
     def agreement(arrays: Sequence[Floats]) -> tuple[float, Floats, list[int]]:
         prepared = []
         for codes in arrays:
-            seen = average_ranks(codes.T).T if similarity == "spearman" and codes.size else codes
+            seen = _ranks(codes.T).T if similarity == "spearman" and codes.size else codes
             # Resampled rows may leave nothing of a code's variation.
             again = standardise(seen) if codes.size else None
             prepared.append(again.standard[:, again.varies] if again is not None else codes)
@@ -206,20 +205,18 @@ def tc(
     """
 
     def measure(codes: Codes, factors: Factors, rng: np.random.Generator) -> Measurement:
-        varying = codes.standard[:, codes.varies]
+        varying = codes.columns[codes.varies]
 
-        def correlation(rows: np.ndarray | slice) -> Floats:
-            drawn = varying[rows]
-            drawn = drawn[:, np.ptp(drawn, axis=0) > 0]
-            if drawn.shape[1] == 0:
-                return np.ones((0, 0))
-            return np.atleast_2d(np.corrcoef(drawn, rowvar=False))
+        def correlation(rows: np.ndarray) -> Floats:
+            drawn = varying[:, rows]
+            drawn = drawn[np.ptp(drawn, axis=1) > 0]
+            return np.atleast_2d(np.corrcoef(drawn)) if len(drawn) else np.ones((0, 0))
 
         def value(matrix: Floats) -> dict[str, float]:
             eigenvalues = np.linalg.eigvalsh(matrix) if matrix.size else np.ones(1)
             return {"tc": max(0.0, -0.5 * float(np.log(np.maximum(eigenvalues, _LEAST_SHARE)).sum()))}
 
-        matrix = correlation(slice(None))
+        matrix = varying @ varying.T / len(codes)
 
         def warnings() -> list[str]:
             dependent = int((np.linalg.eigvalsh(matrix) < _LEAST_SHARE).sum()) if matrix.size else 0
@@ -269,6 +266,13 @@ def _agreement(similarity: Floats) -> float:
         sums = matrix.sum(axis=0)
         total += float((matrix.max(axis=0) ** 2 / np.where(sums > 0, sums, 1.0)).sum())
     return total / sum(similarity.shape)
+
+
+def _ranks(columns: Floats) -> Floats:
+    """Return the ranks within each row ``(d, n)``, from 1; equal values share the mean of theirs."""
+    from scipy.stats import rankdata
+
+    return rankdata(columns, axis=1)
 
 
 def _lasso_slopes(inputs: Floats, targets: Floats) -> Floats:
