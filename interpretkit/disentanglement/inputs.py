@@ -425,8 +425,8 @@ def outlier_warnings(columns: Floats, kind: str, names: Sequence[int] | None = N
     warnings = []
     for number in np.flatnonzero((ranges > 0) & (spans < _NARROW * ranges)).tolist():
         inside = middle[number, beyond : last + 1]
-        # A code of few values has nothing to lose within so narrow a part.
-        if len(np.unique(inside)) > 5:
+        # Where they are one value, the few others are what the code has to tell.
+        if len(np.unique(inside)) > 1:
             place = int(suspects[number])
             name = names[place] if names is not None else place
             share = spans[number] / ranges[number]
@@ -437,12 +437,12 @@ def outlier_warnings(columns: Floats, kind: str, names: Sequence[int] | None = N
     return tuple(warnings)
 
 
-def bin_warnings(counts: Floats, cells: Integers, columns: Floats, kind: str) -> list[str]:
+def bin_warnings(counts: Integers, cells: Integers, columns: Floats, kind: str) -> list[str]:
     """Return a warning for every column of which nearly all rows fall into few bins of equal width.
 
     Parameters
     ----------
-    counts : ndarray of float, (d, bins)
+    counts : ndarray of intp, (d, bins)
         How many rows fall into each bin.
     cells : ndarray of intp, (d, n)
         Every column's bins, numbered from 0.
@@ -466,7 +466,7 @@ def bin_warnings(counts: Floats, cells: Integers, columns: Floats, kind: str) ->
     return warnings
 
 
-def _middle_spans(counts: Floats) -> tuple[Integers, Integers]:
+def _middle_spans(counts: Integers) -> tuple[Integers, Integers]:
     """Return the first of the bins that hold the middle rows, and over how many bins they stretch, both (d,)."""
     beyond = (1 - _MIDDLE) / 2
     below = np.cumsum(counts, axis=1)

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from interpretkit.disentanglement.importance import concentration
 from interpretkit.disentanglement.information import Binning, Discretiser
@@ -454,7 +454,7 @@ def _trees(boosted: bool, classify: bool, size: int, state: int, threads: int, l
 class _Forest:
     """A fitted forest whose importances can be computed for rows weighted anew, with its splits kept."""
 
-    def __init__(self, model: Any, codes: Floats, target: np.ndarray, classify: bool) -> None:
+    def __init__(self, model: Any, codes: NDArray[np.float32], target: np.ndarray, classify: bool) -> None:
         self.width = codes.shape[1]
         self.classify = classify
         self.target = np.searchsorted(np.unique(target), target) if classify else target - target.mean()

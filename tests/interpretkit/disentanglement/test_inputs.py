@@ -195,6 +195,14 @@ def test_outliers_of_continuous_factors_are_told():
     assert not any("factor 1" in line for line in irs(codes, factors, binning="equal mass").warnings)
 
 
+def test_outliers_of_codes_of_few_values_are_told():
+    codes = np.random.default_rng(0).integers(5, size=(500, 2)).astype(float)
+    factors = codes.astype(int)
+    codes[:2, 0] = 1000.0
+    for score in (mig, sap, irs):
+        assert any(line.startswith("code 0: 95 %") for line in score(codes, factors).warnings), score
+
+
 def test_codes_of_few_values_and_of_clusters_are_no_outliers():
     codes, factors = planted(3000, blur=0.001)
     codes[:, 1] = np.arange(3000) < 10
