@@ -136,6 +136,21 @@ def scores(
         str | None,
         typer.Option(help="Which factors are discrete: all, none, or 0,2,...; inferred by default."),
     ] = None,
+    discrete_codes: Annotated[
+        str | None,
+        typer.Option(help="Which codes are discrete: all, none, or 0,2,...; none by default."),
+    ] = None,
+    bins: Annotated[
+        int | None,
+        typer.Option(help="Into how many bins continuous codes and factors are cut; each score's own."),
+    ] = None,
+    binning: Annotated[
+        str | None,
+        typer.Option(
+            metavar="equal-width|equal-mass",
+            help="How they are cut; equal-mass, also called quantile, minds no outliers. Each score's own.",
+        ),
+    ] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Let DCI learn by gradient boosting; takes minutes.")
     ] = False,
@@ -165,6 +180,9 @@ def scores(
         factors_key=factors_key,
         models_key=models_key,
         discrete=discrete,
+        discrete_codes=discrete_codes,
+        bins=bins,
+        binning=binning,
         reference=reference,
         bootstrap=bootstrap,
         out=out,
