@@ -76,6 +76,8 @@ _BINDING_SLACK = (
 _CLEARANCE = {1: 1.25, 2: 1.12, 3: 1.12, 4: 1.12}
 
 _ENCLOSING = 1.50  # Metals up to this multiple of the sum of radii may enclose an atom …
+# No site of a surface has so many metals that near; an atom in the place of a metal has nine.
+_MOST_ENCLOSING = 6
 _BURIED = 0.30  # … that lies this deep (Å) within their convex hull: it is below the surface, not on it.
 _RING_SPREAD = 1.25  # A metal is screened by a ring of others up to this multiple of its own distance …
 _RING_DEPTH = 0.50  # … if it lies this much (Å) below the ring …
@@ -681,6 +683,12 @@ class _Surroundings:
             atom = name if name == symbol else f"{symbol} of {name}"
             raise InputError(
                 f"{where}: the {atom} lies below the surface, enclosed by {int(enclosing.sum())} metals; "
+                "expected the adsorbate on the surface"
+            )
+        if enclosing.sum() > _MOST_ENCLOSING:
+            atom = name if name == symbol else f"{symbol} of {name}"
+            raise InputError(
+                f"{where}: the {atom} lies within the surface, among {int(enclosing.sum())} metals; "
                 "expected the adsorbate on the surface"
             )
         wide = np.flatnonzero(stretches <= _BINDING_LIMIT)
