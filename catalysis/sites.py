@@ -76,9 +76,9 @@ _BINDING_SLACK = (
 _CLEARANCE = {1: 1.25, 2: 1.12, 3: 1.12, 4: 1.12}
 
 _ENCLOSING = 1.50  # Metals up to this multiple of the sum of radii may enclose an atom …
-# No site of a surface has so many metals that near; an atom in the place of a metal has nine.
-_MOST_ENCLOSING = 6
 _BURIED = 0.30  # … that lies this deep (Å) within their convex hull: it is below the surface, not on it.
+# No site of a surface has more metals so near, in multiples of the sum of radii; an atom in a metal's place has nine.
+_MOST_CLOSE, _CLOSE = 6, 1.25
 _RING_SPREAD = 1.25  # A metal is screened by a ring of others up to this multiple of its own distance …
 _RING_DEPTH = 0.50  # … if it lies this much (Å) below the ring …
 _RING_GAP = np.deg2rad(150)  # … and the ring leaves no wider gap than this.
@@ -685,10 +685,11 @@ class _Surroundings:
                 f"{where}: the {atom} lies below the surface, enclosed by {int(enclosing.sum())} metals; "
                 "expected the adsorbate on the surface"
             )
-        if enclosing.sum() > _MOST_ENCLOSING:
+        close = int((stretches <= _CLOSE).sum())
+        if close > _MOST_CLOSE:
             atom = name if name == symbol else f"{symbol} of {name}"
             raise InputError(
-                f"{where}: the {atom} lies within the surface, among {int(enclosing.sum())} metals; "
+                f"{where}: the {atom} lies within the surface, among {close} metals; "
                 "expected the adsorbate on the surface"
             )
         wide = np.flatnonzero(stretches <= _BINDING_LIMIT)
