@@ -249,7 +249,9 @@ def mig_by_loops(codes: np.ndarray, factors: np.ndarray, bins: int = 20) -> floa
     bins : int
         The number of bins.
     """
-    cells = [np.digitize(code, np.histogram(code, bins)[1][:-1]) for code in codes.T]
+    edges = [np.linspace(code.min(), code.max(), bins + 1) for code in codes.T]
+    # A value that lies on an edge but for rounding belongs to the upper bin.
+    cells = [np.digitize(code, e[:-1] - 1e-6 * np.diff(e)) for code, e in zip(codes.T, edges, strict=True)]
     gaps = []
     for factor in factors.T:
         information = sorted(mutual_info_score(factor, cell) for cell in cells)

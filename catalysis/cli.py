@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from catalysis.checks import (
+    ENERGY_KEY,
+    SUMMARIES,
+    check_design,
+    check_evaluate,
+    check_label,
+    check_sites,
+    some_of,
+)
 from interpretkit.command import Device, Out, Quiet, Seed, application, command
 from interpretkit.errors import InputError
 from interpretkit.invocation import quoted
@@ -151,6 +160,7 @@ def label(
     fixed and the adsorbate is relaxed. Energies are relative to the (111) bridge of platinum. A run that is
     interrupted goes on where it stopped when it is started again.
     """
+    check_label(structures, calculator, kinds)
     from catalysis.labelling import (
         LEVELS_OF_THEORY,
         bridge_reference,
@@ -251,6 +261,8 @@ def fingerprint(
     (arrows directed by elements), and the ligand channel; bars.csv lists every bar of the first site with the
     atoms on a cycle that carries it.
     """
+    check_sites(structures, "SITES", energy_key=energy_key, facet=facet, kind=kind)
+    some_of(SUMMARIES, summaries, "--summaries", or_none=True)
     from catalysis.fingerprints import fingerprints
     from catalysis.reports import bar_table, fingerprint_report
     from interpretkit.results import run_folder
@@ -323,11 +335,14 @@ def train(
 
     A share of the slabs is kept out of both to measure them. The folder serves `design --model`.
     """
+    _check_share(held_out, "--held-out")
+    check_sites(data, "--data", energy_key=energy_key, facet=facet, kind=kind)
+    if lost:
+        check_sites(lost, "--lost")
     from catalysis.model import train_model
     from catalysis.reports import train_report
     from interpretkit.results import run_folder
 
-    _check_share(held_out, "--held-out")
     sites = load_sites(data, energy_key=energy_key, facet=facet, kind=kind, require_energies=True)
     left = load_lost(data, lost, energy_key=energy_key, facet=facet, kind=kind)
     arguments = {
@@ -393,15 +408,19 @@ def evaluate(
     Gives mae_ev (the teacher, which ranks designs), vae_mae_ev (the VAE's head), baseline_mae_ev (class and
     contact elements, linear), rmse_ev, r2, n_train, n_test and per_class.
     """
+    _check_positive(jobs, "--jobs")
+    if geometry not in ("ideal", "relaxed"):
+        raise InputError(f"--geometry: {geometry!r}; expected ideal or relaxed")
+    check_evaluate(test_sites, folds=folds, group_by=group_by, jobs=jobs)
+    check_sites(train_sites, "--train", energy_key=energy_key, facet=facet, kind=kind)
+    if test_sites:
+        check_sites(test_sites, "--test")
     from catalysis.evaluation import evaluate as measure
     from catalysis.reports import evaluation_report
     from interpretkit.results import run_folder
     from interpretkit.training import resolve_device
 
     chosen_device = str(resolve_device(device))
-    _check_positive(jobs, "--jobs")
-    if geometry not in ("ideal", "relaxed"):
-        raise InputError(f"--geometry: {geometry!r}; expected ideal or relaxed")
     options = {"energy_key": energy_key, "facet": facet, "kind": kind, "require_energies": True}
     learned = load_sites(train_sites, **options)
     unseen = load_sites(test_sites, **options) if test_sites else None
@@ -468,8 +487,12 @@ def design(
         str,
         typer.Option("--model", metavar="DIR", help="What `catalyst train` wrote; else trained on --data."),
     ] = "",
-    facets: Annotated[str, typer.Option("--facets", metavar="HKL,...", help="Only on these facets.")] = "",
-    elements: Annotated[str, typer.Option("--elements", metavar="EL,...", help="Only of these metals.")] = "",
+    facets: Annotated[
+        str | None, typer.Option("--facets", metavar="HKL,...", help="Only on these facets.")
+    ] = None,
+    elements: Annotated[
+        str | None, typer.Option("--elements", metavar="EL,...", help="Only of these metals.")
+    ] = None,
     quick: Quick = False,
     energy_key: EnergyKey = "adsorption_energy_eV",
     facet: Facet = "",
@@ -484,6 +507,15 @@ def design(
     With the bundled data the model that ships with the package serves; with --data of your own a model is trained
     first. Writes the sites, slabs that hold them, a table and a report.
     """
+    check_design(
+        data, model_folder, target_ev=target_ev, window_ev=window_ev, n=n, facets=facets, elements=elements,
+        training={
+            "--quick": quick, "--facet": facet, "--kind": kind,
+            "--energy-key": energy_key != ENERGY_KEY and energy_key,
+        },
+    )  # fmt: skip
+    if not model_folder:
+        check_sites(data, "--data", energy_key=energy_key, facet=facet, kind=kind)
     from catalysis.design import Target, search
     from catalysis.model import SHIPPED, SiteModel, train_model
     from catalysis.reports import design_report, design_table
@@ -492,9 +524,6 @@ def design(
     from interpretkit.training import resolve_device
 
     target = Target(target_ev, window_ev)
-    _check_positive(n, "--n")
-    if model_folder and data != BUNDLED:
-        raise InputError("--model and --data: expected one of them, a trained model or sites to train on")
     chosen_device = str(resolve_device(device))
     arguments = {
         "data": data, "target_ev": target_ev, "window_ev": window_ev, "n": n, "model": model_folder,
@@ -561,8 +590,8 @@ def _data_note(is_bundled: bool, adsorbate: str) -> str:
     )
 
 
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def _existing(files: list[Path]) -> list[Path]:

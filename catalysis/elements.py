@@ -16,7 +16,9 @@ COVALENT_RADIUS: dict[str, float] = {
     "Rh": 1.25, "Pd": 1.20, "Ag": 1.28, "Cd": 1.36, "In": 1.42, "Sn": 1.40, "La": 1.80, "Ce": 1.63,
     "Hf": 1.52, "Ta": 1.46, "W": 1.37, "Re": 1.31, "Os": 1.29, "Ir": 1.22, "Pt": 1.23, "Au": 1.24,
     "Tl": 1.44, "Pb": 1.44, "Bi": 1.51,
-    "H": 0.32, "B": 0.85, "C": 0.75, "N": 0.71, "O": 0.63, "F": 0.64, "S": 1.03, "Cl": 0.99,
+    "H": 0.32, "He": 0.46, "B": 0.85, "C": 0.75, "N": 0.71, "O": 0.63, "F": 0.64, "Ne": 0.67, "Si": 1.16,
+    "P": 1.11, "S": 1.03, "Cl": 0.99, "Ar": 0.96, "Ge": 1.21, "As": 1.21, "Se": 1.16, "Br": 1.14, "Kr": 1.17,
+    "Sb": 1.40, "Te": 1.36, "I": 1.33, "Xe": 1.31,
 }  # fmt: skip
 """Single-bond covalent radii in Å (Pyykkö & Atsumi, Chem. Eur. J. 15, 186 (2009))."""
 
@@ -32,6 +34,9 @@ PAULING_ELECTRONEGATIVITY: dict[str, float] = {
 
 METALS: frozenset[str] = frozenset(PAULING_ELECTRONEGATIVITY)
 """The metals that a slab may be made of."""
+
+NON_METALS: frozenset[str] = frozenset(COVALENT_RADIUS) - METALS
+"""The elements, half-metals among them, that an adsorbate may be made of."""
 
 BOND_FACTOR = 1.38
 """Two metals are bonded up to this multiple of the sum of their covalent radii (1.15 × 1.2, as in PGH-VAE)."""

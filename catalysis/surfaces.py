@@ -87,6 +87,71 @@ def facet_name(indices: tuple[int, int, int]) -> str:
     return ",".join(map(str, indices))
 
 
+def read_facet(value: object, where: str = "facet") -> str:
+    """Return the short name of a facet in any of the ways in which people and file formats write it.
+
+    Parameters
+    ----------
+    value
+        What `parse_facet` reads, `"bcc110"`, `"hcp0001"`, four Miller-Bravais indices such as `"0001"` and `"10-10"`
+        (kept as four, so that a hexagonal facet is never taken for a cubic one), an array of indices, or an integer,
+        for that is what extxyz makes of `facet=111`. None and empty text stand for an unknown facet.
+    where
+        The name of the option, or file and frame, for the error message.
+
+    Returns
+    -------
+    str
+        As `facet_name`, `"0001"` or `"10-10"`; empty where the facet is unknown.
+
+    Raises
+    ------
+    InputError
+        If it is no Miller index, or an integer that has lost the zeros which told what it was.
+    """
+    expected = "expected 111, fcc211, (5,3,2) or hcp0001"
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return ""
+    if isinstance(value, bool | np.bool_ | float | np.floating):
+        raise InputError(f"{where}: facet is {value!r}; {expected}")
+    if isinstance(value, int | np.integer):
+        if value == 1:
+            raise InputError(
+                f"{where}: facet 1 may have been 001 or 0001 (a file's leading zeros are lost); "
+                "expected facet=fcc001, bcc001 or hcp0001"
+            )
+        text = f"{int(value):03d}" if value >= 0 else str(int(value))
+    elif isinstance(value, str):
+        text = value.strip()
+    else:
+        text = ",".join(str(index) for index in np.ravel(np.asarray(value)))
+    hexagonal = text.lower().startswith("hcp")
+    text = re.sub(r"^(fcc|bcc|hcp)", "", text, flags=re.IGNORECASE).strip("()[]{} ")
+    compact = re.fullmatch(r"(-?\d){3,4}", text)
+    parts = re.findall(r"-?\d", text) if compact else re.split(r"[\s,;]+", text)
+    if not all(re.fullmatch(r"[+-]?\d+", part) for part in parts) or len(parts) not in (3, 4):
+        raise InputError(f"{where}: facet {value!r} is not a Miller index; {expected}")
+    indices = [int(part) for part in parts]
+    if len(indices) == 3 and hexagonal:
+        indices.insert(2, -indices[0] - indices[1])
+    if len(indices) == 3:
+        return facet_name(parse_facet((indices[0], indices[1], indices[2]), where))
+    h, k, i, m = indices
+    if h + k + i != 0 or not any(indices):
+        raise InputError(
+            f"{where}: facet {value!r} has four indices of which the first three do not sum to zero; "
+            "expected 0001, 10-10 or the like"
+        )
+    divisor = int(np.gcd.reduce(indices))
+    reduced = [h // divisor, k // divisor, i // divisor, m // divisor]
+    return ("" if all(abs(index) <= 9 for index in reduced) else ",").join(map(str, reduced))
+
+
+def is_hexagonal(facet: str) -> bool:
+    """Tell whether a facet's name, as `read_facet` gives it, has the four indices of a hexagonal crystal."""
+    return len(re.findall(r"-?\d+", facet) if "," in facet else re.findall(r"-?\d", facet)) == 4
+
+
 def vegard_lattice_constant(composition: Mapping[str, float]) -> float:
     """Return the composition's mean of the elements' fcc lattice constants, in Å (Vegard's law)."""
     return float(sum(share * fcc_lattice_constant(symbol) for symbol, share in composition.items()))

@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from catalysis.sites import SECOND, Site, find_sites
-from catalysis.surfaces import bare_slab, facet_name, parse_facet
+from catalysis.surfaces import bare_slab, facet_name, is_hexagonal, parse_facet
 from interpretkit.errors import InputError
 
 LATTICE_CONSTANT = 3.85
@@ -391,7 +391,7 @@ def _facet_templates(name: str, adsorbate: str) -> dict[str, tuple[Template, ...
 
 def class_templates(facet: str, site_class: str, adsorbate: str = "OH") -> tuple[Template, ...]:
     """Return the templates of one class: empty where the facet is unknown or has no such class."""
-    if not facet:
+    if not facet or is_hexagonal(facet):
         return ()
     return _facet_templates(facet_name(parse_facet(facet)), adsorbate).get(site_class, ())
 

@@ -130,6 +130,21 @@ def scores(
         str | None,
         typer.Option(help="Which factors are discrete: all, none, or 0,2,...; inferred by default."),
     ] = None,
+    discrete_codes: Annotated[
+        str | None,
+        typer.Option(help="Which codes are discrete: all, none, or 0,2,...; none by default."),
+    ] = None,
+    bins: Annotated[
+        int | None,
+        typer.Option(help="Into how many bins continuous codes and factors are cut; each score's own."),
+    ] = None,
+    binning: Annotated[
+        str | None,
+        typer.Option(
+            metavar="equal-width|equal-mass",
+            help="How they are cut; equal-mass, also called quantile, minds no outliers. Each score's own.",
+        ),
+    ] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Let DCI learn by gradient boosting; takes minutes.")
     ] = False,
@@ -139,6 +154,17 @@ def scores(
     quiet: Quiet = False,
 ) -> dict[str, Any]:
     """Score how well codes separate factors, each score beside its floor and its ceiling."""
+    from interpretkit.checks import check_scores
+
+    check_scores(
+        file,
+        metrics,
+        codes=codes_key,
+        factors=factors_key,
+        models=models_key,
+        discrete=discrete,
+        reference=reference,
+    )
     from interpretkit.disentanglement.command import run
 
     return run(
@@ -148,6 +174,9 @@ def scores(
         factors_key=factors_key,
         models_key=models_key,
         discrete=discrete,
+        discrete_codes=discrete_codes,
+        bins=bins,
+        binning=binning,
         reference=reference,
         bootstrap=bootstrap,
         out=out,

@@ -239,7 +239,11 @@ def load_network(
     if ":" in name and not name.startswith("timm:"):
         package = name.partition(":")[0]
         with noted_imports(package):
-            _run_blank(network, network.size)
+            outputs = _run_blank(network, network.size)
+        if isinstance(outputs, list) and outputs and all(isinstance(found, dict) for found in outputs):
+            raise InputError(
+                f"network {name!r}: gives a list of findings for each image, as networks for detection do; {_SCORES}"
+            )
         network = replace(network, code=code_digest(package))
     return network
 

@@ -394,6 +394,8 @@ def _published(config: AutoencoderConfig) -> tuple[nn.Module, nn.Module]:
 
 def _pixel_tensor(images: ArrayLike) -> Tensor:
     """Return images as a tensor (n, channels, h, w) of uint8, or of float32 between 0 and 1."""
+    if np.ma.is_masked(images):
+        raise InputError("images: an array with masked pixels; expected none, such as from images.filled(0)")
     array = np.asarray(images)
     if array.ndim not in (3, 4) or 0 in array.shape or array.dtype.kind not in "buif":
         raise InputError(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from interpretkit.arrays import read_headers
-from interpretkit.disentanglement.information import Discretiser, JointCounts
-from interpretkit.disentanglement.inputs import Factors, Floats, check_codes, check_factors
-from interpretkit.disentanglement.table import ScoreTable, check_metrics, score_table
+from interpretkit.disentanglement.information import Binning, Discretiser, JointCounts
+from interpretkit.disentanglement.inputs import Codes, Factors, check_codes, check_factors
+from interpretkit.disentanglement.score import check_resamples
+from interpretkit.disentanglement.table import ScoreTable, check_metrics, score_table, taking
 from interpretkit.errors import InputError
 from interpretkit.results import load_arrays, run_folder
 
@@ -26,6 +27,9 @@ def run(
     factors_key: str,
     models_key: str | None,
     discrete: str | None,
+    discrete_codes: str | None = None,
+    bins: int | None = None,
+    binning: str | None = None,
     reference: bool,
     bootstrap: int,
     out: Path,
@@ -46,6 +50,11 @@ def run(
         An array ``(m, n, d)`` of the codes of several models, for ``udr``.
     discrete : str or None
         ``all``, ``none``, or the numbers of the discrete factors, separated by commas; inferred by default.
+    discrete_codes : str or None
+        The same of the codes; none by default.
+    bins, binning : optional
+        How continuous codes and factors are cut: the number of bins, and ``equal-width`` or ``equal-mass`` (also
+        called ``quantile``). By default each metric has its own.
     reference : bool
         Whether DCI learns by gradient boosting.
     bootstrap : int
@@ -67,28 +76,49 @@ def run(
     InputError
         If the file, an array or an option cannot be used.
     """
+    names = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
+    wanted = check_metrics(names, with_models=models_key is not None)
+    check_resamples(bootstrap)
+    cut = _said_binning(bins, binning)
+    _check_used(
+        wanted,
+        {
+            "--models-key": (models_key is not None, ["udr"]),
+            "--reference": (reference, ["dci"]),
+            "--discrete-codes": (discrete_codes is not None, taking("discrete_codes")),
+            "--bins": (bins is not None, taking("bins")),
+            "--binning": (binning is not None, taking("binning")),
+        },
+    )
+    said = _said_discrete(discrete, "--discrete")
+    said_codes = _said_discrete(discrete_codes, "--discrete-codes")
+
     arrays = load_arrays(
         file, [codes_key, factors_key, "factor_names", *([models_key] if models_key else [])]
     )
-    names = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
     models = None if models_key is None else _array(file, arrays, models_key, "--models-key")
-    wanted = check_metrics(names, with_models=models is not None)
-    codes = _checked(file, codes_key, _array(file, arrays, codes_key, "--codes-key"))
+    raw_codes = _array(file, arrays, codes_key, "--codes-key")
     raw = _array(file, arrays, factors_key, "--factors-key")
-    if raw.shape[:1] != codes.shape[:1]:
+    chosen_codes = _chosen(said_codes, raw_codes, "--discrete-codes", "codes")
+    try:
+        codes = check_codes(raw_codes, repr(codes_key), discrete=chosen_codes or False)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    if raw.shape[:1] != raw_codes.shape[:1]:
         raise InputError(
-            f"{file}: {codes_key!r} has shape {codes.shape} and {factors_key!r} {raw.shape}; expected equally many rows"
+            f"{file}: {codes_key!r} has shape {raw_codes.shape} and {factors_key!r} {raw.shape}; "
+            "expected equally many rows"
         )
     if models is not None and (models.ndim != 3 or models.shape[1] != len(codes)):
         raise InputError(
             f"{file}: {models_key!r} has shape {models.shape}; expected (models, {len(codes)}, d)"
         )
-    said = _said_discrete(discrete, raw.shape[1] if raw.ndim == 2 else 0)
+    chosen = _chosen(said, raw, "--discrete", "factors")
     try:
-        factors = check_factors(raw, said)
+        factors = check_factors(raw, chosen)
     except InputError as error:
         raise InputError(f"{file}: {factors_key!r}: {error}") from error
-    factor_names = _names(arrays, factors.count)
+    factor_names = _names(file, arrays, factors.count)
 
     arguments = {
         "file": str(file),
@@ -97,15 +127,19 @@ def run(
         "factors_key": factors_key,
         "models_key": models_key,
         "discrete": factors.discrete,
+        "discrete_codes": [levels is not None for levels in codes.levels],
+        "bins": bins,
+        "binning": cut,
         "reference": reference,
         "bootstrap": bootstrap,
     }
     with run_folder(out, "scores", arguments, seed, [file]) as folder:
         table = score_table(
             codes,
-            factors.values,
+            factors,
             wanted,
-            discrete=factors.discrete.tolist(),
+            bins=bins,
+            binning=cut,
             models=models,
             bootstrap=bootstrap,
             seed=seed,
@@ -115,18 +149,20 @@ def run(
         rows = table.rows()
         folder.summary.update({_title(row): row["value"] for row in rows})
         folder.save_table("scores.csv", rows)
-        matrices = _matrices(codes, factors, table)
+        shown = Discretiser(20 if bins is None else bins, cut or "equal width")
+        matrices = _matrices(codes, factors, table, shown)
         folder.save_arrays("matrices.npz", **matrices, factor_names=np.array(factor_names))
-        _draw(folder, file, table, rows, matrices, factor_names, codes, factors, seed)
+        _draw(folder, file, table, rows, matrices, factor_names, codes, factors, shown, seed)
     return {
         "out": out,
         "n_rows": len(codes),
-        "n_codes": codes.shape[1],
+        "n_codes": codes.count,
         "factors": [
             {"name": name, "discrete": bool(kind)}
             for name, kind in zip(factor_names, factors.discrete, strict=True)
         ],
         "scores": rows,
+        "warnings": _warning_lines(table),
     }
 
 
@@ -142,6 +178,8 @@ def print_table(result: Mapping[str, Any]) -> None:
         shown.add_row(*_cells(row).values())
     console = Console()
     console.print(shown)
+    for line in result["warnings"]:
+        console.print(f"\nMind: {line}", markup=False, highlight=False)
     console.print(
         f"\n{result['n_rows']} rows, {result['n_codes']} codes; report in {result['out']}/report.html"
     )
@@ -169,39 +207,78 @@ def _array(file: Path, arrays: Mapping[str, np.ndarray], key: str, option: str) 
     return arrays[key]
 
 
-def _checked(file: Path, key: str, array: np.ndarray) -> Floats:
-    try:
-        return check_codes(array, repr(key))
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
+def _said_binning(bins: int | None, binning: str | None) -> Binning | None:
+    """Return the kind of bins by the name that the library has for it, both options checked."""
+    named = None if binning is None else binning.replace("-", " ")
+    if named is not None and named not in get_args(Binning):
+        raise InputError(
+            f"--binning {binning}: expected equal-width, or equal-mass (also called quantile), bins of equally many "
+            "rows"
+        )
+    if bins is not None and bins < 2:
+        raise InputError(f"--bins {bins}: expected at least 2")
+    return None if named is None else Discretiser(binning=named).binning  # type: ignore[arg-type]
 
 
-def _said_discrete(discrete: str | None, count: int) -> list[bool] | bool | None:
+def _check_used(wanted: list[str], options: Mapping[str, tuple[bool, list[str]]]) -> None:
+    """Refuse an option that was given and that none of the metrics wanted has."""
+    for option, (given, having) in options.items():
+        if given and not set(having) & set(wanted):
+            raise InputError(
+                f"{option}: none of the metrics {', '.join(wanted)} uses it; expected one of {', '.join(having)} "
+                "among them"
+            )
+
+
+def _said_discrete(discrete: str | None, option: str) -> bool | set[int] | None:
     if discrete is None:
         return None
     if discrete in ("all", "none"):
         return discrete == "all"
     try:
-        numbers = {int(number) for number in discrete.split(",")}
+        return {int(number) for number in discrete.split(",")}
     except ValueError as error:
-        raise InputError(
-            f"--discrete {discrete}: expected all, none, or numbers of factors such as 0,2"
-        ) from error
-    if not numbers <= set(range(count)):
-        raise InputError(f"--discrete {discrete}: expected numbers of factors from 0 to {count - 1}")
-    return [number in numbers for number in range(count)]
+        raise InputError(f"{option} {discrete}: expected all, none, or numbers such as 0,2") from error
 
 
-def _names(arrays: Mapping[str, np.ndarray], count: int) -> list[str]:
-    """Return the factors' names, from an array ``factor_names`` of the file if it fits."""
+def _chosen(
+    said: bool | set[int] | None, array: np.ndarray, option: str, what: str
+) -> list[bool] | bool | None:
+    """Return whether each column was said to be discrete."""
+    if said is None or isinstance(said, bool):
+        return said
+    count = array.shape[1] if array.ndim == 2 else 0
+    if not said <= set(range(count)):
+        numbers = ",".join(map(str, sorted(said)))
+        raise InputError(f"{option} {numbers}: expected numbers of {what} from 0 to {count - 1}")
+    return [number in said for number in range(count)]
+
+
+def _warning_lines(table: ScoreTable) -> list[str]:
+    """Return what to mind, a line each, beginning with the metrics concerned where they are not all."""
+    everywhere = len(table)
+    return [
+        line if len(metrics) == everywhere else f"{', '.join(metrics)}: {line}"
+        for line, metrics in table.warnings().items()
+    ]
+
+
+def _names(file: Path, arrays: Mapping[str, np.ndarray], count: int) -> list[str]:
+    """Return the factors' names, from an array ``factor_names`` of the file if it has one."""
     given = arrays.get("factor_names")
-    if given is not None and given.shape == (count,):
-        return [str(name) for name in given]
-    return [f"factor {number}" for number in range(count)]
+    if given is None:
+        return [f"factor {number}" for number in range(count)]
+    if given.shape != (count,):
+        raise InputError(
+            f"{file}: 'factor_names' has shape {given.shape}; expected ({count},), one for each factor"
+        )
+    return [str(name) for name in given]
 
 
-def _matrices(codes: Floats, factors: Factors, table: ScoreTable) -> dict[str, np.ndarray]:
-    information, entropies = JointCounts(codes, factors, Discretiser()).mutual_information()
+def _matrices(
+    codes: Codes, factors: Factors, table: ScoreTable, discretiser: Discretiser
+) -> dict[str, np.ndarray]:
+    information, entropies = JointCounts(codes, factors, discretiser).mutual_information()
     found = {"mutual_information": information, "entropies": entropies}
     if "dci" in table:
         found["importance"] = np.asarray(table["dci"].details["importance"])
@@ -215,13 +292,14 @@ def _draw(
     rows: list[dict[str, Any]],
     matrices: Mapping[str, np.ndarray],
     factor_names: list[str],
-    codes: Floats,
+    codes: Codes,
     factors: Factors,
+    discretiser: Discretiser,
     seed: int,
 ) -> None:
     from interpretkit.visualization import Report, heatmap
 
-    code_names = [f"code {number}" for number in range(codes.shape[1])]
+    code_names = [f"code {number}" for number in range(codes.count)]
     shared = heatmap(
         matrices["mutual_information"] / matrices["entropies"],
         code_names,
@@ -230,7 +308,7 @@ def _draw(
         title="What each code tells about each factor",
     )
     folder.save_figure("mutual_information.png", shared)
-    figures: list[Any] = [(shared, "Mutual information over the factor's entropy, 20 bins of equal width.")]
+    figures: list[Any] = [(shared, f"Mutual information over the factor's entropy, {discretiser}.")]
     if "importance" in matrices:
         important = heatmap(
             matrices["importance"],
@@ -245,10 +323,10 @@ def _draw(
         )
 
     report = Report(
-        f"How well {codes.shape[1]} codes separate {factors.count} factors",
+        f"How well {codes.count} codes separate {factors.count} factors",
         "Each score stands beside its floor (as many codes of noise) and its ceiling (the exact factors as codes, with "
         "noise for the rest) on the same rows: a score is read between the two, for few metrics reach 1 on perfect "
-        "codes.",
+        "codes. The ceiling is no bound.",
     )
     headline = [row for row in rows if row["metric"] in ("mig", "sap", "dci", "factor_vae") or len(rows) < 5][
         :4
@@ -259,6 +337,9 @@ def _draw(
             for row in headline
         }
     )
+    lines = _warning_lines(table)
+    if lines:
+        report.add_section("What to mind", text="\n".join(f"- {line}" for line in lines))
     report.add_section("Scores", table=[_cells(row) | {"method": row["method"]} for row in rows])
     report.add_text(_intervals_text(rows))
     kinds = ", ".join(

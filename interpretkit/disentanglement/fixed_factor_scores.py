@@ -7,7 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from interpretkit.disentanglement.inputs import Factors, Floats, Integers, check_count, check_pair
+from interpretkit.disentanglement.information import Binning, Discretiser
+from interpretkit.disentanglement.inputs import (
+    Codes,
+    Factors,
+    Floats,
+    Integers,
+    check_count,
+    check_pair,
+    check_several,
+)
 from interpretkit.disentanglement.learners import softmax_regression
 from interpretkit.disentanglement.score import Measurement, Score, evaluate
 from interpretkit.errors import InputError
@@ -20,20 +29,45 @@ class Groups:
     ----------
     classes : ndarray of intp, (n,)
         The number of each row's value.
+    name : str
+        What errors call the factor.
+
+    Raises
+    ------
+    InputError
+        If no two rows share a value.
     """
 
-    def __init__(self, classes: Integers) -> None:
+    def __init__(self, classes: Integers, name: str = "factor") -> None:
         self.order = np.argsort(classes, kind="stable")
         self.place = np.empty_like(self.order)
         self.place[self.order] = np.arange(len(classes))
         counts = np.bincount(classes)
         self.start = (np.cumsum(counts) - counts)[classes]
         self.size = counts[classes]
+        # A row that is alone with its value stands still in every code, whichever factor is fixed.
+        self.shared = np.flatnonzero(self.size > 1)
+        if len(self.shared) == 0:
+            raise InputError(
+                f"{name}: no two rows share a value, or a bin; expected values that recur, for rows that share one "
+                "are compared"
+            )
+
+    def draw(self, rng: np.random.Generator, size: int | tuple[int, ...]) -> Integers:
+        """Return rows drawn from those that share their value with others."""
+        return self.shared[rng.integers(len(self.shared), size=size)]
+
+    def warnings(self, name: str) -> list[str]:
+        """Say how many rows are left out, if they are many."""
+        alone = 1 - len(self.shared) / len(self.size)
+        if alone <= 0.1:
+            return []
+        return [f"{name}: {alone:.0%} of the rows share their value with no other and are left out"]
 
     def companions(self, rng: np.random.Generator, rows: Integers) -> Integers:
-        """Return for each of `rows` another row with the same value; the row itself where it is alone."""
+        """Return for each of `rows` another row with the same value."""
         size, start = self.size[rows], self.start[rows]
-        step = 1 + (rng.random(rows.shape) * np.maximum(size - 1, 0)).astype(np.intp)
+        step = 1 + (rng.random(rows.shape) * (size - 1)).astype(np.intp)
         return self.order[start + (self.place[rows] - start + step) % size]
 
     def batches(self, rng: np.random.Generator, rows: Integers, batch: int) -> Integers:
@@ -46,10 +80,12 @@ def beta_vae(
     codes: ArrayLike,
     factors: ArrayLike,
     *,
-    discrete: Sequence[bool] | bool | None = None,
+    discrete: Sequence[bool | None] | bool | None = None,
     bins: int = 20,
+    binning: Binning = "equal width",
     pairs: int = 64,
     points: int = 10_000,
+    standardise: bool = True,
     resamples: int = 0,
     seed: int = 0,
     bounds: bool = True,
@@ -59,19 +95,22 @@ def beta_vae(
     A point is the mean of ``|z1 - z2|`` over pairs that agree in one factor; the classifier (softmax regression,
     C = 1) names that factor, and the score is its accuracy on half as many fresh points. On plain arrays a pair is
     a row drawn at random and another row with the same value of the factor; of a continuous factor, one in the same
-    bin of equal width. It can be high although factors are missing. Unchanged by the order and the sign of the
-    codes; the classifier's penalty knows their scale.
+    bin. It can be high although factors are missing. Unchanged by the order, the sign, the shift and the scale of
+    the codes.
 
     Parameters
     ----------
     codes, factors, discrete, seed, bounds
         As for :func:`~interpretkit.disentanglement.mig`.
-    bins : int
-        The number of bins of a continuous factor.
+    bins, binning
+        How continuous factors are cut.
     pairs : int
         The number of pairs averaged for one point.
     points : int
         The number of points to learn from.
+    standardise : bool
+        Whether to scale every code to a standard deviation of 1. Published scores do not, so that the classifier's
+        penalty knows the scale of the codes; without it the score changes with their scale, though not with a shift.
     resamples : int
         The number of bootstrap resamples of the fresh points, rows and classifier kept.
 
@@ -89,21 +128,21 @@ def beta_vae(
     ----------
     I. Higgins et al., "β-VAE: learning basic visual concepts with a constrained variational framework", ICLR 2017.
     """
-    for name, value in (("pairs", pairs), ("points", points)):
-        check_count(name, value, 1)
-    check_count("bins", bins, 2)
+    check_count("pairs", pairs, 1)
+    discretiser = Discretiser(bins, binning)
     check_count("points", points, 10)
 
-    def measure(codes: Floats, factors: Factors, rng: np.random.Generator) -> Measurement:
-        groups = [Groups(classes) for classes in factors.classes(bins)]
-        small = codes.astype(np.float32)
+    def measure(codes: Codes, factors: Factors, rng: np.random.Generator) -> Measurement:
+        groups = _groups(factors, discretiser)
+        scaled = codes.standard if standardise else codes.standard * codes.deviations
+        small = scaled.astype(np.float32, order="C")
 
         def draw(number: int) -> tuple[Floats, Integers]:
             fixed = np.sort(rng.integers(factors.count, size=number))
-            changes = np.empty((number, codes.shape[1]))
+            changes = np.empty((number, codes.count))
             for factor, group in enumerate(groups):
                 for some in _chunks(np.flatnonzero(fixed == factor), 500):
-                    first = rng.integers(len(codes), size=(len(some), pairs))
+                    first = group.draw(rng, (len(some), pairs))
                     second = group.companions(rng, first)
                     changes[some] = np.abs(small[first] - small[second]).mean(axis=1)
             return changes, fixed
@@ -121,13 +160,16 @@ def beta_vae(
                 "train_accuracy": train_accuracy,
                 "learner": "softmax regression, C = 1",
                 "pairs": pairs,
+                "standardised": standardise,
             },
             lambda drawing: {"beta_vae": float(drawing.binomial(len(correct), accuracy) / len(correct))},
             "points, with rows and classifier kept",
+            warnings=lambda: [*codes.outliers, *_group_warnings(groups, factors, discretiser)],
+            above="the classifier's chance, and the noise beside the exact factors",
         )
 
     checked = check_pair(codes, factors, discrete)
-    _check_several(checked[1], "beta_vae")
+    check_several(checked[1], "beta_vae")
     return evaluate(measure, *checked, seed=seed, resamples=resamples, bounds=bounds)
 
 
@@ -135,8 +177,9 @@ def factor_vae(
     codes: ArrayLike,
     factors: ArrayLike,
     *,
-    discrete: Sequence[bool] | bool | None = None,
+    discrete: Sequence[bool | None] | bool | None = None,
     bins: int = 20,
+    binning: Binning = "equal width",
     batch: int = 64,
     votes: int = 10_000,
     active_deviation: float = 0.05,
@@ -150,22 +193,23 @@ def factor_vae(
     in one factor. Each code is then taken to stand for the factor that it was voted for most often, and the score is
     how often that is right for half as many fresh votes. On plain arrays the value is that of a row drawn at random,
     and the batch is drawn with replacement from the rows that have it (for a continuous factor: that are in the same
-    bin of equal width). Unchanged by the order and the sign of the codes, and by their scale as long as the same
-    codes stay active.
+    bin). Unchanged by the order, the sign and the shift of the codes, by one scale for all, and by a scale for each
+    as long as the same codes stay active.
 
     Parameters
     ----------
     codes, factors, discrete, seed, bounds
         As for :func:`~interpretkit.disentanglement.mig`.
-    bins : int
-        The number of bins of a continuous factor.
+    bins, binning
+        How continuous factors are cut.
     batch : int
         The number of rows behind a vote.
     votes : int
         The number of votes to learn from.
     active_deviation : float
-        Codes whose standard deviation is below this do not vote. It suits posterior means of a VAE, whose prior
-        has a deviation of 1.
+        Codes whose standard deviation is below this share of the root mean square of all codes' deviations do not
+        vote. The article means the codes that a VAE has given up; those that it uses have a deviation of about 1, that
+        of the prior.
     resamples : int
         The number of bootstrap resamples of all votes, rows kept.
 
@@ -184,29 +228,28 @@ def factor_vae(
     ----------
     H. Kim and A. Mnih, "Disentangling by factorising", ICML 2018.
     """
-    check_count("bins", bins, 2)
     check_count("batch", batch, 2)
     check_count("votes", votes, 10)
-    if not 0 <= active_deviation < np.inf:
-        raise InputError(f"active_deviation {active_deviation!r}: expected a number of at least 0")
+    discretiser = Discretiser(bins, binning)
+    if not 0 <= active_deviation <= 1:
+        raise InputError(f"active_deviation {active_deviation!r}: expected a share from 0 to 1")
 
-    def measure(codes: Floats, factors: Factors, rng: np.random.Generator) -> Measurement:
+    def measure(codes: Codes, factors: Factors, rng: np.random.Generator) -> Measurement:
         from scipy.sparse import csr_array
 
-        deviation = codes.std(axis=0)
-        active = (deviation >= active_deviation) & (deviation > 0)
-        table = np.zeros((codes.shape[1], factors.count))
+        active = codes.active(active_deviation)
+        table = np.zeros((codes.count, factors.count))
         fresh = np.zeros_like(table)
+        groups = _groups(factors, discretiser)
         if active.any():
-            scaled = (codes[:, active] - codes[:, active].mean(axis=0)) / deviation[active]
+            scaled = codes.standard[:, active]
             moments = np.hstack([scaled, scaled**2])
-            groups = [Groups(classes) for classes in factors.classes(bins)]
             numbers = np.flatnonzero(active)
 
             def fill(counts: Floats, number: int) -> None:
                 per_factor = np.bincount(rng.integers(factors.count, size=number), minlength=factors.count)
                 for factor, (group, size) in enumerate(zip(groups, per_factor, strict=True)):
-                    rows = group.batches(rng, rng.integers(len(codes), size=size), batch)
+                    rows = group.batches(rng, group.draw(rng, size), batch)
                     # Summing over batches is a product with a sparse matrix of ones.
                     ones = csr_array(
                         (np.ones(rows.size), rows.ravel(), np.arange(0, rows.size + 1, batch)),
@@ -215,6 +258,8 @@ def factor_vae(
                     sums = ones @ moments
                     first, second = np.hsplit(sums, 2)
                     variance = second - first**2 / batch
+                    # Codes that stand still are equal, whatever rounding leaves of them: the first one has the vote.
+                    variance[variance < 1e-9 * batch] = 0.0
                     np.add.at(counts[:, factor], numbers[variance.argmin(axis=1)], 1)
 
             fill(table, votes)
@@ -231,6 +276,16 @@ def factor_vae(
             shares = counts.ravel() / counts.sum()
             return drawing.multinomial(int(counts.sum()), shares).reshape(counts.shape).astype(float)
 
+        def warnings() -> list[str]:
+            found = _group_warnings(groups, factors, discretiser)
+            left_out = np.flatnonzero(codes.varies & ~active)
+            if len(left_out):
+                found.append(
+                    f"codes {', '.join(map(str, left_out))} do not vote: their deviations are below "
+                    f"{active_deviation:g} of the codes' root mean square"
+                )
+            return [*codes.outliers, *found]
+
         return Measurement(
             {"factor_vae": accuracy(table, fresh)},
             {
@@ -242,10 +297,12 @@ def factor_vae(
             },
             lambda drawing: {"factor_vae": accuracy(redraw(drawing, table), redraw(drawing, fresh))},
             "votes, with rows kept",
+            warnings=warnings,
+            above="votes are drawn by chance, and the noise beside the exact factors has some of them",
         )
 
     checked = check_pair(codes, factors, discrete)
-    _check_several(checked[1], "factor_vae")
+    check_several(checked[1], "factor_vae")
     return evaluate(measure, *checked, seed=seed, resamples=resamples, bounds=bounds)
 
 
@@ -253,8 +310,9 @@ def irs(
     codes: ArrayLike,
     factors: ArrayLike,
     *,
-    discrete: Sequence[bool] | bool | None = None,
+    discrete: Sequence[bool | None] | bool | None = None,
     bins: int = 20,
+    binning: Binning = "equal width",
     quantile: float = 0.99,
     resamples: int = 0,
     seed: int = 0,
@@ -265,14 +323,15 @@ def irs(
     For every factor and value, the `quantile` of a code's distance from its mean over the rows with that value,
     averaged over the values, relative to the code's largest distance from its mean over all rows. The score is one
     minus that for the factor that suits the code best, averaged over codes weighted by their largest distance.
-    Unchanged by the order and the sign of the codes, and by one scale for all.
+    Unchanged by the order, the sign and the shift of the codes, and by one scale for all. A code whose largest
+    distance is that of a few rows far off is robust for their sake alone, and heavy; the warnings name it.
 
     Parameters
     ----------
     codes, factors, discrete, seed, bounds
         As for :func:`~interpretkit.disentanglement.mig`.
-    bins : int
-        The number of bins of equal width of a continuous factor.
+    bins, binning
+        How continuous factors are cut.
     quantile : float
         Which quantile stands for the largest distance within a value; 1 is the article's, 0.99 that of most
         published scores.
@@ -294,15 +353,16 @@ def irs(
     ----------
     R. Suter, Đ. Miladinović, B. Schölkopf and S. Bauer, "Robustly disentangled causal mechanisms", ICML 2019.
     """
-    check_count("bins", bins, 2)
+    discretiser = Discretiser(bins, binning)
     if not 0 < quantile <= 1:
         raise InputError(f"quantile {quantile!r}: expected a share above 0 and up to 1")
 
-    def measure(codes: Floats, factors: Factors, rng: np.random.Generator) -> Measurement:
-        classes = factors.classes(bins)
+    def measure(codes: Codes, factors: Factors, rng: np.random.Generator) -> Measurement:
+        classes = discretiser.classes(factors)
+        scaled = codes.with_one_scale()
 
         def robustness(rows: Integers | slice) -> tuple[Floats, Floats]:
-            drawn = codes[rows]
+            drawn = scaled[rows]
             largest = np.abs(drawn - drawn.mean(axis=0)).max(axis=0)
             within = np.column_stack([_spread_within(drawn, of[rows], quantile) for of in classes])
             moving = largest > 0
@@ -320,17 +380,30 @@ def irs(
             value(matrix, largest),
             {
                 "robustness": matrix,
-                "best_factors": matrix.argmax(axis=1),
-                "largest_deviations": largest,
+                # Of factors that are equal but for rounding, the first.
+                "best_factors": (matrix >= matrix.max(axis=1, keepdims=True) - 1e-9).argmax(axis=1),
+                "largest_deviations": largest * codes.deviations.max(),
                 "quantile": quantile,
             },
             lambda drawing: value(*robustness(drawing.integers(len(codes), size=len(codes)))),
             "rows",
+            warnings=lambda: [*codes.outliers, *discretiser.factor_warnings(factors)],
+            above="the noise beside the exact factors counts, while codes that repeat a factor, or never vary, do not",
         )
 
     return evaluate(
         measure, *check_pair(codes, factors, discrete), seed=seed, resamples=resamples, bounds=bounds
     )
+
+
+def _groups(factors: Factors, discretiser: Discretiser) -> list[Groups]:
+    classes = discretiser.classes(factors)
+    return [Groups(of_factor, f"factors: column {number}") for number, of_factor in enumerate(classes)]
+
+
+def _group_warnings(groups: Sequence[Groups], factors: Factors, discretiser: Discretiser) -> list[str]:
+    alone = [line for number, group in enumerate(groups) for line in group.warnings(f"factor {number}")]
+    return [*alone, *discretiser.factor_warnings(factors)]
 
 
 def _spread_within(codes: Floats, classes: Integers, quantile: float) -> Floats:
@@ -355,8 +428,3 @@ def _spread_within(codes: Floats, classes: Integers, quantile: float) -> Floats:
 def _chunks(rows: Integers, size: int) -> list[Integers]:
     """Return `rows` in pieces, so that what is drawn for one fits into a processor's cache."""
     return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
-def _check_several(factors: Factors, metric: str) -> None:
-    if factors.count < 2:
-        raise InputError(f"factors: a single one; {metric} compares factors and expected at least two")

@@ -7,19 +7,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import digamma
 
 from interpretkit.disentanglement.inputs import (
+    Codes,
     Factors,
     Floats,
     Integers,
+    bin_warnings,
+    check_codes,
     check_count,
     equal_mass_bins,
     equal_width_bins,
 )
 from interpretkit.errors import InputError
 
-Binning = Literal["equal width", "equal mass"]
+Binning = Literal["equal width", "equal mass", "quantile"]
+# Estimates of mutual information from counts are too high by about so large a share of a factor's entropy before it
+# is said.
+_WORTH_SAYING = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,8 @@ class Discretiser:
     bins : int
         The number of bins.
     binning : str
-        ``"equal width"`` over each code's range, as most published scores; or ``"equal mass"``, bins of equally
-        many rows, on which outliers have no effect.
+        ``"equal width"`` over each code's range, as most published scores; or ``"equal mass"``, also called
+        ``"quantile"``, bins of equally many rows, on which outliers have no effect.
     """
 
     bins: int = 20
@@ -40,12 +47,37 @@ class Discretiser:
 
     def __post_init__(self) -> None:
         check_count("bins", self.bins, 2)
+        if self.binning == "quantile":
+            object.__setattr__(self, "binning", "equal mass")
         if self.binning not in ("equal width", "equal mass"):
-            raise InputError(f"binning {self.binning!r}: expected 'equal width' or 'equal mass'")
+            raise InputError(
+                f"binning {self.binning!r}: expected 'equal width', or 'equal mass' (also called 'quantile')"
+            )
 
-    def cut(self, codes: Floats) -> Integers:
-        """Return the bin of each code ``(n, d)`` as ``(d, n)``."""
-        return (equal_width_bins if self.binning == "equal width" else equal_mass_bins)(codes, self.bins)
+    @property
+    def equal_mass(self) -> bool:
+        """Whether the bins hold equally many rows."""
+        return self.binning == "equal mass"
+
+    def cut(self, codes: Codes) -> Integers:
+        """Return the bin of each code as ``(d, n)``; of a discrete code the number of its value."""
+        cells = (
+            equal_mass_bins(codes.standard, self.bins)
+            if self.equal_mass
+            else equal_width_bins(codes.standard, self.bins, codes.resolution)
+        )
+        for number, levels in enumerate(codes.levels):
+            if levels is not None:
+                cells[number] = levels
+        return cells
+
+    def classes(self, factors: Factors) -> list[Integers]:
+        """Return each factor's classes ``(n,)``, numbered from 0; a continuous factor is cut into bins."""
+        return factors.classes(self.bins, equal_mass=self.equal_mass)
+
+    def factor_warnings(self, factors: Factors) -> list[str]:
+        """Return what a reader should know of the bins of continuous factors."""
+        return [] if self.equal_mass else list(factors.outliers)
 
     def __str__(self) -> str:
         return f"{self.bins} bins of {self.binning}"
@@ -56,7 +88,7 @@ class JointCounts:
 
     Parameters
     ----------
-    codes : ndarray of float, (n, d)
+    codes : Codes, or array_like of float, (n, d)
         The codes.
     factors : Factors
         The factors of the same rows.
@@ -64,13 +96,38 @@ class JointCounts:
         Cuts the codes and the continuous factors.
     """
 
-    def __init__(self, codes: Floats, factors: Factors, discretiser: Discretiser) -> None:
-        self.bins = discretiser.bins
-        self.cells = discretiser.cut(codes)
-        self.classes: Sequence[Integers] = factors.classes(
-            discretiser.bins, equal_mass=discretiser.binning == "equal mass"
-        )
+    def __init__(self, codes: Codes | ArrayLike, factors: Factors, discretiser: Discretiser) -> None:
+        self.codes = check_codes(codes)
+        self.factors = factors
+        self.discretiser = discretiser
+        self.cells = discretiser.cut(self.codes)
+        self.classes: Sequence[Integers] = discretiser.classes(factors)
         self.sizes = [int(classes.max()) + 1 for classes in self.classes]
+        levels = [int(found.max()) + 1 for found in self.codes.levels if found is not None]
+        self.n_cells = max([discretiser.bins, *levels])
+
+    def warnings(self) -> list[str]:
+        """Return what a reader should know of the bins, and of what is estimated from so few rows."""
+        found = self.discretiser.factor_warnings(self.factors)
+        continuous = np.array([levels is None for levels in self.codes.levels])
+        if not self.discretiser.equal_mass and continuous.any():
+            bins = self.discretiser.bins
+            counts = np.array([np.bincount(cells, minlength=self.n_cells)[:bins] for cells in self.cells])
+            # Discrete codes are not cut: an even spread stands for them.
+            counts[~continuous] = 1
+            found = bin_warnings(counts, self.cells, self.codes.columns, "code") + found
+        n = len(self.codes)
+        # The first order of the bias (Miller and Madow); the codes of noise, the floor, show the whole of it.
+        excess = np.array([(self.n_cells - 1) * (size - 1) / (2 * n) for size in self.sizes])
+        entropies = np.array([label_entropy(classes) for classes in self.classes])
+        shares = excess / entropies
+        poor = [str(number) for number, share in enumerate(shares) if share > _WORTH_SAYING]
+        if poor:
+            found.append(
+                f"{n} rows are few for {self.n_cells} bins: mutual information with noise is estimated at more than "
+                f"{_WORTH_SAYING:.0%} of the entropy of factor {', '.join(poor)}; read the score against its floor"
+            )
+        return found
 
     def mutual_information(self, weights: Floats | None = None) -> tuple[Floats, Floats]:
         """Return the mutual information of codes and factors, and the factors' entropies, in nats.
@@ -90,12 +147,12 @@ class JointCounts:
         entropies = np.empty(len(self.classes))
         joint = np.empty_like(self.cells[0])
         for factor, (classes, size) in enumerate(zip(self.classes, self.sizes, strict=True)):
-            tables = np.empty((len(self.cells), self.bins * size))
+            tables = np.empty((len(self.cells), self.n_cells * size))
             for code, cells in enumerate(self.cells):
                 np.multiply(cells, size, out=joint)
                 joint += classes
-                tables[code] = np.bincount(joint, weights, minlength=self.bins * size)
-            cubes = tables.reshape(len(self.cells), self.bins, size)
+                tables[code] = np.bincount(joint, weights, minlength=self.n_cells * size)
+            cubes = tables.reshape(len(self.cells), self.n_cells, size)
             of_factor = _n_log_n(cubes[0].sum(axis=0)).sum()
             of_codes = _n_log_n(cubes.sum(axis=2)).sum(axis=1)
             of_both = _n_log_n(tables).sum(axis=1)

@@ -16,7 +16,16 @@ from interpretkit.disentanglement.information import (
     neighbour_information_of_labels,
     neighbour_information_of_values,
 )
-from interpretkit.disentanglement.inputs import Factors, Floats, check_count, check_pair
+from interpretkit.disentanglement.inputs import (
+    Codes,
+    Factors,
+    Floats,
+    Integers,
+    check_count,
+    check_pair,
+    check_several,
+    standardise,
+)
 from interpretkit.disentanglement.learners import softmax_regression
 from interpretkit.disentanglement.score import Measurement, Score, drawn_weights, evaluate
 from interpretkit.errors import InputError
@@ -26,7 +35,8 @@ def mig(
     codes: ArrayLike,
     factors: ArrayLike,
     *,
-    discrete: Sequence[bool] | bool | None = None,
+    discrete: Sequence[bool | None] | bool | None = None,
+    discrete_codes: Sequence[bool] | bool = False,
     bins: int = 20,
     binning: Binning = "equal width",
     resamples: int = 0,
@@ -48,8 +58,11 @@ def mig(
     discrete : bool or sequence of bool, (k,), optional
         Which factors are discrete; inferred by default, see
         :func:`~interpretkit.disentanglement.inputs.check_factors`.
+    discrete_codes : bool or sequence of bool, (d,)
+        Whether the codes, or each of them, are discrete, such as those of a quantised latent space: each value is
+        then a class of its own, and order and scale of the values mean nothing.
     bins, binning
-        How codes and continuous factors are discretised; the score changes with them. See
+        How continuous codes and factors are discretised; the score changes with them. See
         :class:`~interpretkit.disentanglement.information.Discretiser`.
     resamples : int
         The number of bootstrap resamples of the rows for the interval; 0 for none.
@@ -80,13 +93,13 @@ def mig(
         return (first - second) / entropies
 
     def describe(information: Floats, entropies: Floats) -> dict[str, object]:
-        return {"gaps": gaps(information, entropies), "best_codes": information.argmax(axis=0)}
+        return {"gaps": gaps(information, entropies), "best_codes": np.array(_first_largest(information.T))}
 
     def value(information: Floats, entropies: Floats) -> dict[str, float]:
         return {"mig": float(gaps(information, entropies).mean())}
 
-    measure = _of_counts(value, describe, Discretiser(bins, binning))
-    checked = check_pair(codes, factors, discrete)
+    measure = _of_counts(value, describe, Discretiser(bins, binning), _OTHER_BINS)
+    checked = check_pair(codes, factors, discrete, discrete_codes)
     return evaluate(measure, *checked, seed=seed, resamples=resamples, bounds=bounds)
 
 
@@ -94,7 +107,8 @@ def dcimig(
     codes: ArrayLike,
     factors: ArrayLike,
     *,
-    discrete: Sequence[bool] | bool | None = None,
+    discrete: Sequence[bool | None] | bool | None = None,
+    discrete_codes: Sequence[bool] | bool = False,
     bins: int = 10,
     binning: Binning = "equal width",
     resamples: int = 0,
@@ -109,7 +123,7 @@ def dcimig(
 
     Parameters
     ----------
-    codes, factors, discrete, bins, binning, resamples, seed, bounds
+    codes, factors, discrete, discrete_codes, bins, binning, resamples, seed, bounds
         As for :func:`mig`; the reference uses 10 bins.
 
     Returns
@@ -131,7 +145,7 @@ def dcimig(
     def gaps(information: Floats) -> Floats:
         first, second = _two_largest(information.T)
         of_factors = np.zeros(information.shape[1])
-        np.maximum.at(of_factors, information.argmax(axis=1), first - second)
+        np.maximum.at(of_factors, _first_largest(information), first - second)
         return of_factors
 
     def describe(information: Floats, entropies: Floats) -> dict[str, object]:
@@ -140,9 +154,9 @@ def dcimig(
     def value(information: Floats, entropies: Floats) -> dict[str, float]:
         return {"dcimig": float(gaps(information).sum() / entropies.sum())}
 
-    measure = _of_counts(value, describe, Discretiser(bins, binning))
-    checked = check_pair(codes, factors, discrete)
-    _check_several(checked[1], "dcimig")
+    measure = _of_counts(value, describe, Discretiser(bins, binning), _OTHER_BINS)
+    checked = check_pair(codes, factors, discrete, discrete_codes)
+    check_several(checked[1], "dcimig")
     return evaluate(measure, *checked, seed=seed, resamples=resamples, bounds=bounds)
 
 
@@ -150,7 +164,8 @@ def modularity(
     codes: ArrayLike,
     factors: ArrayLike,
     *,
-    discrete: Sequence[bool] | bool | None = None,
+    discrete: Sequence[bool | None] | bool | None = None,
+    discrete_codes: Sequence[bool] | bool = False,
     bins: int = 20,
     binning: Binning = "equal width",
     resamples: int = 0,
@@ -165,7 +180,7 @@ def modularity(
 
     Parameters
     ----------
-    codes, factors, discrete, bins, binning, resamples, seed, bounds
+    codes, factors, discrete, discrete_codes, bins, binning, resamples, seed, bounds
         As for :func:`mig`.
 
     Returns
@@ -198,9 +213,9 @@ def modularity(
     def value(information: Floats, entropies: Floats) -> dict[str, float]:
         return {"modularity": float(of_codes(information).mean())}
 
-    measure = _of_counts(value, describe, Discretiser(bins, binning))
-    checked = check_pair(codes, factors, discrete)
-    _check_several(checked[1], "modularity")
+    measure = _of_counts(value, describe, Discretiser(bins, binning), _NOISE_COUNTS)
+    checked = check_pair(codes, factors, discrete, discrete_codes)
+    check_several(checked[1], "modularity")
     return evaluate(measure, *checked, seed=seed, resamples=resamples, bounds=bounds)
 
 
@@ -208,7 +223,8 @@ def med(
     codes: ArrayLike,
     factors: ArrayLike,
     *,
-    discrete: Sequence[bool] | bool | None = None,
+    discrete: Sequence[bool | None] | bool | None = None,
+    discrete_codes: Sequence[bool] | bool = False,
     bins: int = 20,
     binning: Binning = "equal width",
     resamples: int = 0,
@@ -223,7 +239,7 @@ def med(
 
     Parameters
     ----------
-    codes, factors, discrete, bins, binning, resamples, seed, bounds
+    codes, factors, discrete, discrete_codes, bins, binning, resamples, seed, bounds
         As for :func:`mig`.
 
     Returns
@@ -250,9 +266,9 @@ def med(
         disentanglement, completeness = concentration(information / entropies)
         return {"disentanglement": disentanglement, "completeness": completeness}
 
-    measure = _of_counts(value, describe, Discretiser(bins, binning))
-    checked = check_pair(codes, factors, discrete)
-    _check_several(checked[1], "med")
+    measure = _of_counts(value, describe, Discretiser(bins, binning), _OTHER_BINS)
+    checked = check_pair(codes, factors, discrete, discrete_codes)
+    check_several(checked[1], "med")
     return evaluate(measure, *checked, seed=seed, resamples=resamples, bounds=bounds)
 
 
@@ -260,9 +276,12 @@ def infomec(
     codes: ArrayLike,
     factors: ArrayLike,
     *,
-    discrete: Sequence[bool] | bool | None = None,
+    discrete: Sequence[bool | None] | bool | None = None,
+    discrete_codes: Sequence[bool] | bool = False,
     neighbours: int = 10,
     active_range: float = 1 / 20,
+    bins: int = 20,
+    binning: Binning = "equal width",
     resamples: int = 0,
     seed: int = 0,
     bounds: bool = True,
@@ -277,13 +296,16 @@ def infomec(
 
     Parameters
     ----------
-    codes, factors, discrete, resamples, seed, bounds
-        As for :func:`mig`. The interval of InfoM and InfoC weighs the rows' own terms of the estimate, with
+    codes, factors, discrete, discrete_codes, resamples, seed, bounds
+        As for :func:`mig`. Discrete codes are counted instead, and enter the regression of InfoE as one column for
+        each of their values. The interval of InfoM and InfoC weighs the rows' own terms of the estimate, with
         neighbours kept; that of InfoE the rows' log losses, with the regression kept.
     neighbours : int
         The k of the estimator's k-th nearest neighbour.
     active_range : float
-        A code counts for InfoM and InfoC if its range is larger than this share of the largest range.
+        A continuous code counts for InfoM and InfoC if its range is larger than this share of the largest range.
+    bins, binning
+        How continuous factors are cut for the entropy that their mutual information is divided by.
 
     Returns
     -------
@@ -309,11 +331,25 @@ def infomec(
     if not 0 <= active_range < 1:
         raise InputError(f"active_range {active_range!r}: expected a share of at least 0 and below 1")
 
-    def measure(codes: Floats, factors: Factors, rng: np.random.Generator) -> Measurement:
-        ranges = np.ptp(codes, axis=0)
-        active = (ranges > ranges.max() * active_range) & (ranges > 0)
-        terms, entropies = _neighbour_terms(codes, factors, neighbours, rng)
+    discretiser = Discretiser(bins, binning)
+
+    def measure(codes: Codes, factors: Factors, rng: np.random.Generator) -> Measurement:
+        ranges = np.ptp(codes.columns, axis=1) * codes.relative_deviations
+        counted = np.array([levels is not None for levels in codes.levels])
+        largest = ranges[~counted].max(initial=0.0)
+        active = codes.varies & (counted | (ranges > largest * active_range))
+        terms, entropies = _neighbour_terms(codes, factors, neighbours, discretiser, rng)
         losses, nulls = _log_losses(codes, factors)
+
+        def warnings() -> list[str]:
+            found = [*codes.outliers, *discretiser.factor_warnings(factors)]
+            pruned = np.flatnonzero(codes.varies & ~active)
+            if len(pruned):
+                found.append(
+                    f"codes {', '.join(map(str, pruned))} count for neither InfoM nor InfoC: their ranges are below "
+                    f"{active_range:g} of the largest"
+                )
+            return found
 
         def values(weights: Floats | None) -> dict[str, float]:
             share = np.full(len(codes), 1 / len(codes)) if weights is None else weights / weights.sum()
@@ -337,10 +373,13 @@ def infomec(
             },
             lambda drawing: values(drawn_weights(drawing, len(codes))),
             "rows, with neighbours and regressions kept",
+            warnings=warnings,
+            above="the noise beside the exact factors counts in InfoM and InfoC, while codes that are pruned, or that "
+            "repeat one another, do not",
         )
 
-    checked = check_pair(codes, factors, discrete)
-    _check_several(checked[1], "infomec")
+    checked = check_pair(codes, factors, discrete, discrete_codes)
+    check_several(checked[1], "infomec")
     return evaluate(measure, *checked, seed=seed, resamples=resamples, bounds=bounds)
 
 
@@ -349,11 +388,11 @@ _Describe = Callable[[Floats, Floats], Mapping[str, object]]
 
 
 def _of_counts(
-    value: _Value, describe: _Describe, discretiser: Discretiser
-) -> Callable[[Floats, Factors, np.random.Generator], Measurement]:
+    value: _Value, describe: _Describe, discretiser: Discretiser, above: str
+) -> Callable[[Codes, Factors, np.random.Generator], Measurement]:
     """Return the measure that counts codes and factors together and calls `value` on their information."""
 
-    def measure(codes: Floats, factors: Factors, rng: np.random.Generator) -> Measurement:
+    def measure(codes: Codes, factors: Factors, rng: np.random.Generator) -> Measurement:
         counts = JointCounts(codes, factors, discretiser)
         information, entropies = counts.mutual_information()
         return Measurement(
@@ -366,9 +405,24 @@ def _of_counts(
             },
             lambda drawing: value(*counts.mutual_information(drawn_weights(drawing, len(codes)))),
             "rows, with bins kept",
+            warnings=counts.warnings,
+            above=above,
         )
 
     return measure
+
+
+# How codes can score above the exact factors beside noise.
+_OTHER_BINS = (
+    "bins of equal width part the exact factors, evenly spread, worse than codes whose values lie otherwise"
+)
+_NOISE_COUNTS = "the noise beside the exact factors counts; codes that repeat or mix factors may do better"
+
+
+def _first_largest(rows: Floats) -> list[int]:
+    """Return the place of each row's largest entry; of those that are equal but for rounding, the first."""
+    near = rows >= rows.max(axis=1, keepdims=True) * (1 - 1e-9)
+    return near.argmax(axis=1).tolist()
 
 
 def _two_largest(information: Floats) -> tuple[Floats, Floats]:
@@ -392,58 +446,83 @@ def _largest_share(rows: Floats) -> float:
 
 
 def _neighbour_terms(
-    codes: Floats, factors: Factors, neighbours: int, rng: np.random.Generator
+    codes: Codes, factors: Factors, neighbours: int, discretiser: Discretiser, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """Return the rows' terms of the mutual information (d, k, n), and the factors' entropies (k,)."""
-    deviations = codes.std(axis=0)
-    scaled = (codes - codes.mean(axis=0)) / np.where(deviations > 0, deviations, 1.0)
-    terms = np.zeros((codes.shape[1], factors.count, len(codes)))
-    entropies = np.array(
-        [
-            label_entropy(levels if levels is not None else factors.classes(20)[factor])
-            for factor, levels in enumerate(factors.levels)
-        ]
-    )
+    n = len(codes)
+    terms = np.zeros((codes.count, factors.count, n))
+    classes = discretiser.classes(factors)
+    entropies = np.array([label_entropy(of_factor) for of_factor in classes])
+    # A distance of zero between equal values would make the estimate infinite. The codes share what tells their
+    # equal values apart, so that their order does not matter.
     exact = factors.as_codes()
-    # A distance of zero between equal values would make the estimate infinite.
     blurred_factors = exact + 1e-10 * rng.standard_normal(exact.shape)
-    for code in np.flatnonzero(deviations > 0):
-        blurred = scaled[:, code] + 1e-10 * rng.standard_normal(len(codes))
+    blur = 1e-10 * rng.standard_normal(n)
+    for code in np.flatnonzero(codes.varies):
+        cells = codes.levels[code]
+        if cells is not None:
+            for factor, levels in enumerate(factors.levels):
+                if levels is None:
+                    terms[code, factor] = _terms_of_labels(blurred_factors[:, factor], cells, neighbours)
+                else:
+                    terms[code, factor] = _terms_of_counts(cells, levels)
+            continue
+        blurred = codes.columns[code] + blur
         order = np.argsort(blurred)
-        ascending = blurred[order]
         for factor, levels in enumerate(factors.levels):
             if levels is None:
                 terms[code, factor] = neighbour_information_of_values(
                     blurred, blurred_factors[:, factor], neighbours
                 )
             else:
-                found = neighbour_information_of_labels(ascending, levels[order], neighbours)
-                # Labels with a single row give no term; the others stand for them.
-                counted = (np.bincount(levels) > 1)[levels[order]]
-                terms[code, factor, order] = np.where(counted, 0.0, found.mean() if len(found) else 0.0)
-                terms[code, factor, order[counted]] = found
+                terms[code, factor] = _terms_of_labels(blurred, levels, neighbours, order)
     return terms, entropies
 
 
-def _log_losses(codes: Floats, factors: Factors) -> tuple[Floats, Floats]:
+def _terms_of_labels(
+    values: Floats, labels: Integers, neighbours: int, order: Integers | None = None
+) -> Floats:
+    """Return each row's term of the mutual information of a number and a label, (n,)."""
+    order = np.argsort(values) if order is None else order
+    found = neighbour_information_of_labels(values[order], labels[order], neighbours)
+    # Labels with a single row give no term; the others stand for them.
+    counted = (np.bincount(labels) > 1)[labels[order]]
+    terms = np.empty(len(values))
+    terms[order] = np.where(counted, 0.0, found.mean() if len(found) else 0.0)
+    terms[order[counted]] = found
+    return terms
+
+
+def _terms_of_counts(first: Integers, second: Integers) -> Floats:
+    """Return each row's term of the mutual information of two labels, (n,), whose mean it is."""
+    size = int(second.max()) + 1
+    joint = first * size + second
+    together = np.bincount(joint)[joint]
+    return np.log(together * len(first) / (np.bincount(first)[first] * np.bincount(second)[second]))
+
+
+def _log_losses(codes: Codes, factors: Factors) -> tuple[Floats, Floats]:
     """Return each row's loss given the codes, and given nothing, (n, k): log losses, or squared errors."""
-    deviations = codes.std(axis=0)
-    scaled = (codes - codes.mean(axis=0)) / np.where(deviations > 0, deviations, 1.0)
+    inputs = codes.standard
+    if any(levels is not None for levels in codes.levels):
+        # A discrete code tells by which value it has: a column for each, all but the last.
+        inputs = np.column_stack(
+            [
+                column if levels is None else levels[:, None] == np.arange(levels.max())
+                for column, levels in zip(codes.columns, codes.levels, strict=True)
+            ]
+        ).astype(float)
+        inputs = standardise(inputs).standard
     losses = np.empty((len(codes), factors.count))
     nulls = np.empty_like(losses)
     for factor, levels in enumerate(factors.levels):
         if levels is None:
-            values = factors.values[:, factor] - factors.values[:, factor].mean()
-            solution = np.linalg.lstsq(scaled, values, rcond=None)[0]
-            losses[:, factor] = (values - scaled @ solution) ** 2
+            values = factors.values[:, factor]
+            solution = np.linalg.lstsq(inputs, values, rcond=None)[0]
+            losses[:, factor] = (values - inputs @ solution) ** 2
             nulls[:, factor] = values**2
         else:
-            model = softmax_regression(scaled, levels, penalty=0.0)
-            losses[:, factor] = model.log_loss(scaled, levels)
+            model = softmax_regression(inputs, levels, penalty=0.0)
+            losses[:, factor] = model.log_loss(inputs, levels)
             nulls[:, factor] = -np.log(np.bincount(levels)[levels] / len(levels))
     return losses, nulls
-
-
-def _check_several(factors: Factors, metric: str) -> None:
-    if factors.count < 2:
-        raise InputError(f"factors: a single one; {metric} compares factors and expected at least two")

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from interpretkit.disentanglement.importance import concentration
-from interpretkit.disentanglement.inputs import Factors, Floats, Integers, check_count, check_pair
+from interpretkit.disentanglement.information import Binning, Discretiser
+from interpretkit.disentanglement.inputs import (
+    Codes,
+    Factors,
+    Floats,
+    Integers,
+    check_count,
+    check_pair,
+    check_several,
+    outliers_drawn_in,
+)
 from interpretkit.disentanglement.learners import RocCurves, SortedCode, softmax_regression
 from interpretkit.disentanglement.score import Measurement, Score, drawn_weights, evaluate, split_rows
 from interpretkit.errors import InputError
 
+# Of standardised numbers, a deviation below this is what rounding leaves.
+_ROUNDING = 1e-12
+# A leaf of DCI's trees holds at least one in so many of the rows learnt from, and no more than ten need be: larger
+# leaves could not tell the values of a factor apart, smaller ones let noise be important.
+_LEAVES = 20
+_LARGEST_LEAF = 10
+_FEW_ROWS = 200
 Learner = Literal["extra trees", "gradient boosting"]
 
 
@@ -22,8 +41,9 @@ def sap(
     codes: ArrayLike,
     factors: ArrayLike,
     *,
-    discrete: Sequence[bool] | bool | None = None,
+    discrete: Sequence[bool | None] | bool | None = None,
     penalty: float = 0.01,
+    standardise: bool = True,
     resamples: int = 0,
     seed: int = 0,
     bounds: bool = True,
@@ -33,8 +53,8 @@ def sap(
     A discrete factor is predicted by a linear support vector machine on one code at a time (balanced classes); its
     score is the accuracy on the third of the rows that was held out. A continuous factor is predicted by linear
     regression; its score is R². The two are not comparable: the details give a mean over each kind. Linear
-    machines on one code part few classes, hence the low ceilings. Unchanged by the order and the sign of the
-    codes, and for continuous factors by their scale; the machine's penalty knows the scale of the codes.
+    machines on one code part few classes, hence the low ceilings. Unchanged by the order, the sign, the shift and
+    the scale of the codes, and by shift, sign and scale of continuous factors.
 
     Parameters
     ----------
@@ -42,6 +62,9 @@ def sap(
         As for :func:`~interpretkit.disentanglement.mig`; the seed also draws the held-out rows.
     penalty : float
         The C of the support vector machines.
+    standardise : bool
+        Whether to scale every code to a standard deviation of 1. Published scores do not, so that the machines'
+        penalty knows the scale of the codes; without it the score changes with their scale, though not with a shift.
     resamples : int
         The number of bootstrap resamples of the held-out rows (of all rows for R²), the learners kept.
 
@@ -64,23 +87,24 @@ def sap(
     if not 0 < penalty < np.inf:
         raise InputError(f"penalty {penalty!r}: expected a finite number above 0")
 
-    def measure(codes: Floats, factors: Factors, rng: np.random.Generator) -> Measurement:
+    def measure(codes: Codes, factors: Factors, rng: np.random.Generator) -> Measurement:
         learn, test = split_rows(rng, len(codes))
-        width, k = codes.shape[1], factors.count
+        width, k = codes.count, factors.count
+        columns = codes.columns if standardise else codes.columns * codes.deviations[:, None]
         correct = np.zeros((len(test), width, k))
         learnt = [_present(levels, learn) for levels in factors.levels]
         for code in range(width):
-            sorted_code = SortedCode(codes[learn, code])
+            sorted_code = SortedCode(columns[code, learn])
             for factor, labels in enumerate(learnt):
                 if labels is not None:
                     model = sorted_code.separate(labels.numbers, penalty=penalty)
-                    predicted = labels.original[model.predict(codes[test, code : code + 1])]
+                    predicted = labels.original[model.predict(columns[code, test][:, None])]
                     correct[:, code, factor] = predicted == labels.all[test]
 
         def matrix(test_weights: Floats, row_weights: Floats | None) -> Floats:
             scores = np.einsum("n,ndk->dk", test_weights / test_weights.sum(), correct)
             if not factors.discrete.all():
-                squared = _squared_correlations(codes, factors.values, row_weights)
+                squared = _squared_correlations(codes.standard, factors.values, row_weights)
                 scores = np.where(factors.discrete, scores, squared)
             return scores
 
@@ -99,9 +123,13 @@ def sap(
                 "discrete": factors.discrete,
                 **{name: float(gaps[kind].mean()) if kind.any() else None for name, kind in kinds.items()},
                 "learner": f"linear support vector machine (C = {penalty:g}) if discrete, linear regression if not",
+                "standardised": standardise,
             },
             resample,
             "held-out rows, with learners kept (for R² all rows)",
+            warnings=lambda: [*codes.outliers, *factors.outliers],
+            above="a linear machine parts few values of the exact factors, evenly spread, and more of codes whose "
+            "values lie otherwise",
         )
 
     return evaluate(
@@ -113,7 +141,7 @@ def dci(
     codes: ArrayLike,
     factors: ArrayLike,
     *,
-    discrete: Sequence[bool] | bool | None = None,
+    discrete: Sequence[bool | None] | bool | None = None,
     learner: Learner = "extra trees",
     trees: int | None = None,
     resamples: int = 0,
@@ -126,15 +154,16 @@ def dci(
     Disentanglement is one minus the entropy, to the base of the number of factors, of what a code is important
     for, weighted by the code's share in all importance; completeness the same with codes and factors exchanged.
     Informativeness is the accuracy on held-out rows (R² for a continuous factor), not the error. The score
-    depends on the learner. Unchanged by the order of the codes up to the learner's own randomness, and by
-    their scale.
+    depends on the learner, which sees standardised codes with outliers drawn in. Unchanged by shift and scale of
+    the codes and of continuous factors; by the order and the sign of the codes up to the learner's own randomness.
 
     Parameters
     ----------
     codes, factors, discrete, seed, bounds
         As for :func:`~interpretkit.disentanglement.mig`; the seed also draws the held-out third of the rows.
     learner : str
-        ``"extra trees"``, extremely randomised trees that look at all codes in every split, fast; or ``"gradient
+        ``"extra trees"``, extremely randomised trees that look at all codes in every split, fast, with leaves of at
+        least ten rows (of a twentieth of the rows learnt from, if that is less); or ``"gradient
         boosting"``, the reference of published scores, some hundred times slower.
     trees : int, optional
         The number of trees, or of boosting rounds; 10 or 100 by default.
@@ -166,24 +195,45 @@ def dci(
     size = check_count("trees", trees if trees is not None else (10 if learner == "extra trees" else 100), 1)
     boosted = learner == "gradient boosting"
 
-    def measure(codes: Floats, factors: Factors, rng: np.random.Generator) -> Measurement:
+    def measure(codes: Codes, factors: Factors, rng: np.random.Generator) -> Measurement:
         learn, test = split_rows(rng, len(codes))
-        importance = np.zeros((codes.shape[1], factors.count))
+        # Thresholds are drawn from the range of a code, most of them in vain where a few rows set it. Trees work in
+        # single precision, and take what is small in absolute terms for constant.
+        near = outliers_drawn_in(codes.columns).T.astype(np.float32, order="C")
+        seen, asked = near[learn], near[test]
+        leaf = min(_LARGEST_LEAF, max(1, round(len(learn) / _LEAVES)))
+        importance = np.zeros((codes.count, factors.count))
         right = np.zeros((len(test), factors.count))
-        forests: list[_Forest] = []
+        models = []
         state = int(rng.integers(2**31))
         for factor, levels in enumerate(factors.levels):
             target = factors.values[:, factor] if levels is None else levels
-            model = _trees(boosted, levels is not None, size, state, threads)
-            model.fit(codes[learn], target[learn])
-            predicted = model.predict(codes[test])
+            model = _trees(boosted, levels is not None, size, state, threads, leaf)
+            with warnings.catch_warnings():
+                # Classes of few rows are looked for at the beginning, and told.
+                warnings.filterwarnings("ignore", "The number of unique classes")
+                model.fit(seen, target[learn])
+            predicted = model.predict(asked)
             if levels is None:
                 right[:, factor] = (target[test] - predicted) ** 2
             else:
                 right[:, factor] = predicted == target[test]
-            importance[:, factor] = model.feature_importances_
-            if not boosted:
-                forests.append(_Forest(model, codes[learn], target[learn], levels is not None))
+            with np.errstate(invalid="ignore"):
+                # Without a split nothing is important, which is a division of zero by zero there.
+                importance[:, factor] = np.nan_to_num(model.feature_importances_)
+            models.append(model)
+
+        @cache
+        def forests() -> list[_Forest]:
+            return [
+                _Forest(
+                    model,
+                    seen,
+                    factors.values[learn, factor] if levels is None else levels[learn],
+                    levels is not None,
+                )
+                for factor, (model, levels) in enumerate(zip(models, factors.levels, strict=True))
+            ]
 
         def informativeness(weights: Floats) -> Floats:
             means = weights @ right / weights.sum()
@@ -199,9 +249,20 @@ def dci(
             if boosted:
                 return found
             weights = drawn_weights(drawing, len(learn))
-            again = np.column_stack([forest.importance(weights) for forest in forests])
+            again = np.column_stack([forest.importance(weights) for forest in forests()])
             disentanglement, completeness = concentration(again)
             return {"disentanglement": disentanglement, "completeness": completeness, **found}
+
+        def warn() -> list[str]:
+            few = len(codes) < _FEW_ROWS
+            return (
+                list(factors.outliers)
+                + [
+                    f"{len(codes)} rows are few for a learner: codes of noise get some importance by chance; read the "
+                    "score against its floor and ceiling"
+                ]
+                * few
+            )
 
         disentanglement, completeness = concentration(importance)
         of_factors = informativeness(np.ones(len(test)))
@@ -215,15 +276,17 @@ def dci(
                 "importance": importance,
                 "informativeness_of_factors": of_factors,
                 "learner": f"{learner}, {size} {'rounds' if boosted else 'trees'}",
+                **({} if boosted else {"rows_per_leaf": leaf}),
             },
             resample,
             "held-out rows, with the learner kept"
             + ("" if boosted else ", and learnt rows, with splits kept"),
+            warnings=warn,
+            above="importances hang on the learner's chance, and the noise beside the exact factors gets some of them",
         )
 
     checked = check_pair(codes, factors, discrete)
-    if checked[1].count < 2:
-        raise InputError("factors: a single one; dci compares factors and expected at least two")
+    check_several(checked[1], "dci")
     return evaluate(measure, *checked, seed=seed, resamples=resamples, bounds=bounds)
 
 
@@ -231,8 +294,9 @@ def explicitness(
     codes: ArrayLike,
     factors: ArrayLike,
     *,
-    discrete: Sequence[bool] | bool | None = None,
+    discrete: Sequence[bool | None] | bool | None = None,
     bins: int = 10,
+    binning: Binning = "equal mass",
     rescale: bool = False,
     resamples: int = 0,
     seed: int = 0,
@@ -242,14 +306,15 @@ def explicitness(
 
     A softmax regression (slopes penalised as by C = 1) on the standardised codes predicts the factor; the area is
     that of each value against the others on the held-out third of the rows, averaged over values and then over
-    factors. Chance is 0.5. Unchanged by the order, the sign and the scale of the codes, and by rotations.
+    factors. Chance is 0.5. Unchanged by the order, the sign, the shift and the scale of the codes, and by rotations
+    of standardised codes.
 
     Parameters
     ----------
     codes, factors, discrete, seed, bounds
         As for :func:`~interpretkit.disentanglement.mig`; the seed also draws the held-out rows.
-    bins : int
-        A continuous factor is cut into so many classes of equally many rows.
+    bins, binning
+        A continuous factor is cut into so many classes, of equally many rows by default.
     rescale : bool
         Whether to return ``2 (area - 0.5)``, as some authors do, so that chance is 0.
     resamples : int
@@ -269,14 +334,18 @@ def explicitness(
     ----------
     K. Ridgeway and M. C. Mozer, "Learning deep disentangled embeddings with the F-statistic loss", NeurIPS 2018.
     """
-    check_count("bins", bins, 2)
+    discretiser = Discretiser(bins, binning)
 
-    def measure(codes: Floats, factors: Factors, rng: np.random.Generator) -> Measurement:
+    def measure(codes: Codes, factors: Factors, rng: np.random.Generator) -> Measurement:
         learn, test = split_rows(rng, len(codes))
-        deviation = codes[learn].std(axis=0)
-        scaled = (codes - codes[learn].mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
+        learnt = codes.standard[learn]
+        deviation = learnt.std(axis=0)
+        centred = codes.standard - learnt.mean(axis=0)
+        scaled = np.where(
+            deviation > _ROUNDING, centred / np.where(deviation > _ROUNDING, deviation, 1.0), 0.0
+        )
         curves = []
-        for classes in factors.classes(bins, equal_mass=True):
+        for classes in discretiser.classes(factors):
             labels = _present(classes, learn)
             assert labels is not None
             model = softmax_regression(scaled[learn], labels.numbers)
@@ -302,6 +371,9 @@ def explicitness(
             lambda drawing: {"explicitness": float(areas(drawn_weights(drawing, len(test))).mean())},
             "held-out rows, with the classifier kept",
             (-1.0, 1.0) if rescale else (0.0, 1.0),
+            warnings=lambda: [*codes.outliers, *discretiser.factor_warnings(factors)],
+            above="a linear classifier finds the values of the exact factors, evenly spread, worse than those of codes "
+            "that lie otherwise",
         )
 
     return evaluate(
@@ -344,15 +416,20 @@ def _gaps(scores: Floats) -> Floats:
 
 
 def _squared_correlations(codes: Floats, factors: Floats, weights: Floats | None) -> Floats:
-    """Return the squared correlation of every code with every factor, (d, k); 0 for a code that never varies."""
+    """Return the squared correlation of every code with every factor, (d, k); 0 for a code that never varies.
+
+    Codes and factors have a standard deviation of 1 over all rows, so that what is left of one by rounding, where
+    the weighted rows do not vary, is told by its size.
+    """
     share = np.full(len(codes), 1 / len(codes)) if weights is None else weights / weights.sum()
     x, y = codes - share @ codes, factors - share @ factors
     covariance = (x * share[:, None]).T @ y
-    product = np.outer(share @ x**2, share @ y**2)
-    return np.where(product > 1e-24, covariance**2 / np.where(product > 1e-24, product, 1.0), 0.0)
+    of_codes, of_factors = share @ x**2, share @ y**2
+    vary = np.outer(of_codes > _ROUNDING**2, of_factors > _ROUNDING**2)
+    return np.where(vary, covariance**2 / np.where(vary, np.outer(of_codes, of_factors), 1.0), 0.0)
 
 
-def _trees(boosted: bool, classify: bool, size: int, state: int, threads: int) -> Any:
+def _trees(boosted: bool, classify: bool, size: int, state: int, threads: int, leaf: int) -> Any:
     from sklearn.ensemble import (
         ExtraTreesClassifier,
         ExtraTreesRegressor,
@@ -368,7 +445,7 @@ def _trees(boosted: bool, classify: bool, size: int, state: int, threads: int) -
     return kind(
         n_estimators=size,
         max_features=None,
-        min_samples_leaf=10,
+        min_samples_leaf=leaf,
         random_state=state,
         n_jobs=threads if threads > 1 else None,
     )
@@ -377,7 +454,7 @@ def _trees(boosted: bool, classify: bool, size: int, state: int, threads: int) -
 class _Forest:
     """A fitted forest whose importances can be computed for rows weighted anew, with its splits kept."""
 
-    def __init__(self, model: Any, codes: Floats, target: np.ndarray, classify: bool) -> None:
+    def __init__(self, model: Any, codes: NDArray[np.float32], target: np.ndarray, classify: bool) -> None:
         self.width = codes.shape[1]
         self.classify = classify
         self.target = np.searchsorted(np.unique(target), target) if classify else target - target.mean()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from interpretkit.disentanglement.inputs import Factors, Floats, check_count
+from interpretkit.disentanglement.inputs import Codes, Factors, Floats, Integers, check_count, standardise
+from interpretkit.errors import InputError
 
 # Of a normal distribution, 95 % lies within so many standard deviations of its mean.
 _NORMAL_95 = 1.959964
+# A value further above its ceiling than this is explained; ceiling and floor nearer to each other tell nothing apart.
+_ABOVE = 0.005
+_TOGETHER = 0.05
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class Score:
         The metric, of the codes.
     ceiling : float
         The metric of perfect codes: the exact factors, standardised, with codes of noise beside them where there
-        are more codes than factors. NaN if it was not asked for.
+        are more codes than factors. It is what to compare with, and no bound: where a value lies above it, the
+        warnings say how that can be. NaN if it was not asked for.
     floor : float
         The metric of as many codes of Gaussian noise. NaN if it was not asked for.
     interval : (float, float) or None
@@ -32,6 +37,7 @@ class Score:
         None without resamples. ``details["resampled"]`` says what was drawn anew.
     details : mapping
         How the value came about. Metrics of several parts hold the others here, each a score of its own.
+        ``warnings``, a tuple of lines, says what to mind in this value.
     """
 
     value: float
@@ -42,6 +48,11 @@ class Score:
 
     def __float__(self) -> float:
         return self.value
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to mind in this value, a line each."""
+        return tuple(self.details.get("warnings", ()))
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,10 @@ class Measurement:
         What such a resample draws anew.
     bounds : (float, float)
         Between which the parts lie by definition.
+    warnings : callable
+        Returns what to mind in these values; called for the codes asked about alone.
+    above : str
+        How codes can score above the exact factors beside noise.
     """
 
     values: Mapping[str, float]
@@ -67,14 +82,16 @@ class Measurement:
     resample: Callable[[np.random.Generator], Mapping[str, float]]
     resampled: str
     bounds: tuple[float, float] = (0.0, 1.0)
+    warnings: Callable[[], Sequence[str]] = tuple
+    above: str = ""
 
 
-# Of codes (n, d), factors and a generator.
-Measure = Callable[[Floats, Factors, np.random.Generator], Measurement]
+# Of codes, factors and a generator.
+Measure = Callable[[Codes, Factors, np.random.Generator], Measurement]
 
 
 def evaluate(
-    measure: Measure, codes: Floats, factors: Factors, *, seed: int, resamples: int, bounds: bool
+    measure: Measure, codes: Codes, factors: Factors, *, seed: int, resamples: int, bounds: bool
 ) -> Score:
     """Measure codes, and perfect and noise codes beside them.
 
@@ -82,7 +99,7 @@ def evaluate(
     ----------
     measure : callable
         The metric.
-    codes : ndarray of float, (n, d)
+    codes : Codes
         The codes.
     factors : Factors
         The factors of the same rows.
@@ -98,19 +115,15 @@ def evaluate(
     Score
         Of the first part, with a score for each further part in its details.
     """
-    check_count("resamples", resamples, 0)
+    check_resamples(resamples)
     check_count("seed", seed, 0)
     measured = measure(codes, factors, np.random.default_rng([seed, 0]))
     ceilings: Mapping[str, float] = {}
     floors: Mapping[str, float] = {}
     if bounds:
-        width = codes.shape[1]
-        ceilings = measure(
-            perfect_codes(factors, width, seed), factors, np.random.default_rng([seed, 0])
-        ).values
-        floors = measure(
-            noise_codes(len(codes), width, seed), factors, np.random.default_rng([seed, 0])
-        ).values
+        perfect, noise = _perfect(codes, factors, seed), _noise(codes, seed)
+        ceilings = measure(perfect, factors, np.random.default_rng([seed, 0])).values
+        floors = measure(noise, factors, np.random.default_rng([seed, 0])).values
     intervals = bootstrap_intervals(measured, resamples, seed)
     scores = {
         part: Score(
@@ -119,7 +132,12 @@ def evaluate(
         for part, value in measured.values.items()
     }
     headline, *others = scores
-    details: dict[str, Any] = {"part": headline, **measured.details}
+    warnings = [*codes.warnings, *factors.warnings, *measured.warnings(), *_beside_bounds(scores, measured)]
+    details: dict[str, Any] = {
+        "part": headline,
+        **measured.details,
+        "warnings": tuple(dict.fromkeys(warnings)),
+    }
     details.update({part: scores[part] for part in others})
     if resamples:
         details["resamples"] = resamples
@@ -149,6 +167,58 @@ def bootstrap_intervals(
         reach = _NORMAL_95 * float(np.std([one[part] for one in drawn], ddof=1))
         intervals[part] = (max(low, value - reach), min(high, value + reach))
     return intervals
+
+
+def check_resamples(resamples: int) -> None:
+    """Raise an InputError for a number of resamples that gives no interval, other than 0."""
+    if check_count("resamples", resamples, 0) == 1:
+        raise InputError("resamples 1: expected 0, or at least 2, for an interval needs several")
+
+
+def _beside_bounds(scores: Mapping[str, Score], measured: Measurement) -> list[str]:
+    """Say where values lie above their ceilings, and where ceiling and floor tell nothing apart."""
+    found = []
+    for part, score in scores.items():
+        name = f"{part} " if len(scores) > 1 else ""
+        if measured.bounds[1] < np.inf and abs(score.ceiling - score.floor) < _TOGETHER:
+            found.append(
+                f"{name}ceiling {score.ceiling:.3f} and floor {score.floor:.3f}: on these rows the score hardly tells "
+                "perfect codes from noise"
+            )
+        elif measured.bounds[1] < np.inf and score.value > score.ceiling + _ABOVE:
+            found.append(f"{name}above its ceiling, which is no bound: {measured.above}")
+    return found
+
+
+def _perfect(codes: Codes, factors: Factors, seed: int) -> Codes:
+    """Return the exact factors beside noise, as many as there are codes; discrete codes get discrete ones."""
+    exact = perfect_codes(factors, codes.count, seed)
+    if not any(levels is not None for levels in codes.levels):
+        return standardise(exact)
+    levels: list[Integers | None] = list(factors.levels)
+    for number in range(factors.count, codes.count):
+        own, exact[:, number] = _shuffled(codes, number, exact[:, number], seed)
+        levels.append(own)
+    return standardise(exact, tuple(levels))
+
+
+def _noise(codes: Codes, seed: int) -> Codes:
+    """Return as many codes of noise; instead of a discrete one, its own values in a random order."""
+    noise = noise_codes(len(codes), codes.count, seed)
+    levels: list[Integers | None] = []
+    for number in range(codes.count):
+        own, noise[:, number] = _shuffled(codes, number, noise[:, number], seed)
+        levels.append(own)
+    return standardise(noise, tuple(levels))
+
+
+def _shuffled(codes: Codes, number: int, noise: Floats, seed: int) -> tuple[Integers | None, Floats]:
+    """Return the levels and values of a discrete code in a random order; for a continuous one, None and `noise`."""
+    levels = codes.levels[number]
+    if levels is None:
+        return None, noise
+    order = np.random.default_rng([seed, 4, number]).permutation(len(codes))
+    return levels[order], codes.columns[number, order]
 
 
 def perfect_codes(factors: Factors, width: int, seed: int = 0) -> Floats:

@@ -6,15 +6,16 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from interpretkit.disentanglement.fixed_factor_scores import beta_vae, factor_vae, irs
+from interpretkit.disentanglement.information import Binning, Discretiser
 from interpretkit.disentanglement.information_scores import dcimig, infomec, med, mig, modularity
-from interpretkit.disentanglement.inputs import check_pair
+from interpretkit.disentanglement.inputs import Codes, Factors, check_codes, check_pair
 from interpretkit.disentanglement.prediction_scores import dci, explicitness, sap
 from interpretkit.disentanglement.score import Score
 from interpretkit.disentanglement.unsupervised_scores import tc, udr
@@ -56,6 +57,11 @@ ORDER = (
 LOWER_IS_BETTER = frozenset({"tc"})
 
 
+def taking(option: str) -> list[str]:
+    """Return the metrics that have an option, such as ``binning``, in the order of the table."""
+    return [name for name in ORDER if option in inspect.signature(METRICS[name]).parameters]
+
+
 @dataclass(frozen=True)
 class ScoreTable:
     """Scores by metric.
@@ -76,6 +82,14 @@ class ScoreTable:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def warnings(self) -> dict[str, list[str]]:
+        """Return what to mind, each line with the metrics that it concerns."""
+        found: dict[str, list[str]] = {}
+        for metric, score in self.scores.items():
+            for line in score.warnings:
+                found.setdefault(line, []).append(metric)
+        return found
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a mapping for each score and each further part of one, with plain values."""
@@ -102,6 +116,7 @@ class ScoreTable:
                         "better": "lower" if metric in LOWER_IS_BETTER else "higher",
                         "method": method or "",
                         "resampled": score.details.get("resampled", ""),
+                        "warnings": "; ".join(score.warnings),
                     }
                 )
         return found
@@ -131,11 +146,14 @@ def check_metrics(metrics: Sequence[str] | str | None, *, with_models: bool = Fa
 
 
 def score_table(
-    codes: ArrayLike,
-    factors: ArrayLike,
+    codes: ArrayLike | Codes,
+    factors: ArrayLike | Factors,
     metrics: Sequence[str] | str | None = None,
     *,
-    discrete: Sequence[bool] | bool | None = None,
+    discrete: Sequence[bool | None] | bool | None = None,
+    discrete_codes: Sequence[bool] | bool = False,
+    bins: int | None = None,
+    binning: Binning | None = None,
     models: Sequence[ArrayLike] | np.ndarray | None = None,
     bootstrap: int = 50,
     seed: int = 0,
@@ -156,6 +174,10 @@ def score_table(
         Names of ``METRICS``; by default all (``udr`` only if `models` are given).
     discrete : bool or sequence of bool, (k,), optional
         Which factors are discrete; inferred by default.
+    discrete_codes : bool or sequence of bool, (d,)
+        Which codes are discrete, for the metrics that ask (see :func:`taking`).
+    bins, binning : optional
+        How continuous codes and factors are cut, for all metrics that cut any; by default each has its own.
     models : sequence of array_like of float, (n, d), optional
         For ``udr``: the codes that models trained alike give to the same rows.
     bootstrap : int
@@ -188,15 +210,30 @@ def score_table(
         for option in given:
             if option not in inspect.signature(METRICS[name]).parameters:
                 raise InputError(f"option {option!r} of metric {name!r}: there is none of that name")
-    # Looked at here as well, so that bad input is refused before any thread starts.
-    check_pair(codes, factors, discrete)
+    shared = {"bins": bins, "binning": binning}
+    if bins is not None or binning is not None:
+        Discretiser(20 if bins is None else bins, binning or "equal width")
+    # Once for all, and so that bad input is refused before any thread starts.
+    prepared = check_pair(codes, factors, discrete, discrete_codes)
+    of_models = [
+        check_codes(given, f"models[{number}]")
+        for number, given in enumerate(() if models is None else models)
+    ]
+    with_discrete_codes = taking("discrete_codes")
+    plain = replace(prepared[0], levels=(None,) * prepared[0].count)
 
     def compute(name: str) -> tuple[str, Score]:
         common: dict[str, Any] = {"resamples": bootstrap, "seed": seed, "bounds": bounds}
+        parameters = inspect.signature(METRICS[name]).parameters
+        common.update(
+            {key: value for key, value in shared.items() if value is not None and key in parameters}
+        )
         common.update(special.get(name, {}))
         if name == "udr":
-            return name, udr(models if models is not None else [], **common)
-        return name, METRICS[name](codes, factors, **{"discrete": discrete, **common})
+            return name, udr(of_models, **common)
+        if name not in with_discrete_codes:
+            return name, METRICS[name](plain, prepared[1], **common)
+        return name, METRICS[name](*prepared, **common)
 
     workers = threads or min(4, os.cpu_count() or 1)
     found: dict[str, Score] = {}

@@ -8,21 +8,33 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from interpretkit.disentanglement.inputs import Factors, Floats, check_codes, check_count, check_factors
+from interpretkit.disentanglement.inputs import (
+    Codes,
+    Factors,
+    Floats,
+    check_codes,
+    check_count,
+    check_factors,
+    check_same_rows,
+    standardise,
+)
 from interpretkit.disentanglement.score import (
     Measurement,
     Score,
     bootstrap_intervals,
+    check_resamples,
     evaluate,
     noise_codes,
 )
 from interpretkit.errors import InputError
 
 Similarity = Literal["spearman", "lasso"]
+# The least share of variance that codes are taken to have, given the others.
+_LEAST_SHARE = 1e-12
 
 
 def udr(
-    models: Sequence[ArrayLike] | np.ndarray,
+    models: Sequence[ArrayLike | Codes] | np.ndarray,
     *,
     similarity: Similarity = "spearman",
     active_deviation: float = 0.05,
@@ -34,8 +46,9 @@ def udr(
 
     Two models agree if the matrix of similarities between their codes is a permutation up to sign: over the active
     codes of both, the mean of the squared largest similarity over the sum of the similarities, by rows and by
-    columns. The score is the mean over pairs of models. Unchanged by the order and the sign of each model's codes,
-    and by their scale as long as the same codes stay active.
+    columns. The score is the mean over pairs of models. Unchanged by the order, the sign and the shift of each model's
+    codes, by one scale for all codes of a model, and by a scale for each as long as the same codes stay active; with
+    rank correlations also by any map that keeps the order of an active code.
 
     Parameters
     ----------
@@ -45,8 +58,8 @@ def udr(
         ``"spearman"``, the absolute rank correlation; or ``"lasso"``, the absolute slopes of a lasso from one
         model's codes to the other's (penalty 0.1, codes standardised).
     active_deviation : float
-        Codes whose standard deviation is below this are left out, in place of the article's threshold on their
-        divergence from the prior, which plain arrays do not hold.
+        Codes whose standard deviation is below this share of the root mean square of their model's are left out, in
+        place of the article's threshold on their divergence from the prior, which plain arrays do not hold.
     resamples : int
         The number of bootstrap resamples of the rows, the same for all models.
     seed : int
@@ -73,9 +86,9 @@ def udr(
     """
     if similarity not in ("spearman", "lasso"):
         raise InputError(f"similarity {similarity!r}: expected 'spearman' or 'lasso'")
-    if not 0 <= active_deviation < np.inf:
-        raise InputError(f"active_deviation {active_deviation!r}: expected a number of at least 0")
-    check_count("resamples", resamples, 0)
+    if not 0 <= active_deviation <= 1:
+        raise InputError(f"active_deviation {active_deviation!r}: expected a share from 0 to 1")
+    check_resamples(resamples)
     check_count("seed", seed, 0)
     checked = [check_codes(codes, f"models[{number}]") for number, codes in enumerate(models)]
     if len(checked) < 2:
@@ -87,14 +100,15 @@ def udr(
         raise InputError(f"models: numbers of rows {sorted(lengths)}; expected codes of the same rows")
     rows = lengths.pop()
 
+    active = [codes.active(active_deviation) for codes in checked]
+
     def agreement(arrays: Sequence[Floats]) -> tuple[float, Floats, list[int]]:
         prepared = []
         for codes in arrays:
-            deviation = codes.std(axis=0)
-            active = codes[:, (deviation >= active_deviation) & (deviation > 0)]
-            if similarity == "spearman" and active.size:
-                active = _ranks(active)
-            prepared.append((active - active.mean(axis=0)) / active.std(axis=0) if active.size else active)
+            seen = _ranks(codes.T).T if similarity == "spearman" and codes.size else codes
+            # Resampled rows may leave nothing of a code's variation.
+            again = standardise(seen) if codes.size else None
+            prepared.append(again.standard[:, again.varies] if again is not None else codes)
         pairs = np.full((len(arrays), len(arrays)), np.nan)
         for i, first in enumerate(prepared):
             for j, second in enumerate(prepared):
@@ -108,22 +122,35 @@ def udr(
 
     def resample(drawing: np.random.Generator) -> dict[str, float]:
         drawn = drawing.integers(rows, size=rows)
-        return {"udr": agreement([codes[drawn] for codes in checked])[0]}
+        return {"udr": agreement([codes[drawn] for codes in kept])[0]}
 
-    value, pairs, active = agreement(checked)
+    kept = [codes.standard[:, used] for codes, used in zip(checked, active, strict=True)]
+    value, pairs, n_active = agreement(kept)
     measured = Measurement({"udr": value}, {}, resample, "rows, the same for all models")
     ceiling = floor = float("nan")
     if bounds:
         rng = np.random.default_rng([seed, 0])
-        first = checked[0]
+        first = kept[0]
         shuffled = [
             first[:, rng.permutation(first.shape[1])] * rng.choice([-1.0, 1.0], size=first.shape[1])
             for _ in checked
         ]
         ceiling = agreement(shuffled)[0]
-        noise = [noise_codes(rows, codes.shape[1], seed + 1 + number) for number, codes in enumerate(checked)]
+        noise = [noise_codes(rows, codes.count, seed + 1 + number) for number, codes in enumerate(checked)]
         floor = agreement(noise)[0]
-    details = {"part": "udr", "of_pairs": pairs, "n_active": active, "similarity": similarity}
+    left_out = [
+        f"models[{number}]: codes {', '.join(map(str, places))} are left out: their deviations are below "
+        f"{active_deviation:g} of the model's root mean square"
+        for number, (codes, used) in enumerate(zip(checked, active, strict=True))
+        if len(places := np.flatnonzero(codes.varies & ~used))
+    ]
+    details = {
+        "part": "udr",
+        "of_pairs": pairs,
+        "n_active": n_active,
+        "similarity": similarity,
+        "warnings": (*(line for codes in checked for line in codes.warnings), *left_out),
+    }
     if resamples:
         details |= {"resamples": resamples, "resampled": measured.resampled}
     return Score(value, ceiling, floor, bootstrap_intervals(measured, resamples, seed).get("udr"), details)
@@ -133,7 +160,7 @@ def tc(
     codes: ArrayLike,
     factors: ArrayLike | None = None,
     *,
-    discrete: Sequence[bool] | bool | None = None,
+    discrete: Sequence[bool | None] | bool | None = None,
     resamples: int = 0,
     seed: int = 0,
     bounds: bool = True,
@@ -142,12 +169,12 @@ def tc(
 
     ``½ (Σ log Σ_ii − log det Σ)`` of the covariance Σ of the codes, in nats. It says nothing about factors: the codes
     of noise are as good as the exact factors, which serve for the ceiling nonetheless. Unchanged by the order, the
-    sign and the scale of the codes.
+    sign, the shift and the scale of the codes.
 
     Parameters
     ----------
     codes : array_like of float, (n, d)
-        The codes.
+        The codes; more rows than codes.
     factors : array_like, (n, k), optional
         The factors, for the ceiling alone.
     discrete, seed, bounds
@@ -163,12 +190,13 @@ def tc(
     Raises
     ------
     InputError
-        If the arrays are unusable.
+        If the arrays are unusable, or there are no more rows than codes that vary, which then determine one another.
 
     Notes
     -----
     Codes that never vary are left out. Codes that determine one another have an infinite total correlation; their
-    share of variance is taken to be at least 1e-12, so that the value stays finite.
+    share of variance is taken to be at least 1e-12, so that the value stays finite, and the warnings say so. Of n rows
+    of d independent codes the estimate is about d (d − 1) / (4 n), which the floor shows.
 
     References
     ----------
@@ -176,41 +204,55 @@ def tc(
     Development 4, 66 (1960).
     """
 
-    def measure(codes: Floats, factors: Factors, rng: np.random.Generator) -> Measurement:
-        def correlation(rows: np.ndarray | slice) -> Floats:
-            drawn = codes[rows]
-            drawn = drawn[:, np.ptp(drawn, axis=0) > 0]
-            if drawn.shape[1] == 0:
-                return np.ones((0, 0))
-            return np.atleast_2d(np.corrcoef(drawn, rowvar=False))
+    def measure(codes: Codes, factors: Factors, rng: np.random.Generator) -> Measurement:
+        varying = codes.columns[codes.varies]
+
+        def correlation(rows: np.ndarray) -> Floats:
+            drawn = varying[:, rows]
+            drawn = drawn[np.ptp(drawn, axis=1) > 0]
+            return np.atleast_2d(np.corrcoef(drawn)) if len(drawn) else np.ones((0, 0))
 
         def value(matrix: Floats) -> dict[str, float]:
             eigenvalues = np.linalg.eigvalsh(matrix) if matrix.size else np.ones(1)
-            return {"tc": max(0.0, -0.5 * float(np.log(np.maximum(eigenvalues, 1e-12)).sum()))}
+            return {"tc": max(0.0, -0.5 * float(np.log(np.maximum(eigenvalues, _LEAST_SHARE)).sum()))}
 
-        matrix = correlation(slice(None))
+        matrix = varying @ varying.T / len(codes)
+
+        def warnings() -> list[str]:
+            dependent = int((np.linalg.eigvalsh(matrix) < _LEAST_SHARE).sum()) if matrix.size else 0
+            found = list(codes.outliers)
+            if dependent:
+                found.append(
+                    f"{dependent} of {len(matrix)} codes follow from the others: their total correlation is infinite, "
+                    "and the value no more than a sign of it"
+                )
+            return found
+
         return Measurement(
             value(matrix),
             {"correlation": matrix, "n_active": len(matrix)},
             lambda drawing: value(correlation(drawing.integers(len(codes), size=len(codes)))),
             "rows",
             (0.0, np.inf),
+            warnings=warnings,
         )
 
     checked = check_codes(codes)
+    if checked.varies.sum() >= len(checked):
+        raise InputError(
+            f"codes: {len(checked)} rows of {checked.varies.sum()} codes; tc expected more rows than codes"
+        )
     if factors is not None:
         known = check_factors(factors, discrete)
-        if len(known) != len(checked):
-            raise InputError(
-                f"codes have {len(checked)} rows and factors {len(known)}; expected a row of each per example"
-            )
+        check_same_rows(checked, known)
         return evaluate(measure, checked, known, seed=seed, resamples=resamples, bounds=bounds)
     # Without factors there is no ceiling; the floor needs none.
-    unknown = Factors(checked, np.zeros(checked.shape[1], dtype=bool), (None,) * checked.shape[1])
+    d = checked.count
+    unknown = Factors(checked.standard, np.zeros(d, dtype=bool), (None,) * d, np.zeros(d))
     score = evaluate(measure, checked, unknown, seed=seed, resamples=resamples, bounds=False)
     if not bounds:
         return score
-    noise = noise_codes(len(checked), checked.shape[1], seed)
+    noise = standardise(noise_codes(len(checked), d, seed))
     floor = measure(noise, unknown, np.random.default_rng(seed)).values["tc"]
     return Score(score.value, score.ceiling, floor, score.interval, score.details)
 
@@ -226,10 +268,11 @@ def _agreement(similarity: Floats) -> float:
     return total / sum(similarity.shape)
 
 
-def _ranks(codes: Floats) -> Floats:
+def _ranks(columns: Floats) -> Floats:
+    """Return the ranks within each row ``(d, n)``, from 1; equal values share the mean of theirs."""
     from scipy.stats import rankdata
 
-    return rankdata(codes, axis=0)
+    return rankdata(columns, axis=1)
 
 
 def _lasso_slopes(inputs: Floats, targets: Floats) -> Floats:

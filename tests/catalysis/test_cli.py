@@ -207,7 +207,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     expect_refusal(run, out, "train", "--data", tmp_path / "empty.extxyz", mentions="empty file")
     expect_refusal(run, out, "train", "--data", slabs, mentions="--energy-key")
     expect_refusal(run, out, "train", "--data", tmp_path / "nan.extxyz", *key, mentions="finite energy")
-    expect_refusal(run, out, "train", "--data", tmp_path / "odd.extxyz", *key, mentions="Xe")
+    expect_refusal(run, out, "train", "--data", tmp_path / "odd.extxyz", *key, mentions="within the surface")
     expect_refusal(run, out, "train", "--data", tmp_path / "few.extxyz", *key, mentions="at least 20")
     expect_refusal(run, out, "train", "--data", tmp_path / "one-class.extxyz", *key, mentions="two classes")
     expect_refusal(run, out, "train", "--data", slabs, *key, "--held-out", "1.5", mentions="--held-out")

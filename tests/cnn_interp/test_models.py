@@ -3,6 +3,7 @@ import subprocess
 import sys
 import types
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -361,3 +362,17 @@ def test_layers_with_their_channels_last_are_no_maps():
 
 def test_a_network_without_weights_is_on_the_cpu():
     assert Network("mean", nn.Flatten()).device == torch.device("cpu")
+
+
+def test_a_detection_network_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_detector.py").write_text(
+        "import torch\n"
+        "class Detector(torch.nn.Module):\n"
+        "    def forward(self, images):\n"
+        "        return [{'boxes': torch.zeros(0, 4), 'scores': torch.zeros(0)} for _ in images]\n"
+    )
+    with pytest.raises(InputError, match="as networks for detection do; expected one tensor of scores"):
+        load_network("my_detector:Detector")
+    with pytest.raises(InputError, match="does not classify images"):
+        load_network("fasterrcnn_resnet50_fpn", weights="random")

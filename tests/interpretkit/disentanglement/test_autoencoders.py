@@ -171,6 +171,7 @@ def test_training_sees_what_the_auto_encoder_sees(network, white):
         (np.full((4, 16, 16), np.nan), {}, "expected 0.0 to 1.0"),
         (np.full((4, 16, 16), 256), {}, "expected 0 to 255"),
         (np.zeros((1, 16, 16)), {}, "at least 2"),
+        (np.ma.masked_less(np.eye(16)[None].repeat(4, 0), 0.5), {}, "masked pixels"),
         (np.zeros((4, 16, 16)), {"epochs": 0}, "epochs 0"),
         (np.zeros((4, 16, 16)), {"batch_size": 1}, "batch_size 1"),
         (np.zeros((4, 16, 16)), {"latent": 0}, "latent 0"),

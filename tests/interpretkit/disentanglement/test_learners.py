@@ -17,7 +17,7 @@ from interpretkit.disentanglement.information import (
     neighbour_information_of_labels,
     neighbour_information_of_values,
 )
-from interpretkit.disentanglement.inputs import check_factors, equal_mass_bins, equal_width_bins
+from interpretkit.disentanglement.inputs import check_codes, check_factors, equal_mass_bins, equal_width_bins
 from interpretkit.disentanglement.learners import RocCurves, SortedCode, area_under_curve, softmax_regression
 from interpretkit.disentanglement.prediction_scores import _Forest
 
@@ -118,11 +118,23 @@ def test_joint_counts_agree_with_scikit_learn(rng):
 
 @pytest.mark.parametrize("levels", [2, 3, 6, 11, 21, 31, 40, 41, 100])
 @pytest.mark.parametrize("bins", [10, 20, 100])
-def test_levels_on_the_edges_of_bins_fall_as_in_a_histogram(rng, levels, bins):
+def test_levels_on_the_edges_of_bins_belong_to_the_upper_one(rng, levels, bins):
     numbers = rng.permutation(np.repeat(np.arange(levels), 3))
-    values = (numbers - numbers.mean()) / numbers.std()
-    ours = equal_width_bins(values[:, None], bins)[0]
-    assert np.array_equal(np.bincount(ours, minlength=bins), np.histogram(values, bins)[0])
+    exact = np.minimum(numbers * bins // (levels - 1), bins - 1)
+    # Whole numbers are as exact in a histogram.
+    whole = np.histogram(numbers * bins, bins, (0, (levels - 1) * bins))[0]
+    assert np.array_equal(np.bincount(exact, minlength=bins), whole)
+    standard = (numbers - numbers.mean()) / numbers.std()
+    for values in (numbers.astype(float), standard, 0.1 * numbers, 1e-9 * numbers - 7e-9, numbers / 3 + 1e6):
+        assert np.array_equal(equal_width_bins(values[:, None], bins)[0], exact)
+
+
+def test_bins_mind_the_steps_in_which_values_are_stored(rng):
+    numbers = rng.permutation(np.repeat(np.arange(21), 3))
+    single = (0.1 * numbers).astype(np.float32)
+    codes = check_codes(np.column_stack([single, 1000 + single]))
+    found = equal_width_bins(codes.standard, 20, codes.resolution)
+    assert (found == np.minimum(numbers, 19)).all()
 
 
 def test_bins_of_equal_mass_hold_equally_many_rows_and_keep_ties(rng):

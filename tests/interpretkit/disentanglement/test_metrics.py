@@ -131,7 +131,6 @@ class TestInfomec(MetricCase):
 
 class TestSap(MetricCase):
     metric = sap
-    scale_tolerance = None
     several_factors = False
 
     def test_the_kinds_of_factor_are_kept_apart(self):
@@ -144,6 +143,12 @@ class TestSap(MetricCase):
         assert score.value == pytest.approx(
             (score.details["of_discrete"] + score.details["of_continuous"]) / 2
         )
+
+    def test_published_scores_know_the_scale(self):
+        codes, factors = planted()
+        raw = sap(codes * 1e-3, factors, standardise=False, bounds=False)
+        assert raw.value < 0.5 * sap(codes * 1e-3, factors, bounds=False).value
+        assert raw.details["standardised"] is False
 
     def test_r_squared_does_not_know_the_scale(self):
         codes, _ = planted()
@@ -222,7 +227,13 @@ class TestBetaVae(MetricCase):
     options = {"points": 1000, "pairs": 32}  # noqa: RUF012
     order_tolerance = 0.005
     sign_tolerance = 1e-9
-    scale_tolerance = None
+    scale_tolerance = 0.005
+
+    def test_published_scores_know_the_scale(self):
+        codes, factors = planted()
+        options = {"standardise": False, "points": 400, "pairs": 16, "bounds": False}
+        assert beta_vae(1e-3 * codes, factors, **options).value < 0.8
+        assert beta_vae(codes + 1e6, factors, **options).value == beta_vae(codes, factors, **options).value
 
 
 class TestFactorVae(MetricCase):
@@ -236,7 +247,10 @@ class TestFactorVae(MetricCase):
         assert score.details["n_active"] == 5
         assert score.details["votes"][3].sum() == 0
         assert score.details["votes"].sum() == 500
-        assert factor_vae(0.01 * codes, factors, votes=500).value == 0
+        assert "codes 3 do not vote" in score.warnings[0]
+        # Inactive is what varies little beside the others, not what is written in large units.
+        assert factor_vae(0.01 * codes, factors, votes=500).value == score.value
+        assert factor_vae(0 * codes, factors, votes=500).value == 0
 
 
 class TestIrs(MetricCase):

@@ -1,5 +1,7 @@
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -126,13 +128,18 @@ def _bad(tmp_path, arrays):
         "nan": {"codes": missing, "factors": factors},
         "constant": {"codes": codes, "factors": np.ones_like(factors)},
         "words": {"codes": codes, "factors": factors.astype(str)},
-        "pickled": {"codes": np.array([{}] * 3), "factors": factors},
+        "models": {"codes": codes, "factors": factors, "m": np.stack([codes, codes])},
+        "huge": {"codes": codes * 1e300, "factors": factors},
+        "rounded": {"codes": codes + 1e16, "factors": factors},
+        "names": {"codes": codes, "factors": factors, "factor_names": np.array(["a", "b"])},
+        "pickled": {"codes": np.full(codes.shape, None), "factors": factors},
     }
     for name, content in files.items():
         if isinstance(content, bytes):
             (tmp_path / f"{name}.npz").write_bytes(content)
         elif content is not None:
             np.savez(tmp_path / f"{name}.npz", **content)
+    np.savetxt(tmp_path / "table.csv", codes, delimiter=",")
     yield from (
         (["absent.npz"], "no such file"),
         (["empty.npz"], "the file is empty"),
@@ -145,13 +152,31 @@ def _bad(tmp_path, arrays):
         (["constant.npz"], "in every row"),
         (["words.npz"], "expected numbers"),
         (["good.npz", "--codes-key", "z"], "no array 'z' (--codes-key); expected one of: codes, factors"),
-        (["good.npz", "--metrics", "mig,fid"], "metric 'fid'"),
-        (["good.npz", "--metrics", ","], "metrics: none"),
-        (["good.npz", "--metrics", "udr"], "metric 'udr'"),
-        (["good.npz", "--models-key", "codes"], "expected (models, 300, d)"),
+        (["good.npz", "--metrics", "mig,fid"], "--metrics: 'fid'; expected some of"),
+        (["good.npz", "--metrics", ","], "names none"),
+        (["good.npz", "--metrics", "udr"], "--metrics udr: needs the codes of several models"),
+        (["good.npz", "--models-key", "codes"], "expected (m, n, d)"),
         (["good.npz", "--discrete", "some"], "--discrete some"),
         (["good.npz", "--discrete", "7"], "from 0 to 2"),
         (["good.npz", "--bootstrap", "-1"], "--bootstrap"),
+        (["good.npz", "--bootstrap", "1"], "resamples 1: expected 0, or at least 2"),
+        (["good.npz", "--binning", "odd"], "--binning odd: expected equal-width, or equal-mass"),
+        (["good.npz", "--bins", "1"], "--bins 1: expected at least 2"),
+        (["good.npz", "--metrics", "tc", "--bins", "9"], "--bins: none of the metrics tc uses it"),
+        (["good.npz", "--metrics", "tc", "--binning", "quantile"], "--binning: none of the metrics"),
+        (["good.npz", "--metrics", "mig", "--reference"], "--reference: is of use to dci only"),
+        (["models.npz", "--metrics", "mig", "--models-key", "m"], "--models-key: none of the metrics"),
+        (
+            ["good.npz", "--metrics", "sap", "--discrete-codes", "all"],
+            "--discrete-codes: none of the metrics",
+        ),
+        (["good.npz", "--discrete", "some"], "--discrete some"),
+        (["good.npz", "--discrete-codes", "9"], "--discrete-codes 9: expected numbers of codes from 0 to 4"),
+        (["good.npz", "--discrete-codes", "3"], "column 3 is said to be discrete and has 300 values"),
+        (["huge.npz"], "numbers of at most 1e+150"),
+        (["rounded.npz"], "its values were rounded away"),
+        (["table.csv"], "table.csv"),
+        (["names.npz"], "'factor_names' has shape (2,); expected (3,)"),
     )
 
 
@@ -163,3 +188,56 @@ def test_bad_input_is_one_line_and_exit_2(arrays, tmp_path, capsys):
         assert printed.err.count("\n") == 1
         assert printed.out == ""
         assert not (tmp_path / "out").exists()
+
+
+def test_what_to_mind_is_told_in_table_report_and_terminal(arrays, tmp_path, capsys):
+    arrays["codes"][:2, 0] = 1000.0
+    np.savez(tmp_path / "a $(b).npz", **arrays)
+    out = tmp_path / "out"
+    scores(tmp_path / "a $(b).npz", "--metrics", "mig,med", "--bootstrap", 0, "--out", out)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Mind: code 0: 95 % of the rows fall into" in printed
+    page = (out / "report.html").read_text()
+    assert "What to mind" in page
+    assert "code 0: 95 %" in page
+    with (out / "scores.csv").open() as table:
+        assert all("code 0: 95 %" in row["warnings"] for row in csv.DictReader(table))
+    # Commands that the report offers to copy are quoted.
+    assert "a $(b).npz&#x27;" in page or "a $(b).npz'" in page or "a $(b).npz&#39;" in page
+
+    scores(
+        tmp_path / "a $(b).npz",
+        "--metrics",
+        "mig",
+        "--bins",
+        10,
+        "--binning",
+        "quantile",
+        "--out",
+        out,
+        "--json",
+    )
+    result = json.loads(capsys.readouterr().out)
+    assert result["scores"][0]["method"] == "10 bins of equal mass"
+    assert not any("bins" in line for line in result["warnings"])
+
+
+def test_discrete_codes_of_the_command(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    factors = rng.integers(6, size=(500, 2))
+    np.savez(tmp_path / "codes.npz", codes=rng.permutation(6)[factors], factors=factors)
+    for said, least in (("all", 0.99), ("0,1", 0.99)):
+        options = ["--metrics", "mig,sap", "--bootstrap", 0, "--out", tmp_path / "out", "--json"]
+        scores(tmp_path / "codes.npz", "--discrete-codes", said, *options)
+        assert json.loads(capsys.readouterr().out)["scores"][0]["value"] > least * 0.97
+
+
+def test_errors_need_neither_torch_nor_scikit_learn(tmp_path):
+    code = (
+        "import sys\nfrom interpretkit.cli import main\n"
+        f"try: main(['scores', {str(tmp_path / 'absent.npz')!r}])\n"
+        "except SystemExit as ended: assert ended.code == 2\n"
+        "assert not {'torch', 'sklearn', 'matplotlib'} & set(sys.modules), 'loaded'\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr

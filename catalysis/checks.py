@@ -1,0 +1,169 @@
+"""Options of the catalyst commands, checked before anything heavy is loaded: by names, paths and headers."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from interpretkit.errors import InputError
+
+BUNDLED = "bundled"
+ENERGY_KEY = "adsorption_energy_eV"
+KINDS = ("top", "bridge", "hollow")
+CALCULATORS = ("chgnet", "emt")
+GROUPINGS = ("slab_id", "site_id", "site_class", "facet")
+SUMMARIES = ("entropy", "silhouette", "landscape")
+MOST_DESIGNS = 10_000
+"""As many points are searched at first; more designs than points cannot come of it."""
+
+
+def check_sites(
+    source: str, option: str, *, energy_key: str = ENERGY_KEY, facet: str = "", kind: str = ""
+) -> None:
+    """Refuse sites that are not there, and options of reading where nothing is read.
+
+    Raises
+    ------
+    InputError
+        If there is no such file or folder, a kind is unknown, or an option is given with the bundled sites, which have
+        energies, facets and kinds of their own.
+    """
+    if kind and kind not in KINDS:
+        raise InputError(f"--kind {kind}: expected one of {', '.join(KINDS)}")
+    if not energy_key.strip():
+        raise InputError(f"--energy-key {energy_key!r}: expected the name of an entry of info")
+    if source == BUNDLED:
+        given = {"--energy-key": energy_key != ENERGY_KEY and energy_key, "--facet": facet, "--kind": kind}
+        for name, value in given.items():
+            if value:
+                raise InputError(
+                    f"{name} {value}: does nothing to the bundled sites; expected sites of your own"
+                )
+    elif not source.strip():
+        raise InputError(f"{option} {source!r}: is no name; expected a file, a folder, or 'bundled'")
+    elif not Path(source).exists():
+        raise InputError(f"{option} {source}: no such file or folder; expected what ASE reads, or 'bundled'")
+
+
+def check_label(structures: str, calculator: str, kinds: str) -> None:
+    """Refuse what cannot be labelled, or be labelled with."""
+    if structures != BUNDLED:
+        check_sites(structures, "SITES")
+    if calculator not in CALCULATORS:
+        raise InputError(f"calculator: {calculator!r}; expected one of {', '.join(CALCULATORS)}")
+    some_of(KINDS, kinds, "--kinds")
+    if calculator == "chgnet" and find_spec("chgnet") is None:
+        raise InputError(
+            "calculator: chgnet is not installed; expected the extra mlip (see `interpretkit doctor`)"
+        )
+
+
+def check_evaluate(test: str, *, folds: int, group_by: str, jobs: int) -> None:
+    """Refuse foldings that cannot be, or that a test set makes needless."""
+    if folds < 2:
+        raise InputError(f"folds {folds}: expected at least 2")
+    if group_by not in GROUPINGS:
+        raise InputError(f"group_by {group_by}: expected one of {', '.join(GROUPINGS)}")
+    if test and (folds != 5 or group_by != "slab_id"):
+        raise InputError(
+            "--test: sites of their own are measured on; expected neither --folds nor --group-by"
+        )
+    if test and jobs != 1:
+        raise InputError("--test: there is one fold only; expected no --jobs")
+
+
+def check_design(
+    data: str,
+    model: str,
+    *,
+    target_ev: float,
+    window_ev: float,
+    n: int,
+    facets: str | None,
+    elements: str | None,
+    training: Mapping[str, Any],
+) -> None:
+    """Refuse designs that cannot be asked for.
+
+    Parameters
+    ----------
+    data, model
+        The options of these names.
+    target_ev, window_ev
+        In eV.
+    n
+        How many designs.
+    facets, elements
+        Names between commas; None if nothing was asked for.
+    training
+        From an option that serves training alone to its value where it was given; else to something false.
+    """
+    if not math.isfinite(target_ev):
+        raise InputError(f"--target-ev: {target_ev}; expected a finite energy in eV")
+    if not (math.isfinite(window_ev) and window_ev > 0):
+        raise InputError(f"--window-ev: {window_ev}; expected a half-width above 0 eV")
+    if not 1 <= n <= MOST_DESIGNS:
+        raise InputError(f"--n: {n}; expected at least 1 and at most {MOST_DESIGNS}")
+    if model and data != BUNDLED:
+        raise InputError("--model and --data: expected one of them, a trained model or sites to train on")
+    trained = bool(model) or data == BUNDLED
+    for option, value in training.items():
+        if trained and value:
+            shown = "" if value is True else f" {value}"
+            raise InputError(
+                f"{option}{shown}: nothing is trained or read; expected --data with sites of your own"
+            )
+    known = _knowledge(Path(model) if model else None) if trained else None
+    for option, text in (("--elements", elements), ("--facets", facets)):
+        if text is None:
+            continue
+        names = [part.strip() for part in text.split(",") if part.strip()]
+        if not names:
+            raise InputError(f"{option} {text!r}: names none; expected some, separated by commas")
+        for name in names if known else ():
+            plain = (
+                name if option == "--elements" else re.sub(r"^fcc|[()\[\]\s]", "", name, flags=re.IGNORECASE)
+            )
+            if known and plain not in known[option]:
+                what = "does not know" if option == "--elements" else "knows no facet"
+                raise InputError(
+                    f"{option}: the model {what} {name}; expected some of {', '.join(sorted(known[option]))}"
+                )
+
+
+def some_of(known: Sequence[str], text: str, option: str, *, or_none: bool = False) -> list[str]:
+    """Return the names between commas, each once.
+
+    Raises
+    ------
+    InputError
+        If one is unknown, or there is none and that is not allowed.
+    """
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [name for name in names if name not in known]
+    if unknown or not (names or or_none):
+        raise InputError(f"{option}: {(unknown or [text])[0]!r}; expected any of {', '.join(known)}")
+    return list(dict.fromkeys(names))
+
+
+def _knowledge(folder: Path | None) -> dict[str, set[str]] | None:
+    """Return what a model's file says that it knows, by option; None where its header says nothing of it."""
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"model {folder}: no such folder; expected what `interpretkit catalyst train` wrote")
+    file = (folder or Path(__file__).parent / "data" / "model") / "vae.safetensors"
+    if not file.is_file():
+        raise InputError(f"model {folder}: holds no {file.name}; expected what `catalyst train` wrote")
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(min(length, 10_000_000)))
+        config = json.loads(header["__metadata__"]["config"])
+        classes = {str(entry["facet"]) for entry in config["classes"]} - {"", "None"}
+        return {"--elements": set(map(str, config["elements"])), "--facets": classes}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None  # whoever loads it will say what is wrong with it
