@@ -6,14 +6,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
 
 from interpretkit import __version__
-from interpretkit.command import Out, Quiet, Seed, application, command
+from interpretkit.command import application
 from interpretkit.commandline.groups import commands_in
 from interpretkit.lazy import Deferred, LazyGroup, first_line, parse_module
 from interpretkit.streams import steady_streams
@@ -98,91 +97,6 @@ def _root(
 ) -> None:
     # Makes the application a group even with a single command, and carries --version.
     return
-
-
-def _print_scores(result: Any) -> None:
-    from interpretkit.disentanglement.command import print_table
-
-    print_table(result)
-
-
-@command(
-    app,
-    "scores",
-    example=[
-        "interpretkit scores codes.npz",
-        "interpretkit scores codes.npz --metrics mig,sap,dci --bootstrap 200 --out scores --json",
-    ],
-    summary=_print_scores,
-)
-def scores(
-    file: Annotated[Path, typer.Argument(metavar="FILE.npz", help="Holds the codes and the factors.")],
-    metrics: Annotated[
-        str | None,
-        typer.Option(metavar="NAME,...", help="Which scores, separated by commas; all by default."),
-    ] = None,
-    codes_key: Annotated[str, typer.Option(help="The array (n, d) of codes in the file.")] = "codes",
-    factors_key: Annotated[str, typer.Option(help="The array (n, k) of factors in the file.")] = "factors",
-    models_key: Annotated[
-        str | None, typer.Option(help="An array (m, n, d) of the codes of m models, for udr.")
-    ] = None,
-    discrete: Annotated[
-        str | None,
-        typer.Option(help="Which factors are discrete: all, none, or 0,2,...; inferred by default."),
-    ] = None,
-    discrete_codes: Annotated[
-        str | None,
-        typer.Option(help="Which codes are discrete: all, none, or 0,2,...; none by default."),
-    ] = None,
-    bins: Annotated[
-        int | None,
-        typer.Option(help="Into how many bins continuous codes and factors are cut; each score's own."),
-    ] = None,
-    binning: Annotated[
-        str | None,
-        typer.Option(
-            metavar="equal-width|equal-mass",
-            help="How they are cut; equal-mass, also called quantile, minds no outliers. Each score's own.",
-        ),
-    ] = None,
-    reference: Annotated[
-        bool, typer.Option("--reference", help="Let DCI learn by gradient boosting; takes minutes.")
-    ] = False,
-    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the 95 % intervals; 0 for none.")] = 50,
-    out: Out = Path("scores"),
-    seed: Seed = 0,
-    quiet: Quiet = False,
-) -> dict[str, Any]:
-    """Score how well codes separate factors, each score beside its floor and its ceiling."""
-    from interpretkit.checks import check_scores
-
-    check_scores(
-        file,
-        metrics,
-        codes=codes_key,
-        factors=factors_key,
-        models=models_key,
-        discrete=discrete,
-        reference=reference,
-    )
-    from interpretkit.disentanglement.command import run
-
-    return run(
-        file,
-        metrics=metrics,
-        codes_key=codes_key,
-        factors_key=factors_key,
-        models_key=models_key,
-        discrete=discrete,
-        discrete_codes=discrete_codes,
-        bins=bins,
-        binning=binning,
-        reference=reference,
-        bootstrap=bootstrap,
-        out=out,
-        seed=seed,
-        quiet=quiet,
-    )
 
 
 def _terminate(number: int, frame: Any) -> None:

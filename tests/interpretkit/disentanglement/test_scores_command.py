@@ -196,7 +196,7 @@ def test_what_to_mind_is_told_in_table_report_and_terminal(arrays, tmp_path, cap
     out = tmp_path / "out"
     scores(tmp_path / "a $(b).npz", "--metrics", "mig,med", "--bootstrap", 0, "--out", out)
     printed = " ".join(capsys.readouterr().out.split())
-    assert "Mind: code 0: 95 % of the rows fall into" in printed
+    assert "WARNING code 0: 95 % of the rows fall into" in printed
     page = (out / "report.html").read_text()
     assert "What to mind" in page
     assert "code 0: 95 %" in page
