@@ -90,9 +90,9 @@ def _predictions(path: Path) -> None:
 
 
 def _scene(path: Path) -> None:
-    from cnn_interp.datasets.scenes import draw_scenes
+    from cnn_interp.datasets.scenes import random_scene
 
-    Image.fromarray(draw_scenes(1, seed=0)[0].image).save(path)
+    Image.fromarray(random_scene(0).image).save(path)
 
 
 def _broden(path: Path) -> None:
@@ -123,10 +123,10 @@ def _broden(path: Path) -> None:
 def _animal_part(path: Path) -> None:
     rng = np.random.default_rng(0)
     path.mkdir()
-    rows = ["file,category,wnid,head_row,head_col"]
+    rows = ["file,category,wnid,head_row,head_col,frontlegs_row,frontlegs_col"]
     for number in range(8):
         row, column = rng.integers(40, 180, 2)
-        rows.append(f"cat/n02121808_{number:05d}.png,cat,n02121808,{row},{column}")
+        rows.append(f"cat/n02121808_{number:05d}.png,cat,n02121808,{row},{column},{row + 20},{column}")
         _picture(path / rows[-1].split(",")[0], number, 224, 224)
     (path / "landmarks.csv").write_text("\n".join(rows) + "\n")
     _picture(path / "negatives" / "neg_00000.png", 99, 224, 224)
@@ -210,8 +210,8 @@ from cnn_interp.datasets import articulated_images, composed_concepts
 from cnn_interp.metrics import ConceptBatches
 from cnn_interp.metrics.batches import part_batches
 from cnn_interp.models import load_network
-network = load_network("resnet18", weights="random")
-module, layers = network.module, ["layer4"]
+network = load_network("mobilenet_v2", weights="random")
+module, layers = network.module, ["features.18"]
 composed = composed_concepts(6)
 batches, concepts = ConceptBatches(network, composed), composed.labels
 images = articulated_images(30, side=224, negatives=0.0, categories=("bird", "car"))
@@ -225,6 +225,7 @@ SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit catalyst evaluate": "--quick --folds 2",
     "interpretkit cnn visualize": "--set occlusion.window=112 --set integrated_gradients.steps=2 --set lime.samples=8",
     "interpretkit cnn dissect": "--images 8",
+    "interpretkit cnn dissect --model resnet50": "--no-baseline",
     "interpretkit cnn instability": "--images 12 --top 4",
     "interpretkit cnn diagnose adversarial": "--method fgsm,pgd --steps 2",
     "interpretkit cnn diagnose influence": "--leave-out 2 --questions 2",
