@@ -205,17 +205,6 @@ import numpy as np
 factors = np.random.default_rng(0).integers(0, 4, (400, 3))
 codes = factors + np.random.default_rng(1).normal(0, 0.1, factors.shape)
 """,
-    "docs/metrics.md": """
-from cnn_interp.datasets import articulated_images, composed_concepts
-from cnn_interp.metrics import ConceptBatches
-from cnn_interp.metrics.batches import part_batches
-from cnn_interp.models import load_network
-network = load_network("mobilenet_v2", weights="random")
-module, layers = network.module, ["features.18"]
-composed = composed_concepts(6)
-batches, concepts = ConceptBatches(network, composed), composed.labels
-images = articulated_images(30, side=224, negatives=0.0, categories=("bird", "car"))
-""",
 }
 """What a page's snippets take to be there."""
 
@@ -239,6 +228,10 @@ SMALLER_SNIPPETS: Mapping[str, Mapping[str, str]] = {
     "docs/datasets.md": {"2000": "20", "composed_concepts(600)": "composed_concepts(6)"},
     "docs/diagnosis.md": {
         "minimal_perturbation(network, pixels)": "minimal_perturbation(network, pixels, iterations=2)"
+    },
+    "docs/metrics.md": {
+        "composed_concepts(300)": "composed_concepts(6)",
+        "articulated_images(400": "articulated_images(30",
     },
     "docs/disentanglement.md": {"1000": "200", "epochs=20": "epochs=1", "resamples=200": "resamples=5"},
 }
