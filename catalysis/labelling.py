@@ -113,7 +113,7 @@ def make_calculator(name: str, device: str = "cpu") -> Calculator:
 def calculator_digest(calculator: Calculator) -> str:
     """Return what tells a calculator from all others: its class, its parameters and the weights of its networks."""
     told: dict[str, Any] = {"class": f"{type(calculator).__module__}.{type(calculator).__qualname__}"}
-    told["parameters"] = dict(calculator.parameters)
+    told["parameters"] = dict(calculator.parameters or {})
     for name, value in sorted(vars(calculator).items()):
         if hasattr(value, "named_parameters"):  # a network of torch, which is not imported for the others
             from interpretkit.training.checkpoints import state_digest

@@ -208,7 +208,7 @@ def test_energies_refer_to_the_adsorbate_that_a_slab_carries(run: Run, tmp_path:
         site = find_sites(slab, kinds=("hollow",), adsorbate=adsorbate)[0]
         frames.append(slab + Atoms(site.adsorbate_symbols, positions=site.adsorbate_positions))
     write(tmp_path / "slabs.extxyz", frames)
-    energies = {}
+    energies, references = {}, {}
     for name, options in (("zero", []), ("absolute", ["--absolute"])):
         code, found, err = run(
             "label", tmp_path / "slabs.extxyz", "--calculator", "emt", *options, "--out", tmp_path / name, "--json"

@@ -53,7 +53,7 @@ def _slabs(path: Path) -> None:
     from catalysis.surfaces import build_slab
 
     path.mkdir()
-    for seed in range(3):
+    for seed in range(2):
         slab = build_slab("111", "CuPdPt", seed=seed, min_repeat_angstrom=4.0)
         # As structures come from elsewhere: nothing in the file tells the facet.
         slab.info.clear()
@@ -239,5 +239,7 @@ SMALLER_SNIPPETS: Mapping[str, Mapping[str, str]] = {
 
 SMALLER_DEFAULTS: tuple[tuple[str, str, str, object], ...] = (
     ("cnn_interp.visualization.activation_maximization", "maximize_activation", "steps", 2),
+    ("catalysis.design", "search", "n_starts", 1000),
+    ("catalysis.design", "search", "n_random", 2000),
 )
 """Where there is no option for it: module, function, its parameter, and the value here."""
