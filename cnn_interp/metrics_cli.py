@@ -80,6 +80,7 @@ def dissect(
     from cnn_interp.metrics.dissection import dissect as measure
     from cnn_interp.metrics.reports import dissection_report, unit_figures
     from cnn_interp.models import load_network
+    from interpretkit.caution import no_better, warn_loudly
     from interpretkit.results import run_folder
 
     concepts, files = load_concepts(data, images, seed)
@@ -117,6 +118,20 @@ def dissect(
                 run.summary[name]["unique_detectors_random"] = sum(random[name].unique_detectors().values())
         report = dissection_report(
             found, figures, random, network=network.name, data=_said(concepts), share=share
+        )
+        warn_loudly(
+            (
+                line
+                for name, each in random.items()
+                for line in no_better(
+                    f"the number of detectors in {name}",
+                    sum(found[name].unique_detectors().values()),
+                    "that of random weights",
+                    sum(each.unique_detectors().values()),
+                )
+            ),
+            report,
+            run.summary,
         )
         report.set_provenance("interpretkit cnn dissect", seed=seed, data=files)
         report.add_next_step(
@@ -171,6 +186,7 @@ def instability(
     from cnn_interp.metrics.part_interpretability import part_interpretability
     from cnn_interp.metrics.reports import instability_report
     from cnn_interp.models import load_network
+    from interpretkit.caution import no_better, warn_loudly
     from interpretkit.results import run_folder
 
     chosen, files = load_parts(data, images, seed)
@@ -225,6 +241,22 @@ def instability(
         run.save_table("parts.csv", shown)
         run.save_table("units.csv", units)
         report = instability_report(results, peaks, parts, network, chosen, landmarks, data=_said(chosen))
+        warnings = []
+        for name, result in results.items():
+            warnings += no_better(
+                f"the location instability of {name}",
+                result.mean_instability,
+                "that of a unit which never moves",
+                result.mean_constant_centre,
+                lower_is_better=True,
+            )
+            warnings += no_better(
+                f"the best tracking R² of {name}",
+                result.best_tracking_r2,
+                "that of a unit which never moves",
+                0.0,
+            )
+        warn_loudly(warnings, report, run.summary)
         report.set_provenance("interpretkit cnn instability", seed=seed, data=files)
         report.add_next_step(
             "See which concepts the units detect.", ["interpretkit", "cnn", "dissect", "--model", model]

@@ -20,6 +20,7 @@ from cnn_interp.visualization.sheet import Explained, comparison_sheet, percent
 from cnn_interp.visualization.systems import SYSTEMS, Question, Shown, check_units
 from interpretkit.attribution import METHODS, attribute
 from interpretkit.attribution.instrumentation import find_layer, instrumented
+from interpretkit.caution import warn_loudly
 from interpretkit.errors import InputError
 from interpretkit.progress import progress
 from interpretkit.results import ResumableTable, Run, kept_until_done, load_arrays, run_folder
@@ -102,6 +103,7 @@ def run(
                 **{name: dict(result.summary) for name, result in results.items()},
             )
             report = _report(network, shown, searched, rows, sheets, results, out)
+            warn_loudly((line for each in results.values() for line in each.warnings), report, folder.summary)
             report.set_provenance("interpretkit cnn visualize", seed=seed, data=paths[:20])
             report.save(folder.path("report.html"))
     return {**folder.summary, "out": out, "report": out / "report.html"}

@@ -24,6 +24,7 @@ from cnn_interp.visualization.photographs import Photographs
 from cnn_interp.visualization.plug_and_play import generate, train_prior
 from cnn_interp.visualization.sheet import gallery, percent, relief
 from cnn_interp.visualization.top_patches import UnitPatches, patch_crops, top_patches
+from interpretkit.caution import no_better
 from interpretkit.errors import InputError
 
 
@@ -116,6 +117,7 @@ class Shown:
     arrays: Mapping[str, NDArray[Any]]
     rows: list[dict[str, Any]]
     summary: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
 
 def _pictures(images: NDArray[np.floating]) -> list[NDArray[np.floating]]:
@@ -178,6 +180,16 @@ def activation_maximization(question: Question) -> Shown:
         },
         rows,
         {"reached_over_best_photograph": float(np.mean(found.reached / found.best_photograph))},
+        [
+            line
+            for row in rows
+            for line in no_better(
+                f"what was made for {row['unit']}",
+                row["reached"],
+                "the best photograph",
+                row["best photograph"],
+            )
+        ],
     )
 
 
@@ -215,6 +227,17 @@ def inversion(question: Question) -> Shown:
         | {"layers": np.array(layers), "error": np.array([r["relative error"] for r in rows])},
         rows,
         {"relative_error": {r["layer"]: r["relative error"] for r in rows}},
+        [
+            line
+            for r in rows
+            for line in no_better(
+                f"the inversion of {r['layer']}",
+                r["relative error"],
+                "another photograph",
+                r["another photograph"],
+                lower_is_better=True,
+            )
+        ],
     )
 
 
@@ -252,6 +275,7 @@ def decoder(question: Question) -> Shown:
         {"originals": found.originals, "reconstructions": found.reconstructions},
         rows,
         {"error": found.error, "mean_image_error": found.mean_image_error, "layer": layer},
+        no_better("the decoder", found.error, "the mean image", found.mean_image_error, lower_is_better=True),
     )
 
 
@@ -300,6 +324,13 @@ def plug_and_play(question: Question) -> Shown:
         rows,
         {"probability": float(found.probability.mean()), "distance": float(found.distance.mean()),
          "distance_without_prior": float(found.distance_without_prior.mean())},
+        [
+            *no_better("the prior", prior.error, "the noisy image", prior.noise_error, lower_is_better=True),
+            *no_better(
+                "the walk with the prior", float(found.distance.mean()),
+                "the walk without", float(found.distance_without_prior.mean()), lower_is_better=True,
+            ),
+        ],
     )  # fmt: skip
 
 
@@ -379,6 +410,7 @@ def deconvnet_projections(question: Question) -> Shown:
         {"values": projections.values, "units": patches.units, "boxes": patches.boxes},
         rows,
         {"left_by_projection": _mean(test.projected), "left_at_random": _mean(test.random)},
+        no_better("the projection", _mean(test.projected), "blots at random", _mean(test.random), form=".1%"),
     )
 
 

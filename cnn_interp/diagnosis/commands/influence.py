@@ -143,7 +143,7 @@ def influence(
                 "Look through images of your own, a subfolder for each label:",
                 "interpretkit cnn diagnose influence my-images/ --out influence",
             )
-        save_page(report, run, seed=seed)
+        save_page(report, run, seed=seed, warnings=shown.warnings(audit))
         run.summary.update(
             n_train=len(audit.train), n_test=len(audit.test), accuracy=audit.accuracy,
             residual=audit.influence.residual, rank_correlation=audit.correlation,

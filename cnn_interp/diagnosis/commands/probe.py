@@ -60,6 +60,7 @@ def probe(
     from cnn_interp.diagnosis.reports.page import save_page
     from cnn_interp.diagnosis.reports.probe import probe_figure, probe_report, probe_table
     from cnn_interp.diagnosis.transferability import linear_probes
+    from interpretkit.caution import no_better
     from interpretkit.results import run_folder
 
     pictures, files = small_pictures(data)
@@ -85,5 +86,9 @@ def probe(
         )
         images = f"{len(pixels)} images of {pictures.name}"
         report = probe_report(found, figure, network=network, images=images)
-        save_page(report, run, seed=seed, files=files)
+        of_layers = max((result for result in found if result.layer != "pixels"), key=lambda r: r.accuracy)
+        reached = of_layers.accuracy
+        warnings = no_better("the best layer", reached, "the pixels", found[0].accuracy, form=".1%")
+        warnings += no_better("the best layer", reached, "the most frequent label", best.chance, form=".1%")
+        save_page(report, run, seed=seed, files=files, warnings=warnings)
     return {**run.summary, "out": out}

@@ -90,6 +90,7 @@ def rules(
     from cnn_interp.diagnosis import logic_rules as logic
     from cnn_interp.diagnosis.reports.page import save_page
     from cnn_interp.diagnosis.reports.rules import accuracy_figure, rules_report
+    from interpretkit.caution import no_better
     from interpretkit.results import run_folder
     from interpretkit.training import numpy_generator, resolve_device
 
@@ -163,7 +164,9 @@ def rules(
             unlabelled=len(examples) - told,
             unseen=len(unseen),
         )
-        save_page(report, run, seed=seed)
+        warnings = no_better("the student", verdict.student, "labels alone", verdict.plain, form=".1%")
+        warnings += no_better("the teacher", verdict.teacher, "labels alone", verdict.plain, form=".1%")
+        save_page(report, run, seed=seed, warnings=warnings)
         run.summary.update(
             n_labelled=told, n_unlabelled=len(examples) - told, n_test=len(unseen), plain=verdict.plain,
             plain_with_rules=verdict.plain_with_rules, student=verdict.student, teacher=verdict.teacher,

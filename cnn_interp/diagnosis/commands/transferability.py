@@ -54,6 +54,7 @@ def transferability(
     from cnn_interp.diagnosis.reports.page import save_page
     from cnn_interp.diagnosis.reports.transferability import transfer_figure, transferability_report
     from cnn_interp.diagnosis.transferability import TREATMENTS, transfer
+    from interpretkit.caution import no_better
     from interpretkit.results import kept_until_done, run_folder
     from interpretkit.training import resolve_device
 
@@ -86,5 +87,7 @@ def transferability(
             base=found.base, **{treatment: found.curve(treatment).tolist() for treatment in TREATMENTS}
         )
         report = transferability_report(found, figure, data=pictures.name, repeats=repeats)
-        save_page(report, run, seed=seed, files=files)
+        chance = 1 / len(found.categories_b[0])
+        warnings = no_better("the network trained as a whole", found.base, "chance", chance, form=".1%")
+        save_page(report, run, seed=seed, files=files, warnings=warnings)
     return {**run.summary, "out": out}

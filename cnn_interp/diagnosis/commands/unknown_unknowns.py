@@ -162,6 +162,7 @@ def _explore(
     from cnn_interp.diagnosis import unknown_unknowns as search
     from cnn_interp.diagnosis.reports import unknown_unknowns as shown
     from cnn_interp.diagnosis.reports.pictures import BAD, picture_grid
+    from interpretkit.caution import no_better, warn_loudly
 
     wrong = np.array([said != label for said, label in zip(sure.said, sure.labels, strict=True)])
     asked = min(budget, len(wrong))
@@ -218,6 +219,12 @@ def _explore(
             f"those it is right in {run.summary['accuracy_like_training']:.1%}.",
             figures=[(sheet, "The first errors that the bandit found.")],
         )
+    warnings = [
+        line
+        for simple, name in (("random", "asking at random"), ("uncertainty", "asking the least sure first"))
+        for line in no_better("the bandit", errors["bandit"], name, errors[simple])
+    ]
+    warn_loudly(warnings, report, run.summary)
     run.summary.update(
         n_asked=asked, errors_found=errors["bandit"], errors_at_random=errors["random"],
         errors_in_all=int(wrong.sum()), worst_part=rows[0]["pattern"],

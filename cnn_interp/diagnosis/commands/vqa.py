@@ -84,6 +84,7 @@ def vqa(
     from cnn_interp.diagnosis import question_answering as qa
     from cnn_interp.diagnosis.reports.page import save_page
     from cnn_interp.diagnosis.reports.vqa import vqa_report
+    from interpretkit.caution import no_better
     from interpretkit.results import run_folder
 
     for text in question or ():
@@ -146,7 +147,11 @@ def vqa(
             questions=len(rows),
             answerer=out / "answerer.safetensors" if model is None else model,
         )
-        save_page(report, run, seed=seed, files=files)
+        warnings = no_better("the network", accuracy, "answering without the image", by_prior, form=".1%")
+        warnings += no_better(
+            "the attention", overall.pointing, "pointing at any thing", overall.by_any_thing, form=".1%"
+        )
+        save_page(report, run, seed=seed, files=files, warnings=warnings)
         run.summary.update(
             accuracy=accuracy, accuracy_without_image=by_prior, attention_points_at_it=overall.pointing,
             any_thing=overall.by_any_thing, random_pixel=overall.by_chance,

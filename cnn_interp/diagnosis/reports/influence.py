@@ -13,6 +13,7 @@ from cnn_interp.diagnosis.mislabels import found_by_checking
 from cnn_interp.diagnosis.reports.page import page
 from cnn_interp.diagnosis.reports.pictures import BAD, GOOD, framed, picture_grid
 from cnn_interp.diagnosis.training_audit import TrainingAudit
+from interpretkit.caution import no_better
 from interpretkit.visualization import Report, colour_of, new_figure, style
 from interpretkit.visualization.style import INK, MUTED
 
@@ -181,6 +182,19 @@ def checking_curves(audit: TrainingAudit) -> dict[str, NDArray[np.floating]]:
         "loss": found_by_checking(audit.loss, audit.falsified),
         "random order": np.arange(1, len(audit.train) + 1) / len(audit.train),
     }
+
+
+def warnings(audit: TrainingAudit) -> list[str]:
+    """Return what must not be missed: a classifier, or a ranking, no better than what it is held against."""
+    frequent = float(np.mean(audit.test.labels == np.bincount(audit.train.labels).argmax()))
+    found = no_better("the classifier", audit.accuracy, "the most frequent label", frequent, form=".1%")
+    if audit.falsified.any():
+        curves = checking_curves(audit)
+        first = _CHECKED[0]
+        ours, by_loss = (found_in_first(curves[name])[first] for name in ("self-influence", "loss"))
+        found += no_better("self-influence", ours, "chance", first, form=".1%")
+        found += no_better("self-influence", ours, "the training loss", by_loss, form=".1%")
+    return found
 
 
 def influence_report(
