@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from interpretkit.environment import install_command
 from interpretkit.errors import InputError
 
 BUNDLED = "bundled"
@@ -54,12 +54,24 @@ def check_label(structures: str, calculator: str, kinds: str) -> None:
     """Refuse what cannot be labelled, or be labelled with."""
     if structures != BUNDLED:
         check_sites(structures, "SITES")
-    if calculator not in CALCULATORS:
-        raise InputError(f"calculator: {calculator!r}; expected one of {', '.join(CALCULATORS)}")
     some_of(KINDS, kinds, "--kinds")
-    if calculator == "chgnet" and find_spec("chgnet") is None:
+    require_calculator(calculator)
+
+
+def require_calculator(name: str) -> None:
+    """Check that a calculator can be made, importing nothing.
+
+    Raises
+    ------
+    InputError
+        For a name that is not in `CALCULATORS`, or if its package is not installed.
+    """
+    if name not in CALCULATORS:
+        raise InputError(f"calculator: {name!r}; expected one of {', '.join(CALCULATORS)}")
+    if name == "chgnet" and find_spec("chgnet") is None:
         raise InputError(
-            "calculator: chgnet is not installed; expected the extra mlip (see `interpretkit doctor`)"
+            f"calculator: chgnet is not installed; run, in the checkout, {install_command('mlip')}, "
+            "or try with --calculator emt"
         )
 
 
@@ -122,18 +134,44 @@ def check_design(
     for option, text in (("--elements", elements), ("--facets", facets)):
         if text is None:
             continue
-        names = [part.strip() for part in text.split(",") if part.strip()]
-        if not names:
-            raise InputError(f"{option} {text!r}: names none; expected some, separated by commas")
+        names = element_names(text) if option == "--elements" else facet_names(text)
         for name in names if known else ():
-            plain = (
-                name if option == "--elements" else re.sub(r"^fcc|[()\[\]\s]", "", name, flags=re.IGNORECASE)
-            )
-            if known and plain not in known[option]:
+            if known and name not in known[option]:
                 what = "does not know" if option == "--elements" else "knows no facet"
                 raise InputError(
                     f"{option}: the model {what} {name}; expected some of {', '.join(sorted(known[option]))}"
                 )
+
+
+def element_names(text: str) -> tuple[str, ...]:
+    """Return the metals of `--elements`, such as `Pt,Pd,Ir` or `PtPdIr`, each once."""
+    from catalysis.elements import parse_elements
+
+    return parse_elements(text, "--elements")
+
+
+def facet_names(text: str) -> tuple[str, ...]:
+    """Return the facets of `--facets`, such as `111,211`, each once.
+
+    Raises
+    ------
+    InputError
+        If there is none, or one is no Miller index, or its indices have a common factor.
+    """
+    from catalysis.surfaces import facet_name, parse_facet
+
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise InputError(f"--facets {text!r}: names none; expected facets such as 111,211")
+    found = []
+    for part in parts:
+        indices = parse_facet(part, "--facets")
+        if part.isdigit() and math.gcd(*map(int, part)) > 1:
+            raise InputError(
+                f"--facets {part}: expected indices without a common factor, {facet_name(indices)}"
+            )
+        found.append(facet_name(indices))
+    return tuple(dict.fromkeys(found))
 
 
 def some_of(known: Sequence[str], text: str, option: str, *, or_none: bool = False) -> list[str]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +12,14 @@ import typer
 
 from catalysis.checks import (
     ENERGY_KEY,
+    KINDS,
     SUMMARIES,
     check_design,
     check_evaluate,
     check_label,
     check_sites,
+    element_names,
+    facet_names,
     some_of,
 )
 from interpretkit.command import Device, Out, Quiet, Seed, application, command
@@ -56,8 +60,14 @@ Kind = Annotated[
         "--kind", metavar="top|bridge|hollow", help="Kind of all sites; else told by the distances."
     ),
 ]
-
-
+Kinds = Annotated[
+    str,
+    typer.Option("--kinds", metavar="KIND,...", help="Sites to find on clean slabs: top, bridge, hollow."),
+]
+Placed = Annotated[
+    str,
+    typer.Option("--adsorbate", metavar="NAME", help="What to place on clean slabs, such as OH or CO."),
+]
 Quick = Annotated[
     bool,
     typer.Option(
@@ -73,8 +83,12 @@ def load_sites(
     facet: str = "",
     kind: str = "",
     require_energies: bool = False,
+    find_kinds: Sequence[str] = (),
+    find_adsorbate: str = "OH",
 ) -> list[Site]:
     """Return the sites of a file or folder, or the bundled ones.
+
+    With `find_kinds`, every such site is found on clean slabs.
 
     Raises
     ------
@@ -93,6 +107,8 @@ def load_sites(
         kind=kind or None,
         energy_key=energy_key,
         require_energies=require_energies,
+        find_kinds=find_kinds,
+        find_adsorbate=find_adsorbate,
     )
 
 
@@ -132,16 +148,8 @@ def label(
     calculator: Annotated[
         str, typer.Option("--calculator", metavar="chgnet|emt", help="The interatomic potential.")
     ] = "chgnet",
-    kinds: Annotated[
-        str,
-        typer.Option(
-            "--kinds", metavar="KIND,...", help="Sites to find on clean slabs: top, bridge, hollow."
-        ),
-    ] = "bridge",
-    adsorbate: Annotated[
-        str,
-        typer.Option("--adsorbate", metavar="NAME", help="What to place on clean slabs, such as OH or CO."),
-    ] = "OH",
+    kinds: Kinds = "bridge",
+    adsorbate: Placed = "OH",
     facet: Facet = "",
     absolute: Annotated[
         bool,
@@ -158,9 +166,11 @@ def label(
 
     On clean slabs every site is found and labelled; on slabs with an adsorbate, its site. The metals are held
     fixed and the adsorbate is relaxed. Energies are relative to the (111) bridge of platinum. A run that is
-    interrupted goes on where it stopped when it is started again.
+    interrupted goes on where it stopped when it is started again. CHGNet comes with the extra mlip; emt, which knows a
+    few metals and serves for trials, is always there.
     """
     check_label(structures, calculator, kinds)
+    from catalysis.adsorbates import get_adsorbate
     from catalysis.labelling import (
         LEVELS_OF_THEORY,
         bridge_reference,
@@ -174,6 +184,7 @@ def label(
 
     if structures == BUNDLED:
         raise InputError("SITES: 'bundled' is labelled already; expected a file or folder of slabs")
+    get_adsorbate(adsorbate, "--adsorbate")
     frames = list(read_structures(structures))
     if facet:
         for _, _, atoms in frames:
@@ -190,11 +201,18 @@ def label(
         run_folder(out, command="catalyst label", arguments=arguments, data=files) as run,
         kept_until_done(out, same, files) as work,
     ):
-        reference = 0.0 if absolute else bridge_reference(potential, adsorbate)
+        references: dict[str, float] = {}
+
+        def reference(name: str) -> float:
+            # Of the adsorbate that a slab carries, whatever would be placed on clean ones.
+            if name not in references:
+                references[name] = 0.0 if absolute else bridge_reference(potential, name)
+            return references[name]
+
         atoms, starts, rows = label_structures(
             frames,
             potential,
-            kinds=tuple(kind.strip() for kind in kinds.split(",")),
+            kinds=some_of(KINDS, kinds, "--kinds"),
             adsorbate=adsorbate,
             reference_ev=reference,
             hold_bridge=not free,
@@ -221,14 +239,18 @@ def label(
             n_structures=len(frames),
             n_labelled=len(rows),
             n_usable=len(usable),
-            reference_ev=reference,
+            reference_ev={row["adsorbate"]: row["reference_ev"] for row in rows},
             level_of_theory=LEVELS_OF_THEORY[calculator],
         )
-    return {
-        **run.summary,
-        "out": out,
-        "next": quoted("interpretkit", "catalyst", "train", "--data", out / "sites.extxyz"),
-    }
+        if not all(frame.info.get("facet") for frame in usable):
+            run.summary["warnings"] = [
+                "no facet is known of some slabs: give --facet or info['facet'], for without it a site matches no "
+                "template and no slab can be designed"
+            ]
+    onwards = ["interpretkit", "catalyst", "train", "--data", out / "sites.extxyz"]
+    if lost:
+        onwards += ["--lost", out / "lost.extxyz"]
+    return {**run.summary, "out": out, "next": quoted(*onwards)}
 
 
 @command(
@@ -237,6 +259,7 @@ def label(
     example=[
         "interpretkit catalyst fingerprint bundled --out fingerprints",
         "interpretkit catalyst fingerprint my-slabs/ --facet 111 --summaries entropy,landscape",
+        "interpretkit catalyst fingerprint clean-slab.cif --kinds hollow --adsorbate O",
     ],
 )
 def fingerprint(
@@ -253,28 +276,38 @@ def fingerprint(
     properties: Annotated[
         bool, typer.Option("--properties", help="Also the elements' properties in every slot.")
     ] = False,
+    kinds: Kinds = "bridge",
+    adsorbate: Placed = "OH",
     energy_key: EnergyKey = "adsorption_energy_eV",
 ) -> dict[str, Any]:
     """Turn sites into fingerprints: Betti curves by persistent path homology, and elements by slot.
 
-    Writes fingerprints.npz: the coordination channel (Betti curves of the geometry), the published curves
-    (arrows directed by elements), and the ligand channel; bars.csv lists every bar of the first site with the
-    atoms on a cycle that carries it.
+    On clean slabs every site of the kinds named is found. Writes fingerprints.npz: the coordination channel (Betti
+    curves of the geometry), the published curves (arrows directed by elements), and the ligand channel; bars.csv lists
+    every bar of the first site with the atoms on a cycle that carries it.
     """
     check_sites(structures, "SITES", energy_key=energy_key, facet=facet, kind=kind)
     some_of(SUMMARIES, summaries, "--summaries", or_none=True)
+    found_kinds = some_of(KINDS, kinds, "--kinds")
+    from catalysis.adsorbates import get_adsorbate
+
+    get_adsorbate(adsorbate, "--adsorbate")
     from catalysis.fingerprints import fingerprints
     from catalysis.reports import bar_table, fingerprint_report
     from interpretkit.results import run_folder
 
-    sites = load_sites(structures, energy_key=energy_key, facet=facet, kind=kind)
+    sites = load_sites(
+        structures,
+        energy_key=energy_key,
+        facet=facet,
+        kind=kind,
+        find_kinds=found_kinds,
+        find_adsorbate=adsorbate,
+    )
     arguments = {
-        "sites": structures,
-        "facet": facet,
-        "kind": kind,
-        "summaries": summaries,
-        "properties": properties,
-    }
+        "sites": structures, "facet": facet, "kind": kind, "summaries": summaries, "properties": properties,
+        "kinds": kinds, "adsorbate": adsorbate,
+    }  # fmt: skip
     files = data_files(structures)
     with run_folder(out, command="catalyst fingerprint", arguments=arguments, data=files) as run:
         found = fingerprints(
@@ -488,10 +521,13 @@ def design(
         typer.Option("--model", metavar="DIR", help="What `catalyst train` wrote; else trained on --data."),
     ] = "",
     facets: Annotated[
-        str | None, typer.Option("--facets", metavar="HKL,...", help="Only on these facets.")
+        str | None, typer.Option("--facets", metavar="HKL,...", help="Only on these facets; all by default.")
     ] = None,
     elements: Annotated[
-        str | None, typer.Option("--elements", metavar="EL,...", help="Only of these metals.")
+        str | None,
+        typer.Option(
+            "--elements", metavar="EL,...", help="Only of these metals, Pt,Pd,Ir or PtPdIr; all by default."
+        ),
     ] = None,
     quick: Quick = False,
     energy_key: EnergyKey = "adsorption_energy_eV",
@@ -540,7 +576,13 @@ def design(
             sites = load_sites(data, energy_key=energy_key, facet=facet, kind=kind, require_energies=True)
             model = train_model(sites, seed=seed, device=chosen_device, quick=quick, quiet=quiet)
         found = search(
-            model, target, n, facets=_listed(facets), elements=_listed(elements), seed=seed, quiet=quiet
+            model,
+            target,
+            n,
+            facets=() if facets is None else facet_names(facets),
+            elements=() if elements is None else element_names(elements),
+            seed=seed,
+            quiet=quiet,
         )
         write_sites(run.path("designs.extxyz"), [item.site for item in found.designs])
         from ase.io import write
@@ -588,10 +630,6 @@ def _data_note(is_bundled: bool, adsorbate: str) -> str:
         f"The bundled energies: {told['level_of_theory']}; relaxed: {told['relaxed']}; held: {told['held']}. "
         f"Zero is the (111) bridge of platinum. {told['limits']}"
     )
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def _existing(files: list[Path]) -> list[Path]:

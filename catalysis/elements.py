@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import numpy as np
@@ -42,6 +43,26 @@ BOND_FACTOR = 1.38
 """Two metals are bonded up to this multiple of the sum of their covalent radii (1.15 × 1.2, as in PGH-VAE)."""
 
 _PERIOD_ENDS = (2, 10, 18, 36, 54, 86)
+
+
+def parse_elements(text: str, where: str) -> tuple[str, ...]:
+    """Return the metals of a list such as `"Pt,Pd,Ir"`, `"Pt Pd Ir"` or `"PtPdIr"`, each once, in the order given.
+
+    Raises
+    ------
+    InputError
+        If it names none, or anything that is no metal; `where` names the option.
+    """
+    expected = "expected metals such as Pt,Pd,Ir or PtPdIr"
+    parts = [part for part in re.split(r"[\s,;]+", text.strip()) if part]
+    if not parts:
+        raise InputError(f"{where}: {text!r} names none; {expected}")
+    symbols = []
+    for part in parts:
+        if not re.fullmatch(r"([A-Z][a-z]?)+", part):
+            raise InputError(f"{where}: {part!r} in {text!r}; {expected}")
+        symbols += [require_metal(symbol, where) for symbol in re.findall(r"[A-Z][a-z]?", part)]
+    return tuple(dict.fromkeys(symbols))
 
 
 def require_metal(symbol: str, where: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,22 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from catalysis.adsorbates import get_adsorbate
+from catalysis.checks import require_calculator
 from catalysis.elements import COVALENT_RADIUS, METALS, fcc_lattice_constant
-from catalysis.sites import ENERGY_KEY, Site, find_sites, site_from_structure
+from catalysis.sites import (
+    ENERGY_KEY,
+    Site,
+    find_sites,
+    is_clean,
+    site_from_structure,
+    sites_on,
+    without_blanks,
+)
 from catalysis.surfaces import bare_slab
 from interpretkit.errors import InputError
 from interpretkit.files import dump_json
 from interpretkit.progress import track
 from interpretkit.results import ResumableTable
-
-CALCULATORS = ("chgnet", "emt")
-"""Names that `make_calculator` knows."""
 
 LEVELS_OF_THEORY = {
     "chgnet": "CHGNet 0.4.2, model r2scan (pretrained universal potential)",
@@ -79,21 +85,15 @@ def make_calculator(name: str, device: str = "cpu") -> Calculator:
     Raises
     ------
     InputError
-        For another name, or if the package is not installed.
+        As `require_calculator`.
     """
+    require_calculator(name)
     if name == "emt":
         from ase.calculators.emt import EMT
 
         return EMT()
-    if name != "chgnet":
-        raise InputError(f"calculator: {name!r}; expected one of {', '.join(CALCULATORS)}")
-    try:
-        from chgnet.model.dynamics import CHGNetCalculator
-        from chgnet.model.model import CHGNet
-    except ImportError:
-        raise InputError(
-            "calculator: chgnet is not installed; expected the extra mlip (see `interpretkit doctor`)"
-        ) from None
+    from chgnet.model.dynamics import CHGNetCalculator
+    from chgnet.model.model import CHGNet
 
     class EnergyAndForces(CHGNetCalculator):
         """CHGNet without stresses and magnetic moments, which take a third of its time."""
@@ -113,7 +113,7 @@ def make_calculator(name: str, device: str = "cpu") -> Calculator:
 def calculator_digest(calculator: Calculator) -> str:
     """Return what tells a calculator from all others: its class, its parameters and the weights of its networks."""
     told: dict[str, Any] = {"class": f"{type(calculator).__module__}.{type(calculator).__qualname__}"}
-    told["parameters"] = dict(calculator.parameters)
+    told["parameters"] = dict(calculator.parameters or {})
     for name, value in sorted(vars(calculator).items()):
         if hasattr(value, "named_parameters"):  # a network of torch, which is not imported for the others
             from interpretkit.training.checkpoints import state_digest
@@ -389,13 +389,8 @@ def sites_of_slab(
     assert isinstance(slab, Atoms)
     slab.info = {"slab_id": label, **atoms.info}
     slab.calc = None
-    if metal.all():
-        sites = find_sites(slab, kinds=kinds, adsorbate=adsorbate)
-        if not sites:
-            raise InputError(
-                f"{where}: no {' or '.join(kinds)} site found; expected a slab with vacuum along z"
-            )
-        return slab, sites
+    if is_clean(atoms):
+        return slab, sites_on(slab, label, kinds=kinds, adsorbate=adsorbate, where=where)
     site = site_from_structure(atoms, where=where)
     name = str(slab.info["slab_id"])
     return slab, [replace(site, slab_id=name, site_id=site.site_id or name)]
@@ -407,7 +402,7 @@ def label_structures(
     *,
     kinds: Sequence[str] = ("bridge",),
     adsorbate: str = "OH",
-    reference_ev: float = 0.0,
+    reference_ev: float | Callable[[str], float] = 0.0,
     hold_bridge: bool = True,
     journal: Path,
     quiet: bool = False,
@@ -418,8 +413,10 @@ def label_structures(
     ----------
     frames
         As `catalysis.sites.read_structures` yields them.
-    calculator, reference_ev, hold_bridge
+    calculator, hold_bridge
         As for `label_site`.
+    reference_ev
+        As for `label_site`; or a function that gives it for an adsorbate's name, for slabs may carry different ones.
     kinds, adsorbate
         For clean slabs, as for `find_sites`.
     journal
@@ -432,7 +429,8 @@ def label_structures(
     frames, starts, rows
         Per site, the slab with its relaxed adsorbate and the energy in `info`; the same as it was before, without
         energy; and a row of what happened:
-        `site_id`, `site_class`, `energy_ev`, `ends_as`, `converged`, `usable`, `steps`, `max_force`.
+        `site_id`, `slab_id`, `site_class`, `adsorbate`, `energy_ev`, `reference_ev`, `ends_as`, `converged`, `usable`,
+        `steps`, `max_force`.
     """
     work: list[tuple[str, Atoms, Site]] = []
     for number, (where, name, atoms) in enumerate(frames):
@@ -447,12 +445,13 @@ def label_structures(
             if key not in table:
                 if slab_energy is None or slab_energy[0] is not slab:
                     slab_energy = slab, potential_energy(calculator, slab)
+                zero = reference_ev(site.adsorbate) if callable(reference_ev) else reference_ev
                 result = label_site(
                     slab,
                     site,
                     calculator,
                     slab_energy_ev=slab_energy[1],
-                    reference_ev=reference_ev,
+                    reference_ev=zero,
                     hold_bridge=hold_bridge,
                 )
                 table.append(
@@ -461,7 +460,9 @@ def label_structures(
                         "site_id": site.site_id,
                         "slab_id": site.slab_id,
                         "site_class": site.site_class,
+                        "adsorbate": site.adsorbate,
                         "energy_ev": result.site.energy_ev,
+                        "reference_ev": zero,
                         "ends_as": result.ends_as,
                         "converged": result.converged,
                         "usable": result.converged and (result.ends_as == site.kind),
@@ -474,13 +475,15 @@ def label_structures(
     for key, slab, site in work:
         row = dict(by_key[key])
         start = slab + Atoms(site.adsorbate_symbols, positions=site.adsorbate_positions)
-        start.info = {
-            "site_id": row["site_id"],
-            "slab_id": row["slab_id"],
-            "facet": site.facet,
-            "site_class": row["site_class"],
-            "contacts": site.contacts,
-        }
+        start.info = without_blanks(
+            {
+                "site_id": row["site_id"],
+                "slab_id": row["slab_id"],
+                "facet": site.facet,
+                "site_class": row["site_class"],
+                "contacts": site.contacts,
+            }
+        )
         frame = start.copy()
         frame.positions[len(slab) :] = row.pop("positions")
         frame.info[ENERGY_KEY] = row["energy_ev"]

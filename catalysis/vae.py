@@ -35,6 +35,7 @@ from interpretkit.training import (
     save_model,
     seed_everything,
 )
+from interpretkit.training.schedules import one_cycle
 
 ACTIVE_VARIANCE = 0.01
 """A latent dimension is active if the variance of its posterior mean over sites exceeds this (Burda et al. 2016)."""
@@ -598,9 +599,7 @@ def train_vae(
         }
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-5)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=epochs * len(batches), pct_start=0.1
-    )
+    scheduler = one_cycle(optimizer, learning_rate, epochs * len(batches), rise=0.1)
     history = fit(
         model,
         batches,

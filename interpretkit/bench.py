@@ -31,6 +31,7 @@ from interpretkit.errors import InputError
 from interpretkit.evidence import Row
 from interpretkit.files import atomic_path, here, sha256, write_json
 from interpretkit.progress import progress
+from interpretkit.quotes import QUOTES, refresh_pages
 
 FOLDER = "benchmarks"
 JSON = "results.json"
@@ -427,6 +428,11 @@ def bench(
             bar.advance()
     (out / UNFINISHED).unlink(missing_ok=True)
     results = read_results(out)
+    if (out / QUOTES).is_file() and ran:
+        try:
+            refresh_pages(out, results)
+        except InputError as error:
+            _say(f"the pages that quote results stay as they are: {error}")
     unused = set(paths).difference(*(results[name]["data"] for name in [*resumed, *ran]))
     if unused and not failed and not quiet:
         _say(f"data that no benchmark of this call has taken: {', '.join(sorted(unused))}")

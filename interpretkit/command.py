@@ -303,17 +303,28 @@ def _called_by_option(names: Mapping[str, str]) -> Iterator[None]:
 
 
 def print_summary(result: Mapping[str, Any]) -> None:
-    """Print the plain values of a command's result as two columns on stdout, and how much the others hold."""
-    from rich.console import Console
-    from rich.table import Table
+    """Print the plain values of a command's result as two columns on stdout, and how much the others hold.
 
+    What stands under ``warnings`` comes last and in a frame, a line for each.
+    """
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    told = [str(line) for line in result.get("warnings") or ()]
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in result.items():
+        if name == "warnings":
+            continue
         table.add_row(name.replace("_", " "), _escape(_shown(value)))
     if table.row_count:
         Console().print(table)
+    if told:
+        lines = Text("\n\n".join(told), style="bold")
+        Console().print(Panel(lines, title="WARNING", border_style="bold red", padding=(1, 2)))
 
 
 def _shown(value: Any) -> str:

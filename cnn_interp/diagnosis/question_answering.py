@@ -34,6 +34,7 @@ from interpretkit.training import (
     save_model,
     torch_generator,
 )
+from interpretkit.training.schedules import one_cycle
 
 SIZE = 48
 RELATIONS = ("left of", "right of", "above", "below")
@@ -408,7 +409,7 @@ def train_answerer(
     )
     generator = torch_generator(seed, "covered words")
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, epochs * len(batches), pct_start=0.2)
+    scheduler = one_cycle(optimizer, 3e-3, epochs * len(batches), rise=0.2)
 
     def loss(module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         assert isinstance(module, Answerer)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from interpretkit.errors import InputError
 from interpretkit.training import History, TensorBatches, derive_seed, fit, numpy_generator
+from interpretkit.training.schedules import one_cycle
 
 CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -217,9 +218,7 @@ def train_network(
     weights = [*model.blocks[trained_from:].parameters(), *model.head.parameters()]
     batches = TensorBatches({"x": inputs, "y": labels}, batch_size, seed=derive_seed(seed, "order"))
     optimizer = torch.optim.Adam(weights, lr=learning_rate)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, epochs=epochs, steps_per_epoch=len(batches)
-    )
+    scheduler = one_cycle(optimizer, learning_rate, epochs * len(batches))
 
     def loss(module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         assert isinstance(module, SmallNetwork)

@@ -18,6 +18,7 @@ from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.truncated import UpTo
 from interpretkit.training import History, TensorBatches, derive_seed, fit
+from interpretkit.training.schedules import one_cycle
 
 _WIDEST = 128
 _NARROWEST = 24
@@ -193,7 +194,7 @@ def train_decoder(
             lambda net, batch: {"loss": F.mse_loss(net(batch["features"].float() * unit), batch["images"])},
             optimizer=optimizer,
             epochs=epochs,
-            scheduler=torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps),
+            scheduler=one_cycle(optimizer, learning_rate, steps),
             scheduler_steps="batch",
             validate=lambda net: {
                 "validation_error": _error(

@@ -26,6 +26,7 @@ from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.progress import progress
 from interpretkit.training import TensorBatches, derive_seed, fit, torch_generator
+from interpretkit.training.schedules import one_cycle
 
 
 class DenoisingAutoencoder(nn.Module):
@@ -173,9 +174,7 @@ def train_prior(
             loss,
             optimizer=optimizer,
             epochs=epochs,
-            scheduler=torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, learning_rate, total_steps=epochs * -(-len(pixels) // batch_size)
-            ),
+            scheduler=one_cycle(optimizer, learning_rate, epochs * -(-len(pixels) // batch_size)),
             scheduler_steps="batch",
             precision="float32",
             description="Training the prior",

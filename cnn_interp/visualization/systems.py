@@ -23,6 +23,7 @@ from cnn_interp.visualization.inversion import invert
 from cnn_interp.visualization.plug_and_play import generate, train_prior
 from cnn_interp.visualization.sheet import gallery, percent, relief
 from cnn_interp.visualization.top_patches import UnitPatches, patch_crops, top_patches
+from interpretkit.caution import no_better
 from interpretkit.commandline.finding import Column, Finding
 from interpretkit.errors import InputError
 from interpretkit.networks.recording import map_layers
@@ -145,12 +146,14 @@ def _add(
     arrays: Mapping[str, NDArray[Any]],
     rows: list[dict[str, Any]],
     summary: Mapping[str, Any],
+    warnings: Sequence[str] = (),
 ) -> None:
     """Add what a system shows: a picture, a table, arrays and a few words."""
     section = found.section(title, text)
     section.figure(f"{name}.png", figure, caption).table(f"{name}.csv", rows, _COLUMNS)
     found.arrays(f"{name}.npz", **arrays)
     found.values[name] = dict(summary)
+    found.warn(*warnings)
 
 
 def _pictures(images: NDArray[np.floating]) -> list[NDArray[np.floating]]:
@@ -217,6 +220,16 @@ def activation_maximization(question: Question, found: Finding) -> None:
         },
         rows,
         {"reached_over_best_photograph": float(np.mean(result.reached / result.best_photograph))},
+        [
+            line
+            for row in rows
+            for line in no_better(
+                f"what was made for {row['unit']}",
+                row["reached"],
+                "the best photograph",
+                row["best photograph"],
+            )
+        ],
     )
 
 
@@ -256,6 +269,17 @@ def inversion(question: Question, found: Finding) -> None:
         | {"layers": np.array(layers), "error": np.array([r["relative error"] for r in rows])},
         rows,
         {"relative_error": {r["layer"]: r["relative error"] for r in rows}},
+        [
+            line
+            for r in rows
+            for line in no_better(
+                f"the inversion of {r['layer']}",
+                r["relative error"],
+                "another photograph",
+                r["another photograph"],
+                lower_is_better=True,
+            )
+        ],
     )
 
 
@@ -295,6 +319,9 @@ def decoder(question: Question, found: Finding) -> None:
         {"originals": result.originals, "reconstructions": result.reconstructions},
         rows,
         {"error": result.error, "mean_image_error": result.mean_image_error, "layer": layer},
+        no_better(
+            "the decoder", result.error, "the mean image", result.mean_image_error, lower_is_better=True
+        ),
     )
 
 
@@ -345,6 +372,13 @@ def plug_and_play(question: Question, found: Finding) -> None:
         rows,
         {"probability": float(result.probability.mean()), "distance": float(result.distance.mean()),
          "distance_without_prior": float(result.distance_without_prior.mean())},
+        [
+            *no_better("the prior", prior.error, "the noisy image", prior.noise_error, lower_is_better=True),
+            *no_better(
+                "the walk with the prior", float(result.distance.mean()),
+                "the walk without", float(result.distance_without_prior.mean()), lower_is_better=True,
+            ),
+        ],
     )  # fmt: skip
 
 
@@ -428,6 +462,7 @@ def deconvnet_projections(question: Question, found: Finding) -> None:
         {"values": projections.values, "units": patches.units, "boxes": patches.boxes},
         rows,
         {"left_by_projection": _mean(test.projected), "left_at_random": _mean(test.random)},
+        no_better("the projection", _mean(test.projected), "blots at random", _mean(test.random), form=".1%"),
     )
 
 

@@ -316,9 +316,9 @@ class Finding:
         self.numbers[name] = Number(value, label or name.replace("_", " "), unit, note, format, on_card)
         return self
 
-    def warn(self, text: str) -> Self:
+    def warn(self, *lines: str) -> Self:
         """Add what a reader must know before trusting any of it: at the top of the page and in the terminal."""
-        self.warnings.append(" ".join(text.split()))
+        self.warnings += [" ".join(line.split()) for line in lines]
         return self
 
     def next_step(self, text: str, command: str, *arguments: str | Path | Here) -> Self:

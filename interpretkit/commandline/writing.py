@@ -113,7 +113,7 @@ def page(
         }
     )
     for text in found.warnings:
-        report.add_warning(text)
+        report.add_alarm(text)
     for section in found.sections:
         report.add_section(section.title)
         figures: list[Any] = []

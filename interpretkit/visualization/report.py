@@ -57,8 +57,8 @@ class Report:
         self.title = title
         self.lead = lead
         self.kicker = kicker
+        self._alarms: list[Markup] = []
         self._numbers: list[dict[str, str]] = []
-        self._warnings: list[Markup] = []
         self._sections: list[dict[str, Any]] = []
         self._steps: list[dict[str, Any]] = []
         self._provenance: dict[str, Any] = {"command": "", "seed": None, "data": []}
@@ -77,9 +77,9 @@ class Report:
             self._numbers.append({"name": name, "value": format_number(value, digits=3), "note": note})
         return self
 
-    def add_warning(self, text: str) -> Self:
-        """Add what a reader must know before trusting any of it; it stands at the top."""
-        self._warnings.append(_prose(text))
+    def add_alarm(self, text: str) -> Self:
+        """Add a reason not to trust the page, in large letters under its title."""
+        self._alarms.append(_prose(text))
         return self
 
     def add_section(
@@ -258,8 +258,8 @@ class Report:
             title=self.title,
             lead=_prose(self.lead),
             kicker=self.kicker,
+            alarms=self._alarms,
             numbers=self._numbers,
-            warnings=self._warnings,
             sections=self._sections,
             steps=self._steps,
             provenance=provenance,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ import pytest
 from ase import Atoms
 from ase.io import read, write
 
+from catalysis import checks
+from catalysis.elements import parse_elements
 from catalysis.sites import find_sites, read_sites, read_structures
 from catalysis.surfaces import build_slab
 from interpretkit.cli import main
+from interpretkit.errors import InputError
 
 Run = Callable[..., tuple[int, dict[str, Any] | None, str]]
 
@@ -175,6 +179,116 @@ def test_labels_by_effective_medium_theory(run: Run, tmp_path: Path) -> None:
     assert len(sites) == found["n_usable"]
     assert {site.site_class for site in sites} <= {"111_fcc_9-9-9", "111_hcp_9-9-9"}
     assert list(tmp_path.glob(".labelled*")) == []
+
+
+def test_labels_of_slabs_without_a_facet_are_read_back(run: Run, tmp_path: Path) -> None:
+    for number in range(2):
+        slab = build_slab("111", "PtCu", seed=number, min_repeat_angstrom=5.0)
+        slab.info.clear()
+        (tmp_path / "slabs").mkdir(exist_ok=True)
+        write(tmp_path / "slabs" / f"{number}.cif", slab)
+    code, found, err = run(
+        "label", tmp_path / "slabs", "--calculator", "emt", "--kinds", "hollow", "--adsorbate", "O",
+        "--out", tmp_path / "labelled", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert found is not None
+    # An empty entry would be read together with its neighbour.
+    assert "facet" not in (tmp_path / "labelled" / "sites.extxyz").read_text()
+    sites = read_sites(tmp_path / "labelled" / "sites.extxyz", require_energies=True)
+    assert {site.facet for site in sites} == {""}
+    assert {site.slab_id for site in sites} == {"0", "1"}
+    assert any("facet" in warning for warning in found["warnings"])
+
+
+def test_energies_refer_to_the_adsorbate_that_a_slab_carries(run: Run, tmp_path: Path) -> None:
+    slab = build_slab("111", "Pt", seed=0, min_repeat_angstrom=5.0)
+    frames = []
+    for adsorbate in ("O", "N"):
+        site = find_sites(slab, kinds=("hollow",), adsorbate=adsorbate)[0]
+        frames.append(slab + Atoms(site.adsorbate_symbols, positions=site.adsorbate_positions))
+    write(tmp_path / "slabs.extxyz", frames)
+    energies, references = {}, {}
+    for name, options in (("zero", []), ("absolute", ["--absolute"])):
+        code, found, err = run(
+            "label", tmp_path / "slabs.extxyz", "--calculator", "emt", *options, "--out", tmp_path / name, "--json"
+        )  # fmt: skip
+        assert code == 0, err
+        assert found is not None
+        energies[name] = [site.energy_ev for site in read_sites(tmp_path / name / "sites.extxyz")]
+        if name == "zero":
+            references = found["reference_ev"]
+    assert set(references) == {"O", "N"}
+    shifts = np.subtract(energies["absolute"], energies["zero"])
+    np.testing.assert_allclose(shifts, [references["O"], references["N"]], atol=1e-6)
+    assert abs(references["O"] - references["N"]) > 0.01
+
+
+def test_a_missing_potential_is_told_before_anything_is_read(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    (tmp_path / "slabs").mkdir()
+    code, _, err = run("label", tmp_path / "slabs", "--out", tmp_path / "out")
+    assert code == 2
+    assert 'pip install -c constraints.txt ".[mlip]"' in err
+    assert "--calculator emt" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_fingerprints_of_clean_slabs(run: Run, tmp_path: Path) -> None:
+    slab = build_slab("111", "PtCu", seed=0, min_repeat_angstrom=5.0)
+    (tmp_path / "slabs").mkdir()
+    write(tmp_path / "slabs" / "a.vasp", slab)
+    found = {}
+    for kinds in ("bridge", "top"):
+        out = tmp_path / kinds
+        code, found[kinds], err = run(
+            "fingerprint", tmp_path / "slabs", "--kinds", kinds, "--facet", "111", "--out", out, "--json"
+        )
+        assert code == 0, err
+        expected = find_sites(slab, kinds=(kinds,))
+        arrays = np.load(out / "fingerprints.npz", allow_pickle=False)
+        assert found[kinds]["n_sites"] == len(arrays["coordination"]) == len(expected)
+        assert set(arrays["slab_id"].tolist() if "slab_id" in arrays else ["a"]) == {"a"}
+    # Three bridges to an atom of the surface.
+    assert found["bridge"]["n_sites"] == 3 * found["top"]["n_sites"]
+
+
+@pytest.mark.parametrize("text", ["Pt,Pd,Ir", "PtPdIr", " Pt Pd,Ir ", "Pt,Pd,Ir,Pt"])
+def test_elements_as_people_write_them(text: str) -> None:
+    assert parse_elements(text, "--elements") == ("Pt", "Pd", "Ir")
+
+
+@pytest.mark.parametrize("text", ["", " , ", "Pt-Pd", "PtXx", "pt", "Pt2", "O"])
+def test_elements_that_are_none(text: str) -> None:
+    with pytest.raises(InputError, match="--elements"):
+        parse_elements(text, "--elements")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mentions"),
+    [
+        (("design", "--facets", "777"), "111"),
+        (("design", "--facets", ""), "--facets"),
+        (("design", "--elements", ""), "--elements"),
+        (("design", "--energy-key", "E"), "--energy-key"),
+        (("design", "--kind", "top"), "--kind"),
+        (("design", "--quick"), "--quick"),
+        (("design", "--data", "absent.xyz"), "absent.xyz"),
+        (("train", "--facet", "111"), "--facet"),
+        (("evaluate", "--train", "bundled", "--energy-key", "E"), "--energy-key"),
+        (("fingerprint", "bundled", "--facet", "111"), "--facet"),
+        (("fingerprint", "bundled", "--kinds", "edge"), "--kinds"),
+    ],
+)
+def test_options_are_checked_before_torch_is_loaded(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], mentions: str
+) -> None:
+    # Whatever loads a model or the data comes by these.
+    for module in ("catalysis.model", "catalysis.design", "catalysis.evaluation", "catalysis.fingerprints"):
+        monkeypatch.setitem(sys.modules, module, None)
+    expect_refusal(run, tmp_path / "out", *arguments, mentions=mentions)
 
 
 def expect_refusal(run: Run, out: Path, *arguments: str | Path, mentions: str) -> None:

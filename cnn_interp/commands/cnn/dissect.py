@@ -8,6 +8,7 @@ import typer
 
 from cnn_interp.commands._loading import COMPOSED, chosen_layers, load_concepts
 from cnn_interp.commands._options import Model, UnitLayers, Weights
+from interpretkit.caution import no_better
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
 from interpretkit.commandline.finding import Column, Finding
@@ -175,6 +176,14 @@ def _headline(
         }
         if name in random:
             found.values[name]["unique_detectors_random"] = sum(random[name].unique_detectors().values())
+    for name, untrained in random.items():
+        trained_count = sum(dissections[name].unique_detectors().values())
+        random_count = sum(untrained.unique_detectors().values())
+        found.warn(
+            *no_better(
+                f"the number of detectors in {name}", trained_count, "that of random weights", random_count
+            )
+        )
     if by_chance is not None and by_chance > _CHANCE * len(main.concepts):
         found.warn(
             "So many units with random weights cannot mean anything: on few images, rare concepts are matched "

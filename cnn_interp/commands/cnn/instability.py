@@ -9,6 +9,7 @@ import typer
 
 from cnn_interp.commands._loading import ARTICULATED, PART_KINDS, chosen_layers, load_parts
 from cnn_interp.commands._options import Model, UnitLayers, Weights
+from interpretkit.caution import no_better
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
 from interpretkit.commandline.finding import Column, Finding
@@ -130,6 +131,17 @@ def instability(
             "best_tracking_r2": result.best_tracking_r2,
             **({"part_interpretability": parts[name].mean} if name in parts else {}),
         }
+        still = "that of a unit which never moves"
+        found.warn(
+            *no_better(
+                f"the location instability of {name}",
+                result.mean_instability,
+                still,
+                result.mean_constant_centre,
+                lower_is_better=True,
+            ),
+            *no_better(f"the best tracking R² of {name}", result.best_tracking_r2, still, 0.0),
+        )
         found.arrays(f"{name}.npz", **result.arrays())
         if name in parts:
             found.arrays(f"{name}-parts.npz", **parts[name].arrays())

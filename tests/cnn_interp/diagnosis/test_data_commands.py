@@ -109,6 +109,7 @@ def test_unknown_unknowns_of_a_table(run: Run, tmp_path: Path) -> None:
     assert found is not None
     assert "weather=rain" in found["worst_part"] or "time=night" in found["worst_part"]
     assert found["errors_found"] > 1.3 * found["errors_at_random"]
+    assert not any("AT RANDOM" in line for line in found.get("warnings", []))
     assert_report(out)
 
 
@@ -131,6 +132,7 @@ def test_rules_on_digits(run: Run, tmp_path: Path) -> None:
     assert code == 0
     assert found is not None
     assert found["student"] > found["plain"]
+    assert "warnings" not in found
     assert found["n_labelled"] == 30
     assert_report(out)
 
@@ -153,6 +155,8 @@ def test_questions_about_a_users_picture(run: Run, folder: Path, model: Path, tm
     assert found["what colour is the circle"]
     # Untrained, it knows no more than the words tell.
     assert found["accuracy"] < 0.5
+    assert any("NO BETTER THAN ANSWERING WITHOUT THE IMAGE" in line for line in found["warnings"])
+    assert 'class="alarm"' in (out / "report.html").read_text()
     assert_report(out)
 
 

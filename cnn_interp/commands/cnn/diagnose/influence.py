@@ -10,6 +10,7 @@ import typer
 
 from cnn_interp.commands._loading import check_folders, read_labelled
 from cnn_interp.commands._options import Model
+from interpretkit.caution import no_better
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
 from interpretkit.commandline.finding import Column, Finding
@@ -139,6 +140,7 @@ def influence(
             format=".3f",
             note=f"rank correlation over {leave_out} images left out one by one; 1 is perfect",
         )
+    found.warn(*_warnings(audit))
     found.number("most_suspect", suspects[0]["image"], "most suspect label", on_card=False)
     found.values.update(n_train=n, n_test=len(audit.test), residual=audit.influence.residual)
     found.section(
@@ -201,6 +203,21 @@ def _add_checking(found: Finding, audit: TrainingAudit, falsified: int) -> None:
         _checking_figure(curves),
         "Wrong labels found while checking in the order of each ranking.",
     )
+
+
+def _warnings(audit: TrainingAudit) -> list[str]:
+    """Return what must not be missed: a classifier, or a ranking, no better than what it is held against."""
+    import numpy as np
+
+    frequent = float(np.mean(audit.test.labels == np.bincount(audit.train.labels).argmax()))
+    found = no_better("the classifier", audit.accuracy, "the most frequent label", frequent, form=".1%")
+    if audit.falsified.any():
+        curves = _checking_curves(audit)
+        first = _CHECKED[0]
+        ours, by_loss = (_found_in_first(curves[name])[first] for name in ("self-influence", "loss"))
+        found += no_better("self-influence", ours, "chance", first, form=".1%")
+        found += no_better("self-influence", ours, "the training loss", by_loss, form=".1%")
+    return found
 
 
 def _digits(seed: int) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:

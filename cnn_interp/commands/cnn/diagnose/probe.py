@@ -8,6 +8,7 @@ import typer
 
 from cnn_interp.commands._loading import check_small_data, classifier_and_side, layers_in, small_pictures
 from cnn_interp.commands._options import Layers, Model, SmallData, Weights
+from interpretkit.caution import no_better
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
 from interpretkit.commandline.finding import Column, Finding
@@ -80,6 +81,11 @@ def probe(
     found.number("pixels", probes[0].accuracy, note="without any network", format=".1%")
     found.number("output", probes[-1].accuracy, note="the network's own categories", format=".1%")
     found.number("chance", best.chance, format=".1%")
+    of_layers = max(result.accuracy for result in probes if result.layer != "pixels")
+    found.warn(
+        *no_better("the best layer", of_layers, "the pixels", probes[0].accuracy, form=".1%"),
+        *no_better("the best layer", of_layers, "the most frequent label", best.chance, form=".1%"),
+    )
     found.values["accuracies"] = {result.layer: result.accuracy for result in probes}
     by_layer = found.section("Layer by layer")
     by_layer.figure("probes.png", _figure(probes), "Bars: 95 % intervals.")

@@ -11,6 +11,7 @@ import typer
 
 from cnn_interp.commands._loading import check_folders, read_labelled, read_table
 from cnn_interp.commands._options import Model
+from interpretkit.caution import no_better
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
 from interpretkit.commandline.finding import Column, Finding
@@ -145,8 +146,10 @@ def rules(
     for name, (accuracy, label) in accuracies.items():
         found.number(name, accuracy, label, format=".1%", note=f"right of {len(unseen)} unseen images")
     found.values.update(n_labelled=told, n_unlabelled=untold, n_test=len(unseen))
-    if verdict.student <= verdict.plain:
-        found.warn("The rules brought nothing: the network that saw the labels alone is as good or better.")
+    found.warn(
+        *no_better("the student", verdict.student, "labels alone", verdict.plain, form=".1%"),
+        *no_better("the teacher", verdict.teacher, "labels alone", verdict.plain, form=".1%"),
+    )
     found.section("What the rules bring").figure(
         "accuracy.png",
         _accuracy_figure({label: accuracy for accuracy, label in accuracies.values()}),

@@ -8,6 +8,7 @@ import typer
 
 from cnn_interp.commands._loading import check_small_data, small_pictures
 from cnn_interp.commands._options import SmallData
+from interpretkit.caution import no_better
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
 from interpretkit.commandline.finding import Column, Finding
@@ -95,6 +96,8 @@ def transferability(
         format=".1%",
         note=_MEANINGS,
     )
+    chance = 1 / len(result.categories_b[0])
+    found.warn(*no_better("the network trained as a whole", result.base, "chance", chance, form=".1%"))
     found.values.update(curves)
     found.section(
         "Accuracy against the number of layers copied",

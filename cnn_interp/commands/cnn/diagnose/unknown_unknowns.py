@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnn_interp.commands._loading import read_table
+from interpretkit.caution import no_better
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
 from interpretkit.commandline.finding import Column, Finding
@@ -203,8 +204,8 @@ def _explore(
     found.number("errors_by_epsilon_greedy", errors["epsilon_greedy"], "ε-greedy")
     found.number("worst_part", rows[0]["pattern"], "most lie where", on_card=False)
     found.values.update(n_asked=asked, errors_in_all=int(wrong.sum()))
-    if errors["bandit"] <= errors["random"]:
-        found.warn("Asking at random found as many errors: the parts say nothing about where they lie.")
+    for simple, called in (("random", "asking at random"), ("uncertainty", "asking the least sure first")):
+        found.warn(*no_better("the bandit", errors["bandit"], called, errors[simple]))
     regret = {name: each.regret(best) for name, each in explored.items()}
     found.section(
         "Where the errors lie",

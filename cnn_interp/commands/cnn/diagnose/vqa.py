@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnn_interp.commands._loading import check_answerer, check_given
+from interpretkit.caution import no_better
 from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
 from interpretkit.commandline.finding import Column, Finding, Here
@@ -155,10 +156,12 @@ def vqa(
     found.values.update(
         accuracy_without_image=by_prior, any_thing=overall.by_any_thing, random_pixel=overall.by_chance
     )
-    if accuracy <= by_prior:
-        found.warn(
-            "The network is no better than the most frequent answer to the same words, without the image."
-        )
+    found.warn(
+        *no_better("the network", accuracy, "answering without the image", by_prior, form=".1%"),
+        *no_better(
+            "the attention", overall.pointing, "pointing at any thing", overall.by_any_thing, form=".1%"
+        ),
+    )
     shown = found.section(
         "Questions",
         "White outlines: what was asked about; the network is not told. It looks twice, drawn on one scale: of a "
