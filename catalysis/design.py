@@ -17,6 +17,7 @@ from scipy.stats import norm
 
 from catalysis.hosts import Host, host_site
 from catalysis.model import SiteModel
+from catalysis.ordering import tolerant_order
 from catalysis.sites import Site
 from catalysis.surfaces import facet_name, parse_composition, parse_facet
 from catalysis.templates import Template, occupations
@@ -24,6 +25,7 @@ from catalysis.vae import PGHVAE, Latent
 from interpretkit.errors import InputError
 from interpretkit.progress import progress
 
+_EQUAL = 1e-6  # energies in eV and probabilities that differ by less rank by place
 _REACH_EV = 0.3  # how far outside the energies of the data a window may lie
 
 
@@ -190,7 +192,7 @@ def choose(
     list of int
         Indices, likeliest first.
     """
-    order = np.argsort(-probability, kind="stable")
+    order = tolerant_order(-probability, tolerance=_EQUAL)
     limit = max(1, int(np.ceil(max_share * n)))
     chosen: list[int] = []
     passed_over: list[int] = []
@@ -221,7 +223,9 @@ def choose(
             break
         if not is_near(index):
             chosen.append(index)
-    return sorted(chosen, key=lambda index: -probability[index])
+    rank = np.empty(len(order), int)
+    rank[order] = np.arange(len(order))
+    return sorted(chosen, key=lambda index: rank[index])
 
 
 def finished(
@@ -427,7 +431,7 @@ def search(
             )
         heads = model.vae.predict([candidates[k].site for k in new])
         # A decoded site is the latent point rounded to elements, which moves its energy.
-        order = np.argsort(np.abs(heads - target.energy_ev), kind="stable")
+        order = tolerant_order(np.abs(heads - target.energy_ev), tolerance=_EQUAL)
         kept = order[: max(n, int(target.holds(heads).sum()))]
         keep = [new[k] for k in kept]
         heads = heads[kept]
@@ -550,7 +554,7 @@ def _by_sampling(model: SiteModel, latent: Latent, target: Target, count: int, s
     mask = torch.rand(pool, ligand.shape[1], generator=noise).to(ligand.device) < 0.5
     ligand = torch.where(mask, ligand, other)
     distance = (model.vae.energy(coordination, ligand) - target.energy_ev).abs()
-    best = torch.argsort(distance)[:count]
+    best = torch.argsort(distance, stable=True)[:count]
     return coordination[best], ligand[best]
 
 

@@ -21,6 +21,7 @@ from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 from catalysis.elements import arrow_order, group_and_period
+from catalysis.ordering import first_largest, first_smallest, tolerant_ranks
 from catalysis.sites import Site
 from catalysis.templates import N_SLOTS, ZONE_CAPACITY, Geometry, Occupations, occupations
 from interpretkit.errors import InputError
@@ -152,7 +153,7 @@ class _Vocabulary:
         names = tuple(sorted(classes))
         pairs, class_pairs = _contact_names(data)
         orbit_rows = _orbit_rows(data, names)
-        descriptors = np.unique(np.concatenate([g.descriptors for g in classes.values()]).round(3), axis=0)
+        descriptors = _distinct_rows(np.concatenate([classes[name].descriptors for name in names]))
         return cls(
             elements=data.elements,
             classes=names,
@@ -174,12 +175,18 @@ def _descriptor_scales(slot_length: float) -> np.ndarray:
 
 def _spread_out(points: np.ndarray, count: int) -> np.ndarray:
     """Return up to `count` of the points, each the farthest from those before (k-centre greedy)."""
-    chosen = [int(np.linalg.norm(points - points.mean(0), axis=1).argmin())]
+    chosen = [first_smallest(np.linalg.norm(points - points.mean(0), axis=1))]
     gap = np.linalg.norm(points - points[chosen[0]], axis=1)
     while len(chosen) < count and gap.max() > 0.05:
-        chosen.append(int(gap.argmax()))
+        chosen.append(first_largest(gap))
         gap = np.minimum(gap, np.linalg.norm(points - points[chosen[-1]], axis=1))
     return points[chosen]
+
+
+def _distinct_rows(rows: np.ndarray) -> np.ndarray:
+    """Return the rows (n, k) that differ by more than 0.002 in some column, in ascending order."""
+    ranks = np.stack([tolerant_ranks(column, 2e-3) for column in rows.T], axis=1)
+    return rows[np.unique(ranks, axis=0, return_index=True)[1]]
 
 
 def _class_numbers(geometry: Geometry) -> np.ndarray:
@@ -201,7 +208,8 @@ def relaxed_geometry(sites: Sequence[Site]) -> np.ndarray:
     second contact than to the first (contacts ordered by coordination number, then by `arrow_order`); mean distance
     of the contacts from their centre; height and sideways offset of the binding atom; mean length of the contacts'
     bonds to other metals, and its difference between two contacts; length of the adsorbate's first bond. Without
-    unit: direction of that bond along the normal, the contacts' axis (absolute) and sideways (absolute).
+    unit: direction of that bond along the normal, the contacts' axis (absolute) and sideways (absolute); off a bridge,
+    where no axis is better than another, its whole part along the surface, and 0.
     """
     rows = []
     for site in sites:
@@ -231,6 +239,7 @@ def relaxed_geometry(sites: Sequence[Site]) -> np.ndarray:
             inner = float(np.linalg.norm(direction))
             direction = direction / inner
         offset = binding - centre
+        tilt = abs(direction @ along), abs(direction @ sideways)
         rows.append(
             [
                 lengths.min(),
@@ -240,8 +249,7 @@ def relaxed_geometry(sites: Sequence[Site]) -> np.ndarray:
                 offset @ normal,
                 np.linalg.norm(offset - (offset @ normal) * normal),
                 direction @ normal,
-                abs(direction @ along),
-                abs(direction @ sideways),
+                *(tilt if count == 2 else (float(np.hypot(*tilt)), 0.0)),
                 around.mean(),
                 difference,
                 inner,

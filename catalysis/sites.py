@@ -19,6 +19,7 @@ from ase.neighborlist import neighbor_list
 
 from catalysis.adsorbates import BOND_REACH, Adsorbate, get_adsorbate, recognise_adsorbate
 from catalysis.elements import BOND_FACTOR, COVALENT_RADIUS, METALS, bond_cutoff
+from catalysis.ordering import LENGTH_TOLERANCE, first_smallest, tolerant_order
 from catalysis.surfaces import facet_name, parse_facet
 from interpretkit.errors import InputError
 
@@ -320,7 +321,7 @@ def site_from_structure(
         metals.stretches(position, symbol).min()
         for position, symbol in zip(molecule_positions, molecule_symbols, strict=True)
     ]
-    binding = int(np.argmin(stretches))
+    binding = first_smallest(np.array(stretches))
     order = [binding, *[i for i in range(len(stretches)) if i != binding]]
     molecule_positions = molecule_positions[order]
     molecule_symbols = [molecule_symbols[i] for i in order]
@@ -466,6 +467,10 @@ class _Metals:
         self.neighbours: list[list[_Image]] = [[] for _ in self.symbols]
         for a, b, s in zip(i, j, shift, strict=True):
             self.neighbours[a].append((int(b), (int(s[0]), int(s[1]), int(s[2]))))
+        for (
+            around
+        ) in self.neighbours:  # ASE's order depends on which side of a bin's edge an atom is rounded to
+            around.sort()
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -514,14 +519,15 @@ class _Metals:
         offsets = self.positions - point
         shifts = _nearby_shifts(self.pbc)
         images = offsets[:, None] + (shifts @ self.cell)[None]
-        best = np.linalg.norm(images, axis=-1).argmin(1)
+        lengths = np.linalg.norm(images, axis=-1)
+        best = (lengths <= lengths.min(1, keepdims=True) + LENGTH_TOLERANCE).argmax(1)
         return images[np.arange(len(images)), best], shifts[best]
 
     def contacts_of(self, point: np.ndarray, symbol: str, count: int | None, where: str) -> list[_Image]:
         """Return the metals that bind an atom at `point`, nearest first."""
         offsets, shifts = self._nearest(point)
         distances = np.linalg.norm(offsets, axis=1)
-        order = np.argsort(distances, kind="stable")
+        order = tolerant_order(distances)
         if count is None:
             reach = np.array([COVALENT_RADIUS[s] for s in self.symbols]) + COVALENT_RADIUS[symbol]
             near = distances <= np.minimum(_BINDING_LIMIT * reach, _BINDING_SPREAD * distances[order[0]])
@@ -610,7 +616,8 @@ def _local_frame(positions: np.ndarray, contacts: int, bonds: np.ndarray) -> np.
     elif contacts >= 3:
         _, _, plane = np.linalg.svd(positions[:contacts] - positions[:contacts].mean(0))
         normal = plane[2] * np.sign(plane[2] @ normal or 1.0)
-        axis = plane[0]
+        # Towards a contact: triangles and squares have no longest direction that rounding would not choose.
+        axis = positions[0] - positions[:contacts].mean(0)
     else:
         axis = np.array([1.0, 0.0, 0.0])
     if np.linalg.norm(normal) < 1e-6:
@@ -631,9 +638,9 @@ def _ordered_site(
     adsorbate_positions: np.ndarray,
 ) -> Site:
     """Order the metals: contacts first, then by distance to the binding atom, then by place."""
-    distances = np.linalg.norm(environment.positions - adsorbate_positions[0], axis=1).round(4)
+    distances = np.linalg.norm(environment.positions - adsorbate_positions[0], axis=1)
     distances[:contacts] -= 100.0
-    order = np.lexsort((*environment.positions.T.round(3), distances))
+    order = tolerant_order(distances, *environment.positions.T[::-1], tolerance=1e-3)
     return Site(
         symbols=tuple(environment.symbols[k] for k in order),
         positions=environment.positions[order],
