@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,6 +55,13 @@ Quick = Annotated[
         "--quick", help="Train for a few short epochs, to see that everything runs; the VAE will be poor."
     ),
 ]
+
+
+def _summary(result: Mapping[str, Any]) -> None:
+    """Print a result, and loudly why not to trust it, if there is a reason."""
+    from catalysis.trust import print_with_trust
+
+    print_with_trust(result)
 
 
 def load_sites(
@@ -275,6 +283,7 @@ def fingerprint(
         "interpretkit catalyst train --out model",
         "interpretkit catalyst train --data my-sites.extxyz --energy-key E_ads --out model",
     ],
+    summary=_summary,
 )
 def train(
     data: Data = BUNDLED,
@@ -305,6 +314,7 @@ def train(
     """
     from catalysis.model import train_model
     from catalysis.reports import train_report
+    from catalysis.trust import trust_warnings
     from interpretkit.results import run_folder
 
     _check_share(held_out, "--held-out")
@@ -322,7 +332,7 @@ def train(
         model.save(run)
         report = train_report(model, f"interpretkit catalyst train --data {data}", seed, files, out)
         report.save(run.path("report.html"))
-        run.summary.update(model.numbers)
+        run.summary.update({**model.numbers, "trust": trust_warnings(model.numbers)})
     return {**run.summary, "out": out, "next": f"interpretkit catalyst design --model {out}"}
 
 
@@ -333,6 +343,7 @@ def train(
         "interpretkit catalyst evaluate --train a.extxyz --test b.extxyz --json",
         "interpretkit catalyst evaluate --train my-sites.extxyz --folds 5 --group-by slab_id",
     ],
+    summary=_summary,
 )
 def evaluate(
     train_sites: Annotated[
@@ -426,6 +437,7 @@ def evaluate(
         "interpretkit catalyst design --target-ev -0.3 --window-ev 0.05 --facets 111,211 --elements Pt,Pd,Ir",
         "interpretkit catalyst design --data my-sites.extxyz --target-ev 0.2",
     ],
+    summary=_summary,
 )
 def design(
     data: Data = BUNDLED,
@@ -456,10 +468,11 @@ def design(
     With the bundled data the model that ships with the package serves; with --data of your own a model is trained
     first. Writes the sites, slabs that hold them, a table and a report.
     """
-    from catalysis.design import Target, search
+    from catalysis.design import Target, check_request, search
     from catalysis.model import SHIPPED, SiteModel, train_model
     from catalysis.reports import design_report, design_table
     from catalysis.sites import write_sites
+    from catalysis.trust import trust_warnings
     from interpretkit.results import run_folder
     from interpretkit.training import resolve_device
 
@@ -481,6 +494,15 @@ def design(
             model = SiteModel.load(model_folder or SHIPPED, chosen_device)
         else:
             sites = load_sites(data, energy_key=energy_key, facet=facet, kind=kind, require_energies=True)
+            check_request(
+                target,
+                n,
+                energies_ev=[site.energy_ev for site in sites if site.energy_ev is not None],
+                known_elements={symbol for site in sites for symbol in site.symbols},
+                known_classes={(site.facet, site.site_class) for site in sites},
+                facets=_listed(facets),
+                elements=_listed(elements),
+            )
             model = train_model(sites, seed=seed, device=chosen_device, quick=quick, quiet=quiet)
         found = search(
             model, target, n, facets=_listed(facets), elements=_listed(elements), seed=seed, quiet=quiet
@@ -506,6 +528,8 @@ def design(
                 **found.numbers,
                 "mae_ev": model.numbers["mae_ev"],
                 "baseline_mae_ev": model.numbers["baseline_mae_ev"],
+                "warnings": model.numbers.get("warnings", []),
+                "trust": trust_warnings(model.numbers),
             }
         )
     return {**run.summary, "out": out, "report": out / "report.html"}

@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple, Protocol, Self
 import numpy as np
 import safetensors
 import safetensors.numpy
-from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
 from catalysis.elements import arrow_order, group_and_period
@@ -333,8 +334,10 @@ def _features(data: Occupations, known: _Vocabulary) -> dict[str, np.ndarray]:
     element times coordination number of each contact. `pair`, `class_pair`: all contacts' elements together.
     `orbit_contact`, `orbit`: element in each symmetry-distinct slot of the class. `common`, `shell`, `second`:
     elements of that zone by place in the periodic table and place around the site, shared between classes.
-    `contact_neighbour`: element of a contact times elements and places of its neighbours. With relaxed geometry,
-    `relaxed`, `relaxed_squares`, `relaxed_contact`: its numbers, their products, and times the contacts' elements.
+    `contact_neighbour`: element of a contact times elements and places of its neighbours. `contact_crowd`: the same
+    times products of the mean elements of a zone, for what many neighbours do is not the sum of what each does. With
+    relaxed geometry, `relaxed`, `relaxed_squares`, `relaxed_contact`: its numbers, their products, and times the
+    contacts' elements.
     """
     n, kinds = len(data), len(known.elements)
     own, table, lookup = _element_features(data.elements, known)
@@ -352,7 +355,9 @@ def _features(data: Occupations, known: _Vocabulary) -> dict[str, np.ndarray]:
         "shell": np.zeros((n, rank_slot * t), np.float32),
         "second": np.zeros((n, rank_slot * t), np.float32),
         "contact_neighbour": np.zeros((n, kinds * rank_slot * t), np.float32),
+        "contact_crowd": np.zeros((n, kinds * len(_ZONE_NAMES) * (t * (t + 1) // 2)), np.float32),
     }
+    i, j = np.triu_indices(t)
     for number, geometry in enumerate(data.geometries):
         rows = np.flatnonzero(data.geometry == number)
         if not len(rows):
@@ -377,6 +382,16 @@ def _features(data: Occupations, known: _Vocabulary) -> dict[str, np.ndarray]:
             near = geometry.touching[contact] & (geometry.zones > 0)
             around = np.tensordot(places[:, near], slots[near], (1, 0)).reshape(len(rows), 1, -1)
             by_neighbour += element[:, :, None] * around
+        crowd = np.stack(
+            [
+                places[:, geometry.zones == zone].sum(1) / max(1, int((geometry.zones == zone).sum()))
+                for zone in _ZONE_NAMES
+            ],
+            axis=1,
+        )
+        contact_elements = own[elements[:, : geometry.contacts]].sum(1)
+        crowd = (crowd[:, :, i] * crowd[:, :, j]).reshape(len(rows), 1, -1)
+        blocks["contact_crowd"][rows] = (contact_elements[:, :, None] * crowd).reshape(len(rows), -1)
         blocks["contact_cn"][rows] = by_number.reshape(len(rows), -1)
         blocks["contact_neighbour"][rows] = by_neighbour.reshape(len(rows), -1)
     blocks["contact"] = own[data.table[:, : ZONE_CAPACITY[0]]].sum(1)
@@ -423,7 +438,7 @@ def _orbit_features(
 
 BLOCKS = (
     "class", "class_likeness", "contact", "contact_likeness", "contact_cn", "pair", "class_pair",
-    "orbit_contact", "orbit", "common", "shell", "second", "contact_neighbour",
+    "orbit_contact", "orbit", "common", "shell", "second", "contact_neighbour", "contact_crowd",
 )  # fmt: skip
 """The kinds of effects whose shares of the variance the teacher learns."""
 
@@ -441,6 +456,7 @@ class _Effects(NamedTuple):
     single: np.ndarray  # (slots, elements + 1)
     double: np.ndarray  # (contact's element, element, slot)
     together: np.ndarray  # one axis of elements + 1 per contact
+    crowd: np.ndarray  # (contact's element, zone, element, element)
 
     def __call__(self, occupation: np.ndarray, geometry: Geometry) -> np.ndarray:
         """Return the mean for occupations (n, slots), shape (n,)."""
@@ -449,6 +465,16 @@ class _Effects(NamedTuple):
         for contact in range(geometry.contacts):
             near = np.flatnonzero(geometry.touching[contact] & (geometry.zones > 0))
             mean += self.double[occupation[:, [contact]], occupation[:, near], near].sum(1)
+        filled = np.eye(len(self.crowd))[occupation]  # (n, slots, elements + 1)
+        shares = np.stack(
+            [
+                filled[:, geometry.zones == zone].sum(1) / max(1, int((geometry.zones == zone).sum()))
+                for zone in _ZONE_NAMES
+            ],
+            axis=1,
+        )
+        contacts = filled[:, : geometry.contacts].sum(1)
+        mean += np.einsum("ne,nza,nzb,ezab->n", contacts, shares, shares, self.crowd, optimize=True)
         return mean + self.together[tuple(occupation[:, : geometry.contacts].T)]
 
 
@@ -576,7 +602,11 @@ class _Member:
         code = np.zeros((len(elements) + 1,) * geometry.contacts)
         for order in product(range(len(elements)), repeat=geometry.contacts):
             code[order] = together[tuple(sorted(order))]
-        return _Effects(constant, single, double, code)
+        i, j = np.triu_indices(t)
+        products = np.zeros((kinds, len(_ZONE_NAMES), t, t))
+        products[:, :, i, j] = weights["contact_crowd"].reshape(kinds, len(_ZONE_NAMES), -1)
+        crowd = np.einsum("ek,kzij,ai,bj->ezab", own, products, table, table, optimize=True)
+        return _Effects(constant, single, double, code, crowd)
 
     def predict(self, data: Occupations) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and variance (without noise) in units of the standardised energies."""
@@ -612,10 +642,13 @@ def _shares(grams: np.ndarray, y: np.ndarray) -> np.ndarray:
         shares = np.exp(2 * log_std)
         covariance = np.tensordot(shares[:-1], grams, 1)
         covariance[np.diag_indices(n)] += shares[-1]
-        factor = cho_factor(covariance, lower=True)
-        solved = cho_solve(factor, y)
-        slope = cho_solve(factor, np.eye(n)) - np.outer(solved, solved)
-        value = 0.5 * y @ solved + np.log(np.diag(factor[0])).sum()
+        factor = cholesky(covariance, lower=True)
+        solved = cho_solve((factor, True), y)
+        value = 0.5 * y @ solved + np.log(np.diag(factor)).sum()
+        lower, info = dpotri(factor, lower=True)  # a third of the work of solving for the identity
+        if info:
+            raise np.linalg.LinAlgError(f"dpotri: {info}")
+        slope = np.tril(lower) + np.tril(lower, -1).T - np.outer(solved, solved)
         gradient = np.append(
             (grams.reshape(count, -1) @ slope.ravel()) * shares[:-1], np.trace(slope) * shares[-1]
         )

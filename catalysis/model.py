@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from catalysis.evaluation import QUICK
 from catalysis.fingerprints import coordination_curves
 from catalysis.sites import Site
 from catalysis.templates import occupations
-from catalysis.vae import PGHVAE, Channels, Latent, report, train_vae
+from catalysis.trust import rms_z
+from catalysis.vae import PGHVAE, Channels, Latent, one_class_note, report, train_vae
 from interpretkit.errors import InputError
 from interpretkit.results import Run, load_arrays
 
@@ -85,8 +87,9 @@ class SiteModel:
         sites that it left.
     numbers
         Measured on the held-out slabs: `mae_ev`, `vae_mae_ev`, `baseline_mae_ev`, `rmse_ev`, `r2`, `n_train`,
-        `n_test`, `active_coordination`, `active_ligand`, `element_recovery`, `class_recovery`, `betti_r2`; and
-        `staying_auc`, the area under the curve of `staying`, if there is one.
+        `n_test`, `teacher_rms_z` (residual over predicted deviation), `active_coordination`, `active_ligand`,
+        `element_recovery`, `class_recovery`, `betti_r2`; `staying_auc`, the area under the curve of `staying`, if there
+        is one; `warnings`, such as that all sites are of one class.
     """
 
     teacher: Teacher
@@ -193,7 +196,8 @@ def train_model(
     Raises
     ------
     InputError
-        If there are too few sites or slabs, or an energy is missing or not finite.
+        If there are too few sites or slabs, an energy is missing or not finite, an element occurs in one slab only, or
+        the lost sites hold another adsorbate; before anything is trained.
     """
     energies = check_training_data(sites, None)
     groups = [site.slab_id or f"site {k}" for k, site in enumerate(sites)]
@@ -203,13 +207,21 @@ def train_model(
     held_out = group_folds(groups, folds, seed) == 0
     train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     learned, unseen = [sites[int(i)] for i in train], [sites[int(i)] for i in test]
+    check_training_data(learned, None)
+    absent = sorted(
+        {s for site in unseen for s in site.symbols} - {s for site in learned for s in site.symbols}
+    )
+    if absent:
+        raise InputError(f"{absent[0]} occurs in one slab only; expected every element in several slabs")
+    others = {site.adsorbate for site in lost} - {sites[0].adsorbate}
+    if others:
+        raise InputError(f"lost: sites with {min(others)}; expected {sites[0].adsorbate}, as in the data")
+    if note := one_class_note(sites):
+        warnings.warn(note, stacklevel=2)
     measured_teacher = Teacher(seed=seed).fit(learned)
     baseline = LinearBaseline().fit(learned)
     options: dict[str, Any] = QUICK if quick else {}
     vae, _ = train_vae(learned, None, measured_teacher, seed=seed, device=device, quiet=quiet, **options)
-    absent = sorted({s for site in unseen for s in site.symbols} - set(vae.config.elements))
-    if absent:
-        raise InputError(f"{absent[0]} occurs in one slab only; expected every element in several slabs")
     prediction = measured_teacher.predict(unseen)
     head = vae.predict(unseen)
     straight = baseline.predict(unseen).mean_ev
@@ -223,6 +235,7 @@ def train_model(
         "baseline_mae_ev": float(np.abs(straight - true).mean()),
         "rmse_ev": float(np.sqrt((residual**2).mean())),
         "r2": 1 - float((residual**2).sum()) / scatter if scatter > 0 else float("nan"),
+        "teacher_rms_z": rms_z(residual, prediction.std_ev),
         "n_train": len(train),
         "n_test": len(test),
         "active_coordination": found.active_coordination,
@@ -232,6 +245,7 @@ def train_model(
         "betti_r2": found.betti_r2,
         "seed": seed,
     }
+    numbers["warnings"] = [note] if note else []
     channels = vae.channels(sites)
 
     def spread(values: np.ndarray) -> np.ndarray:

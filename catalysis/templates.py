@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from catalysis.ordering import first_smallest, tolerant_ranks
+from catalysis.ordering import first_smallest, tolerant_order, tolerant_ranks
 from catalysis.sites import SECOND, Site, find_sites
 from catalysis.surfaces import bare_slab, facet_name, parse_facet
 from interpretkit.errors import InputError
@@ -33,6 +33,7 @@ N_SLOTS = sum(ZONE_CAPACITY)
 _ANCHOR_HEIGHT = 1.5  # Å above the contacts: a stand-in for the binding atom, the same for every adsorbate
 _EQUAL = 2e-3  # Å: lengths and coordinates of ideal geometries that differ by less are equal
 _SAME = 0.10  # Å: points of an ideal geometry that coincide
+_REFINED = 0.5  # Å: more than a rigid motion takes off the distance of a start that is right but for a tilt
 _MAX_RMS = 0.75  # Å: beyond this a site is no distorted copy of its template
 
 
@@ -277,18 +278,18 @@ def occupations(sites: Sequence[Site], elements: Sequence[str] | None = None) ->
     aligned = np.zeros(len(sites), dtype=bool)
     geometries: list[Geometry] = []
     number: dict[object, int] = {}
-    known: dict[tuple[str, str, int, bytes], tuple[Alignment, Template, int]] = {}
     for row, site in enumerate(sites):
-        shape = (site.facet, site.site_class, site.contacts, site.positions.tobytes())
-        if shape not in known:
-            alignment = align(site)
-            template = alignment.template or _template(site, 0)
-            key: object = (template.facet, template.key) if alignment.template else shape
-            if key not in number:
-                number[key] = len(geometries)
-                geometries.append(geometry_of(template))
-            known[shape] = alignment, template, number[key]
-        alignment, template, geometry[row] = known[shape]
+        alignment, own = _aligned_once(site)
+        template = alignment.template or own
+        assert template is not None
+        key: object = (template.facet, template.key)
+        if alignment.template is None:
+            # Sites without template share a geometry if as many metals fill each zone: the first stands for all.
+            key = (site.facet, site.site_class, site.contacts, template.zones.tobytes())
+        if key not in number:
+            number[key] = len(geometries)
+            geometries.append(geometry_of(template))
+        geometry[row] = number[key]
         aligned[row] = alignment.template is not None
         try:
             symbols = [index[symbol] for symbol in site.symbols]
@@ -300,6 +301,22 @@ def occupations(sites: Sequence[Site], elements: Sequence[str] | None = None) ->
         table[row, alignment.columns[kept]] = np.array(symbols, dtype=np.int16)[kept]
     found = Occupations(tuple(geometries), geometry, tuple(names), table, aligned)
     found.make_canonical()
+    return found
+
+
+_ALIGNED: dict[tuple[str, str, int, bytes], tuple[Alignment, Template | None]] = {}
+_ALIGNED_LIMIT = 50_000  # sites; a kilobyte each
+
+
+def _aligned_once(site: Site) -> tuple[Alignment, Template | None]:
+    """Return `align(site)`, remembered by positions, and where there is no template the site as its own."""
+    shape = (site.facet, site.site_class, site.contacts, site.positions.tobytes())
+    found = _ALIGNED.get(shape)
+    if found is None:
+        if len(_ALIGNED) >= _ALIGNED_LIMIT:
+            _ALIGNED.clear()
+        alignment = align(site)
+        found = _ALIGNED[shape] = alignment, None if alignment.template else _template(site, 0)
     return found
 
 
@@ -545,8 +562,14 @@ def _match(site: Site, template: Template) -> tuple[np.ndarray, float]:
     forbidden[: site.contacts, template.contacts :] = 1e3
     forbidden[site.contacts :, : template.contacts] = 1e3
     best: tuple[float, np.ndarray] | None = None
-    for motion in _motions(source, target, site.contacts):
-        moved = source @ motion.T
+    starts = source @ np.array(_motions(source, target, site.contacts)).transpose(0, 2, 1)
+    # How far the metals are from their nearest slots: no assignment of the same start is better.
+    gaps = ((starts[:, :, None] - target) ** 2).sum(-1).min(2)
+    bounds = np.sqrt(np.sort(gaps, axis=1)[:, : min(len(source), len(target))].mean(1))
+    for start in tolerant_order(bounds, tolerance=_EQUAL).tolist():
+        if best is not None and bounds[start] > best[0] + _REFINED:
+            break
+        moved = starts[start]
         rows, columns = _assign(moved, target, forbidden)
         for _ in range(2):
             moved = _superpose(moved, moved[rows], target[columns])

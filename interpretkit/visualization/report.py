@@ -56,6 +56,7 @@ class Report:
         self.title = title
         self.lead = lead
         self.kicker = kicker
+        self._alarms: list[Markup] = []
         self._numbers: list[dict[str, str]] = []
         self._sections: list[dict[str, Any]] = []
         self._steps: list[dict[str, Any]] = []
@@ -73,6 +74,11 @@ class Report:
         for name, number in numbers.items():
             value, note = number if isinstance(number, tuple) else (number, "")
             self._numbers.append({"name": name, "value": format_number(value, digits=3), "note": note})
+        return self
+
+    def add_alarm(self, text: str) -> Self:
+        """Add a reason not to trust the page, in large letters under its title."""
+        self._alarms.append(_prose(text))
         return self
 
     def add_section(
@@ -223,6 +229,7 @@ class Report:
             title=self.title,
             lead=_prose(self.lead),
             kicker=self.kicker,
+            alarms=self._alarms,
             numbers=self._numbers,
             sections=self._sections,
             steps=self._steps,
