@@ -17,8 +17,7 @@ from typing import Any, Literal, NamedTuple, Protocol, Self
 import numpy as np
 import safetensors
 import safetensors.numpy
-from scipy.linalg import cho_solve, cholesky, solve_triangular
-from scipy.linalg.lapack import dpotri
+from scipy.linalg import cho_solve, cholesky, get_lapack_funcs, solve_triangular
 from scipy.optimize import minimize
 
 from catalysis.elements import arrow_order, group_and_period
@@ -637,6 +636,7 @@ def _squares(x: np.ndarray) -> np.ndarray:
 def _shares(grams: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return prior variances of the blocks and the noise's (last) that maximise the marginal likelihood."""
     count, n = len(grams), len(y)
+    potri: Any = get_lapack_funcs("potri", dtype=float)
 
     def objective(log_std: np.ndarray) -> tuple[float, np.ndarray]:
         shares = np.exp(2 * log_std)
@@ -645,9 +645,9 @@ def _shares(grams: np.ndarray, y: np.ndarray) -> np.ndarray:
         factor = cholesky(covariance, lower=True)
         solved = cho_solve((factor, True), y)
         value = 0.5 * y @ solved + np.log(np.diag(factor)).sum()
-        lower, info = dpotri(factor, lower=True)  # a third of the work of solving for the identity
+        lower, info = potri(factor, lower=True)  # a third of the work of solving for the identity
         if info:
-            raise np.linalg.LinAlgError(f"dpotri: {info}")
+            raise np.linalg.LinAlgError(f"potri: {info}")
         slope = np.tril(lower) + np.tril(lower, -1).T - np.outer(solved, solved)
         gradient = np.append(
             (grams.reshape(count, -1) @ slope.ravel()) * shares[:-1], np.trace(slope) * shares[-1]
@@ -905,6 +905,7 @@ class Teacher:
             "adsorbate": self.adsorbate,
             "elements": self.data.elements,
             "geometries": [(g.key, g.facet, g.site_class, g.variant) for g in self.data.geometries],
+            "blocks": self.members[0].blocks,
             "noise": [member.noise for member in self.members],
             "mean": self.mean,
             "std": self.std,
@@ -957,6 +958,8 @@ class Teacher:
         for k, (length, noise) in enumerate(zip(model.slot_lengths, config["noise"], strict=True)):
             member = _Member(length)
             member.learn_names(model.data)
+            if tuple(config.get("blocks", ())) != member.blocks:
+                raise InputError(f"{path}: knows other kinds of effects; expected a teacher trained anew")
             member.prior, member.scales = arrays[f"member.{k}.prior"], arrays[f"member.{k}.scales"]
             member.noise = noise
             if f"member.{k}.left" in arrays:

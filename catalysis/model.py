@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ SHIPPED = Path(__file__).parent / "data" / "model"
 
 _TEACHER, _VAE, _SITES, _NUMBERS = "teacher.safetensors", "vae.safetensors", "sites.npz", "numbers.json"
 _STAYING = "staying.safetensors"
+_SAME_PLACE = 0.05  # Å: a slot is where it was when the model was trained
 _FEWEST_LOST = 20  # below, too little is known of what makes an adsorbate leave
 
 
@@ -125,7 +126,7 @@ class SiteModel:
         """Write the model into a run's folder."""
         self.teacher.save(run.path(_TEACHER))
         self.vae.save(run.path(_VAE), half=True)
-        run.save_arrays(_SITES, **self.sites.__dict__)
+        run.save_arrays(_SITES, **self.sites.__dict__, **_slot_positions(self.vae))
         run.save_json(_NUMBERS, self.numbers)
         if self.staying is not None:
             self.staying.save(run.path(_STAYING))
@@ -155,13 +156,42 @@ class SiteModel:
             numbers = json.loads((path / _NUMBERS).read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{path / _NUMBERS}: not JSON ({error})") from None
+        vae = PGHVAE.load(path / _VAE, device)
+        _check_slots(vae, arrays, path)
         return cls(
             Teacher.load(path / _TEACHER),
-            PGHVAE.load(path / _VAE, device),
+            vae,
             SiteTable(**{name: arrays[name] for name in SiteTable.__dataclass_fields__}),
             numbers,
             Teacher.load(path / _STAYING) if (path / _STAYING).is_file() else None,
         )
+
+
+def _slot_positions(vae: PGHVAE) -> dict[str, np.ndarray]:
+    """Return where the slots of a model's classes lie (Å), as arrays to keep: a slot's number alone says nothing."""
+    templates = [entry.template(vae.config.adsorbate) for entry in vae.config.classes]
+    points = [np.zeros((0, 3)) if template is None else template.positions for template in templates]
+    return {
+        "slot_positions": np.concatenate(points).astype(np.float32),
+        "slot_offsets": np.cumsum([0, *map(len, points)]),
+    }
+
+
+def _check_slots(vae: PGHVAE, arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Refuse a model whose slots are numbered otherwise than those of the templates that sites are matched to."""
+    if not {"slot_positions", "slot_offsets"} <= set(arrays):
+        raise InputError(
+            f"{path / _SITES}: does not say where the model's slots lie; expected a model trained anew"
+        )
+    offsets = arrays["slot_offsets"].tolist()
+    for k, entry in enumerate(vae.config.classes):
+        template = entry.template(vae.config.adsorbate)
+        kept = arrays["slot_positions"][offsets[k] : offsets[k + 1]]
+        present = np.zeros((0, 3)) if template is None else template.positions
+        if kept.shape != present.shape or np.any(np.abs(kept - present) > _SAME_PLACE):
+            raise InputError(
+                f"model {path}: the slots of {entry.key} are numbered otherwise here; expected a model trained anew"
+            )
 
 
 def train_model(

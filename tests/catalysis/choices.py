@@ -23,7 +23,7 @@ def slabs_and_sites(found: dict[str, np.ndarray]) -> None:
             slab = bare_slab(facet, constant, min_repeat_angstrom=2.1 * constant)
             found[f"slab {key}"], found[f"cell {key}"] = slab.positions, slab.cell.array
         sites = find_sites(slab, kinds=("top", "bridge", "hollow"))
-        found[f"numbers {facet}"] = np.concatenate([site.host_indices for site in sites])
+        found[f"numbers {facet}"] = np.concatenate([np.array(site.host_indices) for site in sites])
         found[f"names {facet}"] = np.array([site.site_id for site in sites])
         found[f"adsorbates {facet}"] = np.concatenate([site.adsorbate_positions for site in sites])
 
@@ -48,7 +48,7 @@ def matched_sites(found: dict[str, np.ndarray], templates: list[Template]) -> No
         for template in templates[::8]
     ]
     sites = [site_from_structure(host.with_adsorbate) for host in hosts]
-    found["cut out"] = np.concatenate([site.symbols for site in sites])
+    found["cut out"] = np.concatenate([np.array(site.symbols) for site in sites])
     found["slots"] = np.concatenate([align(site).slots for site in sites])
     found["table"] = occupations(sites).table
 

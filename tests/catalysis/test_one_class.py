@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_two_classes_are_no_cause_for_a_note(sites: list[Site]) -> None:
     assert one_class_note([*sites, replace(sites[0], site_class="111_top_9")]) is None
 
 
-def test_a_model_of_one_class_trains_reports_and_designs(sites: list[Site], tmp_path) -> None:
+def test_a_model_of_one_class_trains_reports_and_designs(sites: list[Site], tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="one class"):
         model = train_model(sites, quick=True, quiet=True)
     assert np.isfinite(model.numbers["vae_mae_ev"])
@@ -113,7 +114,7 @@ def test_sites_without_template_share_one_geometry() -> None:
 
 
 def test_what_can_be_checked_is_checked_before_training(
-    sites: list[Site], tmp_path, monkeypatch: pytest.MonkeyPatch
+    sites: list[Site], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("trained")
@@ -133,13 +134,15 @@ def test_what_can_be_checked_is_checked_before_training(
         evaluate(sites[:30], folds=2, group_by="site_id")
     file = tmp_path / "sites.extxyz"
     write_sites(file, sites)
-    for options, message in (
-        ({"target_ev": 9.0}, "far from anything"),
-        ({"target_ev": 0.0, "elements": "Ag"}, "does not know Ag"),
-        ({"target_ev": 0.0, "facets": "211"}, "no facet 211"),
+    for target_ev, elements, facets, message in (
+        (9.0, "", "", "far from anything"),
+        (0.0, "Ag", "", "does not know Ag"),
+        (0.0, "", "211", "no facet 211"),
     ):
         with pytest.raises(InputError, match=message):
-            design_command(str(file), out=tmp_path / "out", quiet=True, **options)
+            design_command(
+                str(file), target_ev, elements=elements, facets=facets, out=tmp_path / "out", quiet=True
+            )
     with pytest.raises(InputError, match="no ideal slab has a site like"):
         check_request(
             Target(0.0, 0.1), 1, energies_ev=[0.0, 0.1], known_elements=["Pt"], known_classes=[("111", "odd")]
@@ -152,7 +155,7 @@ def test_sites_cut_out_of_a_small_cell_are_those_that_were_found() -> None:
         atoms = slab + Atoms(site.adsorbate_symbols, positions=site.adsorbate_positions)
         again = site_from_structure(atoms)
         names = sorted(set(slab.get_chemical_symbols()))
-        assert np.array_equal(*(occupations([one], names).table for one in (site, again)))
+        assert np.array_equal(occupations([site], names).table, occupations([again], names).table)
 
 
 def test_nothing_is_warned_of_where_all_is_well(sites: list[Site]) -> None:

@@ -134,7 +134,7 @@ def test_bonds_of_equal_length_enter_the_filtration_together() -> None:
     slab = build_slab("111", "PtPdRu", seed=1)
     for before, after in zip(find_sites(slab)[:4], find_sites(noisy(slab, 1e-9, seed=2))[:4], strict=True):
         steps = [np.unique(site_digraph(site).lengths, return_inverse=True)[1] for site in (before, after)]
-        assert np.array_equal(*steps)
+        assert np.array_equal(steps[0], steps[1])
         bars = [site_bars(site) for site in (before, after)]
         for dimension in range(3):
             assert bars[0][dimension].shape == bars[1][dimension].shape
@@ -171,8 +171,8 @@ def test_a_template_is_the_same_from_every_side(facet: str) -> None:
             assert gaps[0 if mirrored > 0 else 1] < 1e-6 or min(gaps) < 1e-6
             names = sorted(set(site.symbols))
             tables = [occupations([one], names).table for one in (site, turned)]
-            assert np.array_equal(*tables)
+            assert np.array_equal(tables[0], tables[1])
             # Without a facet there is no template, and still the same slot for the same place.
             lone = [occupations([replace(one, facet="")], names).table for one in (site, turned)]
-            assert np.array_equal(*lone)
+            assert np.array_equal(lone[0], lone[1])
             assert align(turned).rms_angstrom < 1e-6
