@@ -109,7 +109,11 @@ class LeanPasses(TorchFunctionMode):
             if convolved is not None:
                 return convolved
         elif func is Tensor.view and _has_channels_last(args[0]):
-            args = (args[0].contiguous(), *args[1:])
+            try:
+                return func(*args, **given)
+            except RuntimeError:
+                # Not one stretch of memory in this order.
+                args = (args[0].contiguous(), *args[1:])
         return func(*args, **given)
 
 
@@ -212,9 +216,11 @@ def _convolved(
     if len(x) > 1 or not x.is_contiguous():
         return F.conv2d(x, weight, bias, stride, padding)
     maps = F.conv2d(x.contiguous(memory_format=torch.channels_last), weight, bias, stride, padding)
-    # The change of order as that of a matrix, for torch is slow with that of a map.
-    rows = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
-    return rows.T.contiguous().reshape(maps.shape)
+    # The change of order as that of a matrix, for torch is slow with that of a map; into memory of its own, for what
+    # follows may change it in place, which is barred for views that are made here.
+    found = maps.new_empty(maps.shape)
+    found.view(maps.shape[1], -1).copy_(maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).T)
+    return found
 
 
 class _LeanStem(torch.autograd.Function):
