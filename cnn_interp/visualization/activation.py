@@ -11,7 +11,7 @@ from cnn_interp.models import Network
 from cnn_interp.truncated import UpTo
 from cnn_interp.visualization.photographs import Photographs
 from interpretkit.attribution.instrumentation import instrumented
-from interpretkit.attribution.lean import channels_last
+from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
 
 # Of a channel's map: its mean, the unit in the middle, or the largest.
@@ -79,7 +79,7 @@ def activations(
     until = UpTo(network.module, layer)
     with instrumented(network.module, 0), torch.no_grad():
         found = [
-            placed(until(channels_last(inputs, network.module)), place).cpu()
+            placed(leanly(until, inputs, network.module), place).cpu()
             for _, inputs in photographs.batches(network, images_per_forward)
         ]
     return torch.cat(found)

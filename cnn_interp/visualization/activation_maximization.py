@@ -21,7 +21,7 @@ from cnn_interp.visualization.activation import Place, activations, check_channe
 from cnn_interp.visualization.fourier import from_spectrum, natural_colours, random_spectrum
 from cnn_interp.visualization.photographs import Photographs
 from interpretkit.attribution.instrumentation import instrumented
-from interpretkit.attribution.lean import channels_last
+from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
 from interpretkit.progress import progress
 from interpretkit.training import torch_generator
@@ -146,7 +146,7 @@ def maximize_activation(
         with progress("Maximizing", steps, quiet=quiet) as bar:
             for _ in range(steps):
                 moved = _moved(_pixels(spectrum, side), generator, shift=shift, turn=turn, zoom=zoom)
-                outputs = until(channels_last(network.normalise(moved), network.module))
+                outputs = leanly(until, network.normalise(moved), network.module)
                 scores = placed(outputs, place)[rows, here]
                 loss = -scores.sum()
                 if diversity:

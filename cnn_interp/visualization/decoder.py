@@ -15,7 +15,7 @@ from cnn_interp.models import Network
 from cnn_interp.truncated import UpTo
 from cnn_interp.visualization.photographs import Photographs
 from interpretkit.attribution.instrumentation import instrumented
-from interpretkit.attribution.lean import channels_last
+from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
 from interpretkit.training import History, TensorBatches, derive_seed, fit
 from interpretkit.training.schedules import one_cycle
@@ -235,7 +235,7 @@ def _features(
     found: list[Tensor] = []
     with instrumented(network.module, seed), torch.no_grad():
         for some in pixels.split(_IMAGES_AT_ONCE):
-            features = until(channels_last(network.normalise(some), network.module))
+            features = leanly(until, network.normalise(some), network.module)
             if features.ndim not in (2, 4):
                 raise InputError(
                     f"layer {layer!r}: gives outputs of shape {tuple(features.shape)}; expected (n, channels) or "

@@ -15,7 +15,7 @@ from cnn_interp.truncated import UpTo
 from cnn_interp.visualization.fourier import from_spectrum, natural_colours, random_spectrum
 from cnn_interp.visualization.photographs import Photographs
 from interpretkit.attribution.instrumentation import instrumented
-from interpretkit.attribution.lean import channels_last
+from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
 from interpretkit.progress import progress
 from interpretkit.training import torch_generator
@@ -124,9 +124,7 @@ def invert(
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, 0.1 * learning_rate)
             for _ in range(steps):
                 x = natural_colours(from_spectrum(spectrum, side))
-                differences = (
-                    (until(channels_last(x, network.module)) - wanted).flatten(1).norm(dim=1) / norm
-                ) ** 2
+                differences = ((leanly(until, x, network.module) - wanted).flatten(1).norm(dim=1) / norm) ** 2
                 loss = differences.sum()
                 loss = loss + range_weight * ((x / _RANGE).abs() ** alpha).mean((1, 2, 3)).sum()
                 loss = loss + variation_weight * total_variation(x / _RANGE, beta).sum() * x.shape[-1]
