@@ -15,7 +15,6 @@ from interpretkit.attribution.problem import Baseline, Problem, Result
 from interpretkit.attribution.relevance import RelevanceMode, RunningModules, last_layers
 from interpretkit.attribution.rules import (
     AlphaBeta,
-    Bounds,
     Box,
     Composite,
     Epsilon,
@@ -83,7 +82,7 @@ def lrp(
         If a rule is unknown, its bounds do not hold the inputs, or the model takes steps that have no rule.
     """
     composite = _composite(problem, rules, convolutions, first, epsilon, low, high)
-    bounds = _bounds(problem, composite)
+    bounds = _ends(problem, composite)
 
     def work(rows: Tensor) -> tuple[Tensor, Tensor]:
         leaf = problem.inputs[rows].clone().requires_grad_()
@@ -114,7 +113,7 @@ def layer_relevance(
         As for :func:`lrp`.
     """
     chosen = _composite(problem, composite, "z_plus", None, epsilon, None, None)
-    bounds = _bounds(problem, chosen)
+    bounds = _ends(problem, chosen)
 
     def work(tap: LayerTap, rows: Tensor) -> tuple[Tensor, Tensor]:
         tap.clear()
@@ -176,7 +175,7 @@ def _composite(
     return made
 
 
-def _bounds(problem: Problem, composite: Composite) -> Bounds:
+def _ends(problem: Problem, composite: Composite) -> tuple[Tensor, Tensor]:
     given = [(box.low, box.high) for box in composite.boxes() if box.low is not None and box.high is not None]
     if not given:
         flat = problem.inputs.flatten(2) if problem.inputs.ndim > 2 else problem.inputs[:, None]
@@ -204,7 +203,7 @@ def _bounds(problem: Problem, composite: Composite) -> Bounds:
 class _Propagation:
     """Runs a model with rules for its layers."""
 
-    def __init__(self, problem: Problem, composite: Composite, bounds: Bounds) -> None:
+    def __init__(self, problem: Problem, composite: Composite, bounds: tuple[Tensor, Tensor]) -> None:
         self._problem = problem
         self._composite = composite
         self._bounds = bounds
@@ -256,8 +255,8 @@ class _Propagation:
             return rule
 
         mode = RelevanceMode(choose, numbering=numbering)
-        ends = tuple(bound[rows] for bound in self._bounds)
-        entry = mode.enter(leaf, ends)  # type: ignore[arg-type]
+        low, high = (bound[rows] for bound in self._bounds)
+        entry = mode.enter(leaf, low, high)
         with mode:
             outputs = self._problem.outputs(entry)
         return outputs, mode

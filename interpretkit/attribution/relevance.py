@@ -19,107 +19,31 @@ from torch import Tensor, nn
 
 from interpretkit.attribution.affine import AffineMap, AffineMode
 from interpretkit.attribution.elementwise import Call, activation_call, product_call, valued
-from interpretkit.attribution.rules import Bounds, Epsilon, Rule
+from interpretkit.attribution.rules import Epsilon, Rule, Space
 from interpretkit.errors import InputError
 
 # From a layer, whether it sees data and whether it is a last one, to its rule.
 Choose = Callable[[AffineMap, bool], Rule]
 
 
-def _methods(*names: str) -> set[Any]:
+def _methods(*words: str) -> set[Any]:
     """Return the functions of these names, as functions of torch, of tensors, and of neural networks."""
     found = set()
-    for name in names:
+    for name in " ".join(words).split():
         found |= {getattr(place, name) for place in (torch, Tensor, F) if hasattr(place, name)}
     return found
 
 
 # They move numbers, and leave each as it is.
 _MOVES = _methods(
-    *(
-        "view",
-        "view_as",
-        "reshape",
-        "reshape_as",
-        "flatten",
-        "unflatten",
-        "ravel",
-        "squeeze",
-        "squeeze_",
-        "unsqueeze",
-    ),
-    *(
-        "unsqueeze_",
-        "permute",
-        "transpose",
-        "transpose_",
-        "swapaxes",
-        "swapdims",
-        "movedim",
-        "moveaxis",
-        "t",
-        "t_",
-    ),
-    *(
-        "adjoint",
-        "expand",
-        "expand_as",
-        "broadcast_to",
-        "repeat",
-        "repeat_interleave",
-        "tile",
-        "flip",
-        "fliplr",
-    ),
-    *(
-        "flipud",
-        "rot90",
-        "roll",
-        "narrow",
-        "select",
-        "index_select",
-        "gather",
-        "take",
-        "take_along_dim",
-        "split",
-    ),
-    *("split_with_sizes", "tensor_split", "chunk", "unbind", "hsplit", "vsplit", "dsplit", "cat", "concat"),
-    *(
-        "concatenate",
-        "stack",
-        "hstack",
-        "vstack",
-        "dstack",
-        "clone",
-        "contiguous",
-        "to",
-        "float",
-        "double",
-        "half",
-    ),
-    *(
-        "bfloat16",
-        "type",
-        "type_as",
-        "cpu",
-        "cuda",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "channel_shuffle",
-        "pad",
-    ),
-    *(
-        "unfold",
-        "as_strided",
-        "masked_fill",
-        "masked_fill_",
-        "masked_select",
-        "diagonal",
-        "tril",
-        "triu",
-        "alias",
-    ),
-    *("__getitem__", "__setitem__", "copy_", "zero_", "fill_", "where", "block_diag", "constant_pad_nd"),
+    "view view_as reshape reshape_as flatten unflatten ravel squeeze squeeze_ unsqueeze unsqueeze_ "
+    "permute transpose transpose_ swapaxes swapdims movedim moveaxis t t_ adjoint expand expand_as "
+    "broadcast_to repeat repeat_interleave tile flip fliplr flipud rot90 roll narrow select "
+    "index_select gather take take_along_dim split split_with_sizes tensor_split chunk unbind hsplit "
+    "vsplit dsplit cat concat concatenate stack hstack vstack dstack clone contiguous to float double "
+    "half bfloat16 type type_as cpu cuda pixel_shuffle pixel_unshuffle channel_shuffle pad unfold "
+    "as_strided masked_fill masked_fill_ masked_select diagonal tril triu alias __getitem__ "
+    "__setitem__ copy_ zero_ fill_ where block_diag constant_pad_nd"
 ) | {Tensor.T.__get__, Tensor.mT.__get__, Tensor.H.__get__, Tensor.mH.__get__}  # type: ignore[attr-defined]
 _DROPOUTS = {
     *(
@@ -135,131 +59,98 @@ _DROPOUTS = {
 # What they write to need not be data before.
 _WRITES = {Tensor.__setitem__, Tensor.copy_}
 _RESCALINGS = _methods(
-    *(
-        "add",
-        "add_",
-        "sub",
-        "sub_",
-        "subtract",
-        "subtract_",
-        "mul",
-        "mul_",
-        "multiply",
-        "multiply_",
-        "div",
-        "div_",
-    ),
-    *(
-        "divide",
-        "divide_",
-        "true_divide",
-        "true_divide_",
-        "rsub",
-        "neg",
-        "neg_",
-        "negative",
-        "__add__",
-        "__radd__",
-    ),
-    *("__iadd__", "__sub__", "__rsub__", "__isub__", "__mul__", "__rmul__", "__imul__", "__truediv__"),
-    *("__itruediv__", "__neg__"),
+    "add add_ sub sub_ subtract subtract_ mul mul_ multiply multiply_ div div_ divide divide_ "
+    "true_divide true_divide_ rsub neg neg_ negative __add__ __radd__ __iadd__ __sub__ __rsub__ "
+    "__isub__ __mul__ __rmul__ __imul__ __truediv__ __itruediv__ __neg__"
 )
 # Of the activation functions those that rise or fall everywhere, which take bounds to bounds.
 _MONOTONE = _methods(
-    *(
-        "relu",
-        "relu_",
-        "relu6",
-        "hardtanh",
-        "hardtanh_",
-        "elu",
-        "elu_",
-        "selu",
-        "selu_",
-        "celu",
-        "leaky_relu",
-    ),
-    *(
-        "leaky_relu_",
-        "hardsigmoid",
-        "sigmoid",
-        "sigmoid_",
-        "tanh",
-        "tanh_",
-        "softsign",
-        "tanhshrink",
-        "softplus",
-    ),
-    *("logsigmoid", "exp", "exp_", "clamp", "clamp_"),
+    "relu relu_ relu6 hardtanh hardtanh_ elu elu_ selu selu_ celu leaky_relu leaky_relu_ hardsigmoid "
+    "sigmoid sigmoid_ tanh tanh_ softsign tanhshrink softplus logsigmoid exp exp_ clamp clamp_"
 )
 # They tell of a tensor, and give no signal.
 _QUESTIONS = {
-    *("size", "dim", "ndimension", "numel", "nelement", "stride", "is_contiguous", "is_floating_point"),
-    *(
-        "is_complex",
-        "storage_offset",
-        "element_size",
-        "data_ptr",
-        "get_device",
-        "detach",
-        "__len__",
-        "__hash__",
-    ),
-    *(
-        "__repr__",
-        "__bool__",
-        "zeros_like",
-        "ones_like",
-        "full_like",
-        "empty_like",
-        "rand_like",
-        "randn_like",
-    ),
-    *("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", "is_nonzero", "is_same_size"),
+    "size",
+    "dim",
+    "ndimension",
+    "numel",
+    "nelement",
+    "stride",
+    "is_contiguous",
+    "is_floating_point",
+    "is_complex",
+    "storage_offset",
+    "element_size",
+    "data_ptr",
+    "get_device",
+    "detach",
+    "__len__",
+    "__hash__",
+    "__repr__",
+    "__bool__",
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "empty_like",
+    "rand_like",
+    "randn_like",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "new_empty",
+    "new_tensor",
+    "is_nonzero",
+    "is_same_size",
 }
 _NUMBERWISE = _methods(
-    *(
-        "pow",
-        "sqrt",
-        "rsqrt",
-        "log",
-        "log1p",
-        "log2",
-        "log10",
-        "expm1",
-        "exp2",
-        "reciprocal",
-        "sin",
-        "cos",
-        "tan",
-    ),
-    *("atan", "asinh", "erf", "sinc", "threshold", "hardshrink", "softshrink", "float_power", "__pow__"),
-    *("__rtruediv__", "nan_to_num", "normalize", "local_response_norm"),
+    "pow sqrt rsqrt log log1p log2 log10 expm1 exp2 reciprocal sin cos tan atan asinh erf sinc "
+    "threshold hardshrink softshrink float_power __pow__ __rtruediv__ nan_to_num normalize "
+    "local_response_norm"
 )
-_SOFTMAXES = _methods("softmax", "log_softmax", "softmin") | {torch._softmax, torch._log_softmax}
-_QUOTIENTS = _methods("div", "divide", "true_divide", "__truediv__", "div_", "divide_", "__itruediv__")
+_SOFTMAXES = _methods("softmax log_softmax softmin")
+_QUOTIENTS = _methods("div divide true_divide __truediv__ div_ divide_ __itruediv__")
 # Functions that are linear in each of these arguments.
 _BILINEAR: dict[Any, tuple[int, int]] = {
-    **dict.fromkeys(
-        _methods("matmul", "mm", "bmm", "mv", "dot", "inner", "outer", "ger", "vdot", "kron"), (0, 1)
-    ),
-    **dict.fromkeys(_methods("tensordot", "bilinear", "__matmul__", "__rmatmul__", "cross"), (0, 1)),
-    **dict.fromkeys(_methods("addmm", "addbmm", "baddbmm", "addmv", "addr", "addcmul"), (1, 2)),
+    **dict.fromkeys(_methods("matmul mm bmm mv dot inner outer ger vdot kron"), (0, 1)),
+    **dict.fromkeys(_methods("tensordot bilinear __matmul__ __rmatmul__ cross"), (0, 1)),
+    **dict.fromkeys(_methods("addmm addbmm baddbmm addmv addr addcmul"), (1, 2)),
 }
 _TRANSPOSED = {torch.conv_transpose1d: 1, torch.conv_transpose2d: 2, torch.conv_transpose3d: 3}
 _REFUSED = _methods(
-    *("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"),
-    *("cdist", "pairwise_distance", "cosine_similarity"),
+    "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell cdist "
+    "pairwise_distance cosine_similarity"
 )
 
 
 @dataclass(frozen=True)
 class _Data:
-    """A tensor of data, with bounds of the same shape and the same strides."""
+    """A tensor of data, with tensors that go its way: they have its shape and its strides.
+
+    Attributes
+    ----------
+    tensor : Tensor
+        The data.
+    low, high : Tensor
+        The least and the largest values that they could have.
+    zeros, ones : Tensor
+        Both are changed as data are when they are moved. They differ where the numbers are inputs, and are the same
+        where constants stand.
+    """
 
     tensor: Tensor
     low: Tensor
     high: Tensor
+    zeros: Tensor
+    ones: Tensor
+
+    @property
+    def followers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The tensors that go its way."""
+        return self.low, self.high, self.zeros, self.ones
+
+    def space(self) -> Space:
+        """Return what is known of the data now; a copy, for the model may change them in place."""
+        return Space(self.low.clone(), self.high.clone(), self.zeros != self.ones)
 
 
 class _Coefficients(torch.autograd.Function):
@@ -313,12 +204,15 @@ class RelevanceMode(AffineMode):
         self._data: dict[int, _Data] = {}
         self._attention: dict[int, Tensor] = {}
 
-    def enter(self, leaf: Tensor, bounds: Bounds) -> Tensor:
-        """Return the model's input, made from a leaf whose gradient is going to be its relevance."""
+    def enter(self, leaf: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Return the model's input, made from a leaf whose gradient is going to be its relevance.
+
+        It lies between `low` and `high`.
+        """
         entry = leaf.clone()
-        # The same strides, for bounds follow the data through views.
-        low, high = (torch.empty_like(entry).copy_(bound) for bound in bounds)
-        self._mark(entry, low, high)
+        # The same strides, for they follow the data through views.
+        ends = (torch.empty_like(entry, requires_grad=False).copy_(bound) for bound in (low, high))
+        self._mark(entry, *ends, torch.zeros_like(entry), torch.ones_like(entry))
         return entry
 
     def leave(self, outputs: Tensor) -> Tensor:
@@ -383,10 +277,12 @@ class RelevanceMode(AffineMode):
         if step.kind == "batch_norm":
             bias = 0 if step.bias is None else step.bias
             ends = [step.apply(bound, step.weight) + bias for bound in (data.low, data.high)]
-            return self._mark(valued(step.x, output), torch.minimum(*ends), torch.maximum(*ends))
+            return self._mark(
+                valued(step.x, output), torch.minimum(*ends), torch.maximum(*ends), data.zeros, data.ones
+            )
         rule, kept = self._choose(step, True), _kept(step)
-        value, bounds = output.detach().clone(), (data.low.clone(), data.high.clone())
-        return _ruled(step, output, lambda given: rule.relevance(kept, value, given, bounds))
+        value, space = output.detach().clone(), data.space()
+        return _ruled(step, output, lambda given: rule.relevance(kept, value, given, space))
 
     def _hidden(self, step: AffineMap, output: Tensor) -> Tensor:
         rule = self._choose(step, False)
@@ -482,8 +378,8 @@ class RelevanceMode(AffineMode):
 
     # Data
 
-    def _mark(self, tensor: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        self._data[id(tensor)] = _Data(tensor, low.detach(), high.detach())
+    def _mark(self, tensor: Tensor, *followers: Tensor) -> Tensor:
+        self._data[id(tensor)] = _Data(tensor, *(follower.detach() for follower in followers))
         return tensor
 
     def _find(self, tensor: Tensor) -> _Data | None:
@@ -496,8 +392,7 @@ class RelevanceMode(AffineMode):
             return None
         # Another view of data that something was written to.
         place = (tensor.shape, tensor.stride(), tensor.storage_offset())
-        low, high = (bound.as_strided(*place) for bound in (base.low, base.high))
-        self._mark(tensor, low, high)
+        self._mark(tensor, *(follower.as_strided(*place) for follower in base.followers))
         return self._data[id(tensor)]
 
     def _signal(self, tensor: Tensor) -> Tensor:
@@ -554,17 +449,19 @@ class RelevanceMode(AffineMode):
         if func in _WRITES and self._find(args[0]) is None:
             # Data are written among constants.
             root = args[0] if args[0]._base is None else args[0]._base
-            self._mark(root, root.detach().clone(), root.detach().clone())
+            self._mark(root, *(root.detach().clone() for _ in range(4)))
             if root is not args[0]:
                 place = (args[0].shape, args[0].stride(), args[0].storage_offset())
-                own = self._data[id(root)]
-                self._mark(args[0], own.low.as_strided(*place), own.high.as_strided(*place))
+                self._mark(args[0], *(each.as_strided(*place) for each in self._data[id(root)].followers))
         result = func(*args, **kwargs)
         with torch.no_grad():
-            ends = [func(*_mapped(args, side), **_mapped(kwargs, side)) for side in (self._low, self._high)]
-        for made, low, high in zip(*(_tensors(given) for given in (result, *ends)), strict=True):
+            followers = [
+                func(*_mapped(args, self._follower(place)), **_mapped(kwargs, self._follower(place)))
+                for place in range(4)
+            ]
+        for made, *ends in zip(*(_tensors(given) for given in (result, *followers)), strict=True):
             if made.requires_grad and id(made) not in self._data:
-                self._mark(made, low, high)
+                self._mark(made, *ends)
         return result
 
     def _rescaled(
@@ -583,24 +480,25 @@ class RelevanceMode(AffineMode):
             value = changed(lambda tensor: tensor)
             if not isinstance(value, Tensor) or value.shape != x.shape:
                 return False, None
-            ends = changed(self._low), changed(self._high)
+            ends = changed(self._follower(0)), changed(self._follower(1))
         low, high = torch.minimum(*ends), torch.maximum(*ends)
+        own = self._data[id(x)]
         if _in_place(func, args, kwargs):
-            own = self._data[id(x)]
             x.copy_(valued(x.clone(), value))
             # In place too, so that the bounds of views change as well.
             own.low.copy_(low)
             own.high.copy_(high)
             return True, x
-        return True, self._mark(valued(x, value), low, high)
+        return True, self._mark(valued(x, value), low, high, own.zeros, own.ones)
 
-    def _low(self, tensor: Tensor) -> Tensor:
-        found = self._find(tensor)
-        return tensor if found is None else found.low
+    def _follower(self, place: int) -> Callable[[Tensor], Tensor]:
+        """Return the change of data to one of their followers; other tensors stay."""
 
-    def _high(self, tensor: Tensor) -> Tensor:
-        found = self._find(tensor)
-        return tensor if found is None else found.high
+        def change(tensor: Tensor) -> Tensor:
+            found = self._find(tensor)
+            return tensor if found is None else found.followers[place]
+
+        return change
 
     # Functions in the steps that they stand for
 
@@ -707,7 +605,8 @@ class RelevanceMode(AffineMode):
         single = query.ndim == 2
         weights = weights[None] if single else weights
         width, heads = query.shape[-1], given["num_heads"]
-        packed, bias = given.get("in_proj_weight"), given.get("in_proj_bias")
+        packed: Any = given.get("in_proj_weight")
+        bias: Any = given.get("in_proj_bias")
         of_values = given["v_proj_weight"] if given.get("use_separate_proj_weight") else packed[2 * width :]
         with self:
             values = F.linear(value, of_values, None if bias is None else bias[2 * width :])

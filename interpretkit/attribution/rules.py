@@ -15,8 +15,22 @@ from interpretkit.attribution.affine import AffineMap
 from interpretkit.attribution.problem import Baseline
 from interpretkit.errors import InputError
 
-# The least and the largest values ``(m, ...)`` that a layer's input could have.
-Bounds = tuple[Tensor, Tensor]
+
+@dataclass(frozen=True)
+class Space:
+    """What is known of a layer's input where that is the model's own.
+
+    Attributes
+    ----------
+    low, high : Tensor, (m, ...)
+        The least and the largest values that each number could have.
+    own : Tensor of bool, (m, ...)
+        Which numbers are inputs; others are constants that stand beside them, such as a padding.
+    """
+
+    low: Tensor
+    high: Tensor
+    own: Tensor
 
 
 class Rule:
@@ -40,10 +54,8 @@ class Rule:
         """
         raise NotImplementedError
 
-    def relevance(
-        self, step: AffineMap, value: Tensor, coefficients: Tensor, bounds: Bounds | None
-    ) -> Tensor:
-        """Return the relevance of ``step.x`` where that is the model's own input, which lies between the bounds."""
+    def relevance(self, step: AffineMap, value: Tensor, coefficients: Tensor, space: Space | None) -> Tensor:
+        """Return the relevance of ``step.x`` where that is the model's own input."""
         return step.x * self.coefficients(step, value, coefficients)
 
 
@@ -126,10 +138,11 @@ class AlphaBeta(Rule):
         if self.beta == 0 and not bool((without & (relevance != 0)).any()):
             return back(relevance / _stabilised(positive, self.epsilon))
         negative, back_negative = _contributions(step, -1)
-        for_positive = torch.where(negative == 0, 1.0, self.alpha).to(relevance.dtype)
-        for_negative = torch.where(without, 1.0, -self.beta).to(relevance.dtype)
-        shares = for_positive * relevance / _stabilised(positive, self.epsilon)
-        against = for_negative * relevance / _stabilised(negative, self.epsilon, zero=-1)
+        once = torch.ones_like(relevance)
+        shares = torch.where(negative == 0, once, self.alpha * once) * relevance
+        shares = shares / _stabilised(positive, self.epsilon)
+        against = torch.where(without, once, -self.beta * once) * relevance
+        against = against / _stabilised(negative, self.epsilon, zero=-1)
         return back(shares.masked_fill(without, 0)) + back_negative(against.masked_fill(negative == 0, 0))
 
 
@@ -159,11 +172,10 @@ class _Spread(Rule):
         found = self._spread(step, value * coefficients, active.to(step.x.dtype))
         return torch.where(active, found / step.x.masked_fill(~active, 1), 0)
 
-    def relevance(
-        self, step: AffineMap, value: Tensor, coefficients: Tensor, bounds: Bounds | None
-    ) -> Tensor:
+    def relevance(self, step: AffineMap, value: Tensor, coefficients: Tensor, space: Space | None) -> Tensor:
         """Return the relevance of the model's inputs; see :meth:`Rule.relevance`."""
-        return self._spread(step, value * coefficients, torch.ones_like(step.x))
+        own = torch.ones_like(step.x) if space is None else space.own.to(step.x.dtype)
+        return self._spread(step, value * coefficients, own)
 
     def _spread(self, step: AffineMap, relevance: Tensor, seen: Tensor) -> Tensor:
         total, back = _linear(step, [(seen, self._weights(step))])
@@ -222,22 +234,20 @@ class Box(Rule):
         """Raise InputError: nobody knows the box of a hidden layer."""
         raise _not_an_input_layer()
 
-    def relevance(
-        self, step: AffineMap, value: Tensor, coefficients: Tensor, bounds: Bounds | None
-    ) -> Tensor:
+    def relevance(self, step: AffineMap, value: Tensor, coefficients: Tensor, space: Space | None) -> Tensor:
         """Return the relevance of the model's inputs; see :meth:`Rule.relevance`."""
-        if bounds is None:
+        if space is None:
             raise _not_an_input_layer()
         relevance = value * coefficients
         # The inputs lie in the box but for rounding, so that no contribution is below zero.
-        above, below = (step.x - bounds[0]).clamp(min=0), (step.x - bounds[1]).clamp(max=0)
+        above, below = (step.x - space.low).clamp(min=0), (step.x - space.high).clamp(max=0)
         total, back = _linear(step, [(above, step.weight.clamp(min=0)), (below, step.weight.clamp(max=0))])
         nothing = total <= torch.finfo(total.dtype).tiny
         shares = (relevance / _stabilised(total, self.epsilon)).masked_fill(nothing, 0)
         passed = above * back[0](shares) + below * back[1](shares)
         lost = relevance.masked_fill(~nothing, 0)
         if bool((lost != 0).any()):
-            passed = passed + WSquare()._spread(step, lost, torch.ones_like(step.x))
+            passed = passed + WSquare()._spread(step, lost, space.own.to(step.x.dtype))
         return passed
 
 
@@ -252,9 +262,7 @@ class Pass(Rule):
             small, 0, self.relevance(step, value, coefficients, None) / step.x.masked_fill(small, 1)
         )
 
-    def relevance(
-        self, step: AffineMap, value: Tensor, coefficients: Tensor, bounds: Bounds | None
-    ) -> Tensor:
+    def relevance(self, step: AffineMap, value: Tensor, coefficients: Tensor, space: Space | None) -> Tensor:
         """Return the relevance of the model's inputs; see :meth:`Rule.relevance`."""
         if value.shape != step.x.shape:
             raise InputError(
@@ -388,7 +396,9 @@ def _stabilised(numbers: Tensor, epsilon: float, *, zero: int = 1) -> Tensor:
     """Return numbers moved away from zero, zeros to the side of the sign `zero`."""
     least = max(epsilon, torch.finfo(numbers.dtype).tiny)
     down = numbers < 0 if zero > 0 else numbers <= 0
-    return numbers + torch.where(down, -least, least).to(numbers.dtype)
+    # In the numbers' own precision, for the least may vanish in another.
+    moved = torch.full_like(numbers, least)
+    return numbers + torch.where(down, -moved, moved)
 
 
 def _ratio(numbers: Tensor, by: Tensor) -> Tensor:
