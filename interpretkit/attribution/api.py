@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from interpretkit.attribution import (
     cam,
+    captum_methods,
     deeplift,
     gradients,
     lrp,
@@ -42,11 +43,17 @@ class Method:
         Whether it explains by one layer.
     passes_singly : bool
         Whether a single image never goes through the model in company, perturbed or not.
+    requires : tuple of str
+        The options that must be given.
+    check : callable
+        Raises InputError for options whose values cannot be used, as far as can be told without a model.
     """
 
     run: Callable[..., Result]
     takes_layer: bool = False
     passes_singly: bool = False
+    requires: tuple[str, ...] = ()
+    check: Callable[[Mapping[str, Any]], None] = lambda options: None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -65,8 +72,8 @@ METHODS: Mapping[str, Method] = {
     "smoothgrad": Method(gradients.smoothgrad),
     "deeplift": Method(deeplift.deeplift),
     "lrp": Method(lrp.lrp),
-    "patternnet": Method(patterns.patternnet),
-    "pattern_attribution": Method(patterns.pattern_attribution),
+    "patternnet": Method(patterns.patternnet, requires=("patterns",)),
+    "pattern_attribution": Method(patterns.pattern_attribution, requires=("patterns",)),
     "gradcam": Method(cam.gradcam, takes_layer=True, passes_singly=True),
     "gradcam_plus_plus": Method(cam.gradcam_plus_plus, takes_layer=True, passes_singly=True),
     "layercam": Method(cam.layercam, takes_layer=True, passes_singly=True),
@@ -78,6 +85,15 @@ METHODS: Mapping[str, Method] = {
     "kernel_shap": Method(shapley.kernel_shap),
     "prediction_difference": Method(prediction_difference.prediction_difference),
     "meaningful_perturbation": Method(perturbation.meaningful_perturbation),
+    **{
+        name: Method(
+            captum_methods.runner(name, entry),
+            takes_layer=entry.of != "inputs",
+            requires=entry.requires,
+            check=entry.check,
+        )
+        for name, entry in captum_methods.ENTRIES.items()
+    },
 }
 
 
@@ -239,4 +255,5 @@ def _checked_method(method: str, layer: str | None, options: Mapping[str, Any]) 
         if name not in chosen.options:
             known = ", ".join(chosen.options) or "none"
             raise InputError(f"option {name!r}: {method} does not have it; expected {known}")
+    chosen.check(options)
     return chosen
