@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from interpretkit.attribution import (
     cam,
     captum_methods,
+    concepts,
     deeplift,
     gradients,
     lrp,
@@ -71,7 +72,7 @@ METHODS: Mapping[str, Method] = {
     "clear": Method(gradients.clear, passes_singly=True),
     "smoothgrad": Method(gradients.smoothgrad),
     "deeplift": Method(deeplift.deeplift),
-    "lrp": Method(lrp.lrp),
+    "lrp": Method(lrp.lrp, check=lrp.check),
     "patternnet": Method(patterns.patternnet, requires=("patterns",)),
     "pattern_attribution": Method(patterns.pattern_attribution, requires=("patterns",)),
     "gradcam": Method(cam.gradcam, takes_layer=True, passes_singly=True),
@@ -94,6 +95,7 @@ METHODS: Mapping[str, Method] = {
         )
         for name, entry in captum_methods.ENTRIES.items()
     },
+    "tcav": Method(concepts.tcav, takes_layer=True, requires=("concepts", "reference"), check=concepts.check),
 }
 
 

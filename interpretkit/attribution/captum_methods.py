@@ -384,17 +384,16 @@ def _permuted(asked: Asked) -> Tensor:
 
 def _with_others(asked: Asked, scores: Any, given: Tensor, others: Tensor, mask: Tensor | None) -> Tensor:
     """Return the mean drop of the scores where features come from others, drawn anew for each feature."""
+    # A copy for each draw, for captum looks at features only where there are several examples.
+    count = asked.options["samples"]
+    copies = given.expand(count, *given.shape[1:])
 
     def drawn(x: Tensor, feature: Tensor) -> Tensor:
-        other = others[int(torch.randint(len(others), ()))]
+        other = others[torch.randint(len(others), (count,))]
         return torch.where(feature.to(x.device), other, x)
 
     method = asked.of_captum("FeaturePermutation")(scores, perm_func=drawn)
-    found = [
-        method.attribute(given, feature_mask=mask, perturbations_per_eval=asked.problem.chunks.size)
-        for _ in range(asked.options["samples"])
-    ]
-    return torch.stack(found).mean(0)
+    return method.attribute(copies, feature_mask=mask).mean(0, keepdim=True)
 
 
 def _layer_features(asked: Asked, values: Tensor) -> Tensor:
@@ -531,7 +530,7 @@ _TUNNEL = {
     "samples": Option(int, 25, "", _count(2)),
     "deviation": Option(float, 0.15, "", _size),
 }
-_ANY_NUMBER = {"samples": Option(int, 25, "", _count(1))}
+_COPIES = {"samples": Option(int, 8, "", _count(2))}
 
 ENTRIES: Mapping[str, Entry] = {
     "gradient_shap": Entry(
@@ -558,7 +557,7 @@ ENTRIES: Mapping[str, Entry] = {
     "feature_permutation": Entry(
         "FeaturePermutation",
         "Mean drops of the score when a segment comes from another example (Molnar, 2019)",
-        {**_REFERENCE, "segments": _SEGMENTS["segments"], **_ANY_NUMBER},
+        {**_REFERENCE, "segments": _SEGMENTS["segments"], **_COPIES},
         ask=_permuted,
         differentiates=False,
         requires=("reference",),
@@ -611,7 +610,7 @@ ENTRIES: Mapping[str, Entry] = {
     "layer_feature_permutation": Entry(
         "LayerFeaturePermutation",
         "Mean drops of the score when a layer's values come from another example",
-        {**_REFERENCE, **_FEATURES, **_ANY_NUMBER, **_MAP},
+        {**_REFERENCE, **_FEATURES, **_COPIES, **_MAP},
         "layer",
         ask=_layer_permuted,
         differentiates=False,
@@ -754,7 +753,7 @@ def _solve(problem: Problem, name: str, entry: Entry, given: Mapping[str, Any]) 
             neurons.append(list(neuron))
             own = own if entry.layered else of_neuron(own, 0, layer, neuron)
         image = own.inputs.detach().to(_DOUBLE)
-        with _as_drawn_anew(problem.seed, name):
+        with as_drawn_anew(problem.seed, name):
             found = entry.ask(Asked(entry, own, image, settled, layer, neuron)).detach()
         values.append(_shown(found, entry, layer, problem, options).to(problem.precise))
     details: dict[str, Any] = {"scores": scores}
@@ -762,7 +761,7 @@ def _solve(problem: Problem, name: str, entry: Entry, given: Mapping[str, Any]) 
         details["layer"] = layer.name
     if neurons:
         details["neuron"] = neurons
-    if mask is not None:
+    if mask is not None and mask.ndim == 5:
         details["segments"] = mask[:, 0, 0]
     return Result(torch.cat(values), details)
 
@@ -787,7 +786,7 @@ def _prepared_options(
     if "baselines" in options:
         return mask, _many(problem, options["baselines"])
     baseline = options.get("baseline", 0.0)
-    if baseline is None and mask is not None:
+    if baseline is None and mask is not None and mask.ndim == 5:
         return mask, segment_fills(problem, mask[:, 0, 0], None).to(_DOUBLE)
     return mask, problem.baseline(0.0 if baseline is None else baseline).to(_DOUBLE)
 
@@ -868,7 +867,7 @@ def _shown(
 
 
 @contextmanager
-def _as_drawn_anew(seed: int, name: str) -> Iterator[None]:
+def as_drawn_anew(seed: int, name: str) -> Iterator[None]:
     """Give captum the same random numbers for every example, and leave those of others where they were."""
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
     torch_state = torch.get_rng_state()

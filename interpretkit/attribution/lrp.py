@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +132,26 @@ def layer_relevance(
     return values, scores.to(problem.precise), str(tap.name)
 
 
+def check(options: Mapping[str, Any]) -> None:
+    """Raise InputError for options that cannot be used, as far as can be told without a model."""
+    given = {"rules": None, "convolutions": "z_plus", "first": None, "epsilon": _EPSILON, **options}
+    rules, convolutions, first, epsilon = (
+        given[name] for name in ("rules", "convolutions", "first", "epsilon")
+    )
+    if rules is not None:
+        if not isinstance(rules, (Composite, Rule)):
+            raise InputError(
+                f"rules: are a {type(rules).__name__}; expected a Composite, or a rule for all layers"
+            )
+        if convolutions != "z_plus" or first is not None or epsilon != _EPSILON:
+            raise InputError("rules: stand in place of convolutions, first and epsilon; expected them alone")
+    if convolutions not in get_args(Convolutions):
+        raise InputError(f"convolutions {convolutions!r}: expected epsilon, z_plus or alpha2_beta1")
+    if first is not None and first not in get_args(First):
+        raise InputError(f"first {first!r}: expected same, flat, box or w_square")
+    Epsilon(epsilon)
+
+
 def _composite(
     problem: Problem,
     rules: Composite | Rule | None,
@@ -141,20 +161,11 @@ def _composite(
     low: Baseline | None,
     high: Baseline | None,
 ) -> Composite:
+    check({"rules": rules, "convolutions": convolutions, "first": first, "epsilon": epsilon})
     if rules is not None:
-        if not isinstance(rules, (Composite, Rule)):
-            raise InputError(
-                f"rules: are a {type(rules).__name__}; expected a Composite, or a rule for all layers"
-            )
-        if convolutions != "z_plus" or first is not None or epsilon != _EPSILON:
-            raise InputError("rules: stand in place of convolutions, first and epsilon; expected them alone")
         made = rules if isinstance(rules, Composite) else Composite(default=rules)
         made.check(problem.model)
     else:
-        if convolutions not in {"epsilon", "z_plus", "alpha2_beta1"}:
-            raise InputError(f"convolutions {convolutions!r}: expected epsilon, z_plus or alpha2_beta1")
-        if first not in {None, "same", "flat", "box", "w_square"}:
-            raise InputError(f"first {first!r}: expected same, flat, box or w_square")
         if first is None:
             first = "box" if problem.inputs.ndim > 3 else "same"
         by_name: Mapping[str, Rule] = {

@@ -377,7 +377,7 @@ def _standard(step: AffineMap) -> type[nn.Module]:
 
 
 def _check_epsilon(epsilon: float) -> None:
-    if not 0 <= epsilon < math.inf:
+    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 <= epsilon < math.inf:
         raise InputError(f"epsilon {epsilon}: expected a number of at least 0")
 
 

@@ -40,6 +40,7 @@ CHEAP = {
     "layer_feature_ablation": {"features": "channels"},
     "layer_feature_permutation": {"features": "channels", "reference": images(6), "samples": 2},
     "layer_deeplift_shap": {"baselines": images(2)},
+    "tcav": {"concepts": {"one": images(6) + 0.3}, "reference": images(6)},
     "neuron_gradient_shap": {"samples": 4},
     "neuron_feature_ablation": {"segments": SEGMENTS},
     "neuron_deeplift_shap": {"baselines": images(2)},
@@ -58,7 +59,7 @@ RECTIFIED = {
 }
 WITHOUT_GRADIENT = {
     *("scorecam", "occlusion", "rise", "lime", "kernel_shap", "prediction_difference"),
-    *("feature_ablation", "feature_permutation", "shapley_value_sampling", "shapley_values", "tcav"),
+    *("feature_ablation", "feature_permutation", "shapley_value_sampling", "shapley_values"),
     *("layer_activation", "layer_feature_ablation", "layer_feature_permutation"),
     # The neuron has a gradient, whatever the score has.
     *NEURONS - {"neuron_conductance"},
@@ -323,6 +324,8 @@ def test_the_values_lie_where_the_network_looks(method):
             given["samples"] = 4
     if "neuron" in known:
         given["neuron"] = (1, 24, 24)
+    if method == "tcav":
+        given["concepts"], given["reference"] = {"bright": reference + 0.5}, reference
     if method == "layer_activation":
         pytest.skip("says what there is, whatever the score makes of it")
     values = attribute(LooksAt(), inputs, 1, method=method, **given).values.abs().sum(1)
