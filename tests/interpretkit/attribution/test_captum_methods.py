@@ -351,7 +351,9 @@ def test_tcav_is_the_derivative_along_the_direction():
         model, inputs, 1, method="tcav", layer="3", concepts=shown, reference=grey, upsample=False
     )
     layer_gradients = captum.attr.LayerGradientXActivation(model, model[3], multiply_by_inputs=False)
-    gradients = layer_gradients.attribute(inputs, target=1).detach().flatten(1)
+    gradients = layer_gradients.attribute(inputs, target=1)
+    assert isinstance(gradients, Tensor)
+    gradients = gradients.detach().flatten(1)
     values = model[:4](torch.cat([shown["one"], grey])).detach().flatten(1).numpy()
     weights, classes, _ = ours._separated(values, np.repeat([1, 0], 6))
     expected = gradients @ torch.from_numpy(weights[classes.index(1)])

@@ -429,7 +429,7 @@ class Random(nn.Module):
             kind = draw.choice(
                 ["conv", "conv", "reuse", "add", "cat", "relu", "pool", "gate", "norm", "view"]
             )
-            one, other = draw.randrange(len(widths)), draw.randrange(len(widths))
+            one, other, name = draw.randrange(len(widths)), draw.randrange(len(widths)), ""
             if kind == "reuse":
                 fitting = [n for n, layer in self.layers.items() if layer.in_channels == widths[one]]
                 if not fitting:
@@ -441,9 +441,7 @@ class Random(nn.Module):
                 self.layers[name] = nn.Conv2d(widths[one], draw.randint(2, 4), 3, padding=1, bias=False)
             elif kind in {"add", "gate"}:
                 same = [n for n, width in enumerate(widths) if width == widths[one]]
-                other, name = draw.choice(same), ""
-            elif kind != "reuse":
-                name = ""
+                other = draw.choice(same)
             self.steps.append((kind, (one, other), name))
             widths.append(
                 self.layers[name].out_channels  # type: ignore[arg-type]
