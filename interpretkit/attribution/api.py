@@ -18,6 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from interpretkit.attribution import (
     cam,
+    captum_methods,
+    concepts,
     deeplift,
     gradients,
     lrp,
@@ -48,17 +50,29 @@ class Method:
         Whether it explains by one layer.
     passes_singly : bool
         Whether a single image never goes through the model in company, perturbed or not.
+<<<<<<< HEAD
     differentiates : bool
         Whether it asks the model for gradients.
     watches : bool
         Whether it acts on the functions that the model calls.
+=======
+    requires : tuple of str
+        The options that must be given.
+    check : callable
+        Raises InputError for options whose values cannot be used, as far as can be told without a model.
+>>>>>>> rules
     """
 
     run: Callable[..., Result]
     takes_layer: bool = False
     passes_singly: bool = False
+<<<<<<< HEAD
     differentiates: bool = True
     watches: bool = False
+=======
+    requires: tuple[str, ...] = ()
+    check: Callable[[Mapping[str, Any]], None] = lambda options: None
+>>>>>>> rules
 
     @property
     def options(self) -> dict[str, Any]:
@@ -75,10 +89,17 @@ METHODS: Mapping[str, Method] = {
     "integrated_gradients": Method(gradients.integrated_gradients),
     "clear": Method(gradients.clear, passes_singly=True, watches=True),
     "smoothgrad": Method(gradients.smoothgrad),
+<<<<<<< HEAD
     "deeplift": Method(deeplift.deeplift, watches=True),
     "lrp": Method(lrp.lrp, watches=True),
     "patternnet": Method(patterns.patternnet, watches=True),
     "pattern_attribution": Method(patterns.pattern_attribution, watches=True),
+=======
+    "deeplift": Method(deeplift.deeplift),
+    "lrp": Method(lrp.lrp, check=lrp.check),
+    "patternnet": Method(patterns.patternnet, requires=("patterns",)),
+    "pattern_attribution": Method(patterns.pattern_attribution, requires=("patterns",)),
+>>>>>>> rules
     "gradcam": Method(cam.gradcam, takes_layer=True, passes_singly=True),
     "gradcam_plus_plus": Method(cam.gradcam_plus_plus, takes_layer=True, passes_singly=True),
     "layercam": Method(cam.layercam, takes_layer=True, passes_singly=True),
@@ -90,6 +111,16 @@ METHODS: Mapping[str, Method] = {
     "kernel_shap": Method(shapley.kernel_shap, differentiates=False),
     "prediction_difference": Method(prediction_difference.prediction_difference, differentiates=False),
     "meaningful_perturbation": Method(perturbation.meaningful_perturbation),
+    **{
+        name: Method(
+            captum_methods.runner(name, entry),
+            takes_layer=entry.of != "inputs",
+            requires=entry.requires,
+            check=entry.check,
+        )
+        for name, entry in captum_methods.ENTRIES.items()
+    },
+    "tcav": Method(concepts.tcav, takes_layer=True, requires=("concepts", "reference"), check=concepts.check),
 }
 
 
@@ -339,4 +370,5 @@ def _checked_method(method: str, layer: str | None, options: Mapping[str, Any]) 
         if name not in chosen.options:
             known = ", ".join(chosen.options) or "none"
             raise InputError(f"option {name!r}: {method} does not have it; expected {known}")
+    chosen.check(options)
     return chosen

@@ -183,6 +183,7 @@ batches = [torch.rand(8, 3, 224, 224) for _ in range(2)]
 masks = torch.zeros(2, 224, 224, dtype=torch.bool).numpy()
 masks[:, 50:150, 50:150] = True
 vit = vit_b_16(weights=None)
+stripes, dots, random_photographs = (torch.rand(4, 3, 224, 224) for _ in range(3))
 """,
     "docs/diagnosis-data.md": """
 import torch
