@@ -50,29 +50,23 @@ class Method:
         Whether it explains by one layer.
     passes_singly : bool
         Whether a single image never goes through the model in company, perturbed or not.
-<<<<<<< HEAD
     differentiates : bool
         Whether it asks the model for gradients.
     watches : bool
         Whether it acts on the functions that the model calls.
-=======
     requires : tuple of str
         The options that must be given.
     check : callable
         Raises InputError for options whose values cannot be used, as far as can be told without a model.
->>>>>>> rules
     """
 
     run: Callable[..., Result]
     takes_layer: bool = False
     passes_singly: bool = False
-<<<<<<< HEAD
     differentiates: bool = True
     watches: bool = False
-=======
     requires: tuple[str, ...] = ()
     check: Callable[[Mapping[str, Any]], None] = lambda options: None
->>>>>>> rules
 
     @property
     def options(self) -> dict[str, Any]:
@@ -89,17 +83,10 @@ METHODS: Mapping[str, Method] = {
     "integrated_gradients": Method(gradients.integrated_gradients),
     "clear": Method(gradients.clear, passes_singly=True, watches=True),
     "smoothgrad": Method(gradients.smoothgrad),
-<<<<<<< HEAD
     "deeplift": Method(deeplift.deeplift, watches=True),
-    "lrp": Method(lrp.lrp, watches=True),
-    "patternnet": Method(patterns.patternnet, watches=True),
-    "pattern_attribution": Method(patterns.pattern_attribution, watches=True),
-=======
-    "deeplift": Method(deeplift.deeplift),
-    "lrp": Method(lrp.lrp, check=lrp.check),
-    "patternnet": Method(patterns.patternnet, requires=("patterns",)),
-    "pattern_attribution": Method(patterns.pattern_attribution, requires=("patterns",)),
->>>>>>> rules
+    "lrp": Method(lrp.lrp, watches=True, check=lrp.check),
+    "patternnet": Method(patterns.patternnet, watches=True, requires=("patterns",)),
+    "pattern_attribution": Method(patterns.pattern_attribution, watches=True, requires=("patterns",)),
     "gradcam": Method(cam.gradcam, takes_layer=True, passes_singly=True),
     "gradcam_plus_plus": Method(cam.gradcam_plus_plus, takes_layer=True, passes_singly=True),
     "layercam": Method(cam.layercam, takes_layer=True, passes_singly=True),
@@ -115,6 +102,8 @@ METHODS: Mapping[str, Method] = {
         name: Method(
             captum_methods.runner(name, entry),
             takes_layer=entry.of != "inputs",
+            differentiates=entry.differentiates,
+            watches=entry.watches,
             requires=entry.requires,
             check=entry.check,
         )
