@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,6 +74,13 @@ Quick = Annotated[
         "--quick", help="Train for a few short epochs, to see that everything runs; the VAE will be poor."
     ),
 ]
+
+
+def _summary(result: Mapping[str, Any]) -> None:
+    """Print a result, and loudly why not to trust it, if there is a reason."""
+    from catalysis.trust import print_with_trust
+
+    print_with_trust(result)
 
 
 def load_sites(
@@ -340,6 +347,7 @@ def fingerprint(
         "interpretkit catalyst train --out model",
         "interpretkit catalyst train --data my-sites.extxyz --energy-key E_ads --out model",
     ],
+    summary=_summary,
 )
 def train(
     data: Data = BUNDLED,
@@ -374,6 +382,7 @@ def train(
         check_sites(lost, "--lost")
     from catalysis.model import train_model
     from catalysis.reports import train_report
+    from catalysis.trust import trust_warnings
     from interpretkit.results import run_folder
 
     sites = load_sites(data, energy_key=energy_key, facet=facet, kind=kind, require_energies=True)
@@ -392,7 +401,7 @@ def train(
             model, quoted("interpretkit", "catalyst", "train", "--data", data), seed, files, out
         )
         report.save(run.path("report.html"))
-        run.summary.update(model.numbers)
+        run.summary.update({**model.numbers, "trust": trust_warnings(model.numbers)})
     return {**run.summary, "out": out, "next": quoted("interpretkit", "catalyst", "design", "--model", out)}
 
 
@@ -403,6 +412,7 @@ def train(
         "interpretkit catalyst evaluate --train a.extxyz --test b.extxyz --json",
         "interpretkit catalyst evaluate --train my-sites.extxyz --folds 5 --group-by slab_id",
     ],
+    summary=_summary,
 )
 def evaluate(
     train_sites: Annotated[
@@ -506,6 +516,7 @@ def evaluate(
         "interpretkit catalyst design --target-ev -0.3 --window-ev 0.05 --facets 111,211 --elements Pt,Pd,Ir",
         "interpretkit catalyst design --data my-sites.extxyz --target-ev 0.2",
     ],
+    summary=_summary,
 )
 def design(
     data: Data = BUNDLED,
@@ -552,10 +563,11 @@ def design(
     )  # fmt: skip
     if not model_folder:
         check_sites(data, "--data", energy_key=energy_key, facet=facet, kind=kind)
-    from catalysis.design import Target, search
+    from catalysis.design import Target, check_request, search
     from catalysis.model import SHIPPED, SiteModel, train_model
     from catalysis.reports import design_report, design_table
     from catalysis.sites import write_sites
+    from catalysis.trust import trust_warnings
     from interpretkit.results import run_folder
     from interpretkit.training import resolve_device
 
@@ -574,6 +586,15 @@ def design(
             model = SiteModel.load(model_folder or SHIPPED, chosen_device)
         else:
             sites = load_sites(data, energy_key=energy_key, facet=facet, kind=kind, require_energies=True)
+            check_request(
+                target,
+                n,
+                energies_ev=[site.energy_ev for site in sites if site.energy_ev is not None],
+                known_elements={symbol for site in sites for symbol in site.symbols},
+                known_classes={(site.facet, site.site_class) for site in sites},
+                facets=() if facets is None else facet_names(facets),
+                elements=() if elements is None else element_names(elements),
+            )
             model = train_model(sites, seed=seed, device=chosen_device, quick=quick, quiet=quiet)
         found = search(
             model,
@@ -615,6 +636,8 @@ def design(
                 **found.numbers,
                 "mae_ev": model.numbers["mae_ev"],
                 "baseline_mae_ev": model.numbers["baseline_mae_ev"],
+                "warnings": model.numbers.get("warnings", []),
+                "trust": trust_warnings(model.numbers),
             }
         )
     return {**run.summary, "out": out, "report": out / "report.html"}

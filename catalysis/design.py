@@ -8,7 +8,7 @@ not judge it: the teacher, a separate energy model with an uncertainty, ranks th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,13 +17,15 @@ from scipy.stats import norm
 
 from catalysis.hosts import Host, host_site
 from catalysis.model import SiteModel
+from catalysis.ordering import tolerant_order
 from catalysis.sites import Site
 from catalysis.surfaces import facet_name, parse_composition, parse_facet
-from catalysis.templates import Template, occupations
+from catalysis.templates import Template, class_templates, occupations
 from catalysis.vae import PGHVAE, Latent
 from interpretkit.errors import InputError
 from interpretkit.progress import progress
 
+_EQUAL = 1e-6  # energies in eV and probabilities that differ by less rank by place
 _REACH_EV = 0.3  # how far outside the energies of the data a window may lie
 
 
@@ -190,7 +192,7 @@ def choose(
     list of int
         Indices, likeliest first.
     """
-    order = np.argsort(-probability, kind="stable")
+    order = tolerant_order(-probability, tolerance=_EQUAL)
     limit = max(1, int(np.ceil(max_share * n)))
     chosen: list[int] = []
     passed_over: list[int] = []
@@ -221,7 +223,9 @@ def choose(
             break
         if not is_near(index):
             chosen.append(index)
-    return sorted(chosen, key=lambda index: -probability[index])
+    rank = np.empty(len(order), int)
+    rank[order] = np.arange(len(order))
+    return sorted(chosen, key=lambda index: rank[index])
 
 
 def finished(
@@ -399,15 +403,16 @@ def search(
         If `n` is not positive, a facet or element is unknown to the model, the window lies far from all that it has
         seen, or nothing new could be decoded.
     """
-    if n < 1:
-        raise InputError(f"--n: {n}; expected at least 1")
-    lowest, highest = float(model.sites.energy_ev.min()), float(model.sites.energy_ev.max())
-    if target.low > highest + _REACH_EV or target.high < lowest - _REACH_EV:
-        raise InputError(
-            f"--target-ev: {target.energy_ev:+.2f} ± {target.window_ev:.2f} eV is far from anything the model has "
-            f"seen; expected an energy near {lowest:+.2f} to {highest:+.2f} eV"
-        )
     config = model.vae.config
+    check_request(
+        target,
+        n,
+        energies_ev=model.sites.energy_ev,
+        known_elements=config.elements,
+        known_classes={(entry.facet, entry.site_class) for entry in config.classes},
+        facets=facets,
+        elements=elements,
+    )
     allowed = _allowed_elements(config.elements, elements)
     templates = _allowed_templates(model.vae, facets)
     with progress("Designing", 5, quiet=quiet) as bar:
@@ -427,7 +432,7 @@ def search(
             )
         heads = model.vae.predict([candidates[k].site for k in new])
         # A decoded site is the latent point rounded to elements, which moves its energy.
-        order = np.argsort(np.abs(heads - target.energy_ev), kind="stable")
+        order = tolerant_order(np.abs(heads - target.energy_ev), tolerance=_EQUAL)
         kept = order[: max(n, int(target.holds(heads).sum()))]
         keep = [new[k] for k in kept]
         heads = heads[kept]
@@ -454,6 +459,60 @@ def search(
     return Search(target, designs, proposals, mean, deviation, how[keep], len(candidates), drawn, random_ev)
 
 
+def check_request(
+    target: Target,
+    n: int,
+    *,
+    energies_ev: Sequence[float] | np.ndarray,
+    known_elements: Collection[str],
+    known_classes: Collection[tuple[str, str]],
+    facets: Sequence[str] = (),
+    elements: Sequence[str] = (),
+) -> None:
+    """Refuse a search that cannot succeed, from the data alone: before a model is trained for it.
+
+    Parameters
+    ----------
+    target, n, facets, elements
+        As for `search`.
+    energies_ev, known_elements, known_classes
+        Of the data; classes with their facets in front.
+
+    Raises
+    ------
+    InputError
+        As `search`, but for what only the search itself can tell.
+    """
+    if n < 1:
+        raise InputError(f"--n: {n}; expected at least 1")
+    lowest, highest = float(np.min(energies_ev)), float(np.max(energies_ev))
+    if target.low > highest + _REACH_EV or target.high < lowest - _REACH_EV:
+        raise InputError(
+            f"--target-ev: {target.energy_ev:+.2f} ± {target.window_ev:.2f} eV is far from anything the model has "
+            f"seen; expected an energy near {lowest:+.2f} to {highest:+.2f} eV"
+        )
+    for symbol in elements:
+        if symbol not in known_elements:
+            known = ", ".join(sorted(known_elements))
+            raise InputError(f"--elements: the model does not know {symbol}; expected some of {known}")
+    known_facets = {facet for facet, _ in known_classes if facet}
+    wanted = {facet_name(parse_facet(facet, "--facets")) for facet in facets}
+    for name in sorted(wanted - known_facets):
+        known = ", ".join(sorted(known_facets)) or "none"
+        raise InputError(f"--facets: the model knows no facet {name}; expected some of {known}")
+    if not known_facets:
+        raise InputError(
+            "the sites lie on no known facet, so none can be built; expected a facet in the data "
+            "(info['facet'] or --facet when training)"
+        )
+    allowed = sorted((facet, name) for facet, name in known_classes if facet in (wanted or known_facets))
+    if not any(class_templates(facet, name) for facet, name in allowed):
+        raise InputError(
+            f"no ideal slab has a site like those of the data, such as {allowed[0][1]} on facet {allowed[0][0]}; "
+            "expected classes that `find_sites` gives"
+        )
+
+
 def known_occupations(model: SiteModel) -> list[Occupation]:
     """Return the model's training data as occupations of templates; sites without a template are left out."""
     templates = [entry.template(model.adsorbate) for entry in model.vae.config.classes]
@@ -469,31 +528,16 @@ def known_occupations(model: SiteModel) -> list[Occupation]:
 
 
 def _allowed_elements(known: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    for symbol in wanted:
-        if symbol not in known:
-            raise InputError(
-                f"--elements: the model does not know {symbol}; expected some of {', '.join(known)}"
-            )
     return [k for k, symbol in enumerate(known) if not wanted or symbol in wanted]
 
 
 def _allowed_templates(vae: PGHVAE, facets: Sequence[str]) -> list[Template | None]:
     """Return the template of each of the model's classes, None where the search may not go."""
-    present = {entry.facet for entry in vae.config.classes}
     facets = [facet_name(parse_facet(facet, "--facets")) for facet in facets]
-    for facet in facets:
-        if facet not in present:
-            known = ", ".join(sorted(filter(None, present))) or "none"
-            raise InputError(f"--facets: the model knows no facet {facet}; expected some of {known}")
     found = [
         entry.template(vae.config.adsorbate) if not facets or entry.facet in facets else None
         for entry in vae.config.classes
     ]
-    if not any(found):
-        raise InputError(
-            "the model's sites lie on no known facet, so none can be built; expected a facet in the data "
-            "(info['facet'] or --facet when training)"
-        )
     return found
 
 
@@ -550,7 +594,7 @@ def _by_sampling(model: SiteModel, latent: Latent, target: Target, count: int, s
     mask = torch.rand(pool, ligand.shape[1], generator=noise).to(ligand.device) < 0.5
     ligand = torch.where(mask, ligand, other)
     distance = (model.vae.energy(coordination, ligand) - target.energy_ev).abs()
-    best = torch.argsort(distance)[:count]
+    best = torch.argsort(distance, stable=True)[:count]
     return coordination[best], ligand[best]
 
 

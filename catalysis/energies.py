@@ -17,10 +17,11 @@ from typing import Any, Literal, NamedTuple, Protocol, Self
 import numpy as np
 import safetensors
 import safetensors.numpy
-from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
+from scipy.linalg import cho_solve, cholesky, get_lapack_funcs, solve_triangular
 from scipy.optimize import minimize
 
 from catalysis.elements import arrow_order, group_and_period
+from catalysis.ordering import first_largest, first_smallest, tolerant_ranks
 from catalysis.sites import Site
 from catalysis.templates import N_SLOTS, ZONE_CAPACITY, Geometry, Occupations, occupations
 from interpretkit.errors import InputError
@@ -152,7 +153,7 @@ class _Vocabulary:
         names = tuple(sorted(classes))
         pairs, class_pairs = _contact_names(data)
         orbit_rows = _orbit_rows(data, names)
-        descriptors = np.unique(np.concatenate([g.descriptors for g in classes.values()]).round(3), axis=0)
+        descriptors = _distinct_rows(np.concatenate([classes[name].descriptors for name in names]))
         return cls(
             elements=data.elements,
             classes=names,
@@ -174,12 +175,18 @@ def _descriptor_scales(slot_length: float) -> np.ndarray:
 
 def _spread_out(points: np.ndarray, count: int) -> np.ndarray:
     """Return up to `count` of the points, each the farthest from those before (k-centre greedy)."""
-    chosen = [int(np.linalg.norm(points - points.mean(0), axis=1).argmin())]
+    chosen = [first_smallest(np.linalg.norm(points - points.mean(0), axis=1))]
     gap = np.linalg.norm(points - points[chosen[0]], axis=1)
     while len(chosen) < count and gap.max() > 0.05:
-        chosen.append(int(gap.argmax()))
+        chosen.append(first_largest(gap))
         gap = np.minimum(gap, np.linalg.norm(points - points[chosen[-1]], axis=1))
     return points[chosen]
+
+
+def _distinct_rows(rows: np.ndarray) -> np.ndarray:
+    """Return the rows (n, k) that differ by more than 0.002 in some column, in ascending order."""
+    ranks = np.stack([tolerant_ranks(column, 2e-3) for column in rows.T], axis=1)
+    return rows[np.unique(ranks, axis=0, return_index=True)[1]]
 
 
 def _class_numbers(geometry: Geometry) -> np.ndarray:
@@ -201,7 +208,8 @@ def relaxed_geometry(sites: Sequence[Site]) -> np.ndarray:
     second contact than to the first (contacts ordered by coordination number, then by `arrow_order`); mean distance
     of the contacts from their centre; height and sideways offset of the binding atom; mean length of the contacts'
     bonds to other metals, and its difference between two contacts; length of the adsorbate's first bond. Without
-    unit: direction of that bond along the normal, the contacts' axis (absolute) and sideways (absolute).
+    unit: direction of that bond along the normal, the contacts' axis (absolute) and sideways (absolute); off a bridge,
+    where no axis is better than another, its whole part along the surface, and 0.
     """
     rows = []
     for site in sites:
@@ -231,6 +239,7 @@ def relaxed_geometry(sites: Sequence[Site]) -> np.ndarray:
             inner = float(np.linalg.norm(direction))
             direction = direction / inner
         offset = binding - centre
+        tilt = abs(direction @ along), abs(direction @ sideways)
         rows.append(
             [
                 lengths.min(),
@@ -240,8 +249,7 @@ def relaxed_geometry(sites: Sequence[Site]) -> np.ndarray:
                 offset @ normal,
                 np.linalg.norm(offset - (offset @ normal) * normal),
                 direction @ normal,
-                abs(direction @ along),
-                abs(direction @ sideways),
+                *(tilt if count == 2 else (float(np.hypot(*tilt)), 0.0)),
                 around.mean(),
                 difference,
                 inner,
@@ -325,8 +333,10 @@ def _features(data: Occupations, known: _Vocabulary) -> dict[str, np.ndarray]:
     element times coordination number of each contact. `pair`, `class_pair`: all contacts' elements together.
     `orbit_contact`, `orbit`: element in each symmetry-distinct slot of the class. `common`, `shell`, `second`:
     elements of that zone by place in the periodic table and place around the site, shared between classes.
-    `contact_neighbour`: element of a contact times elements and places of its neighbours. With relaxed geometry,
-    `relaxed`, `relaxed_squares`, `relaxed_contact`: its numbers, their products, and times the contacts' elements.
+    `contact_neighbour`: element of a contact times elements and places of its neighbours. `contact_crowd`: the same
+    times products of the mean elements of a zone, for what many neighbours do is not the sum of what each does. With
+    relaxed geometry, `relaxed`, `relaxed_squares`, `relaxed_contact`: its numbers, their products, and times the
+    contacts' elements.
     """
     n, kinds = len(data), len(known.elements)
     own, table, lookup = _element_features(data.elements, known)
@@ -344,7 +354,9 @@ def _features(data: Occupations, known: _Vocabulary) -> dict[str, np.ndarray]:
         "shell": np.zeros((n, rank_slot * t), np.float32),
         "second": np.zeros((n, rank_slot * t), np.float32),
         "contact_neighbour": np.zeros((n, kinds * rank_slot * t), np.float32),
+        "contact_crowd": np.zeros((n, kinds * len(_ZONE_NAMES) * (t * (t + 1) // 2)), np.float32),
     }
+    i, j = np.triu_indices(t)
     for number, geometry in enumerate(data.geometries):
         rows = np.flatnonzero(data.geometry == number)
         if not len(rows):
@@ -369,6 +381,16 @@ def _features(data: Occupations, known: _Vocabulary) -> dict[str, np.ndarray]:
             near = geometry.touching[contact] & (geometry.zones > 0)
             around = np.tensordot(places[:, near], slots[near], (1, 0)).reshape(len(rows), 1, -1)
             by_neighbour += element[:, :, None] * around
+        crowd = np.stack(
+            [
+                places[:, geometry.zones == zone].sum(1) / max(1, int((geometry.zones == zone).sum()))
+                for zone in _ZONE_NAMES
+            ],
+            axis=1,
+        )
+        contact_elements = own[elements[:, : geometry.contacts]].sum(1)
+        crowd = (crowd[:, :, i] * crowd[:, :, j]).reshape(len(rows), 1, -1)
+        blocks["contact_crowd"][rows] = (contact_elements[:, :, None] * crowd).reshape(len(rows), -1)
         blocks["contact_cn"][rows] = by_number.reshape(len(rows), -1)
         blocks["contact_neighbour"][rows] = by_neighbour.reshape(len(rows), -1)
     blocks["contact"] = own[data.table[:, : ZONE_CAPACITY[0]]].sum(1)
@@ -415,7 +437,7 @@ def _orbit_features(
 
 BLOCKS = (
     "class", "class_likeness", "contact", "contact_likeness", "contact_cn", "pair", "class_pair",
-    "orbit_contact", "orbit", "common", "shell", "second", "contact_neighbour",
+    "orbit_contact", "orbit", "common", "shell", "second", "contact_neighbour", "contact_crowd",
 )  # fmt: skip
 """The kinds of effects whose shares of the variance the teacher learns."""
 
@@ -433,6 +455,7 @@ class _Effects(NamedTuple):
     single: np.ndarray  # (slots, elements + 1)
     double: np.ndarray  # (contact's element, element, slot)
     together: np.ndarray  # one axis of elements + 1 per contact
+    crowd: np.ndarray  # (contact's element, zone, element, element)
 
     def __call__(self, occupation: np.ndarray, geometry: Geometry) -> np.ndarray:
         """Return the mean for occupations (n, slots), shape (n,)."""
@@ -441,6 +464,16 @@ class _Effects(NamedTuple):
         for contact in range(geometry.contacts):
             near = np.flatnonzero(geometry.touching[contact] & (geometry.zones > 0))
             mean += self.double[occupation[:, [contact]], occupation[:, near], near].sum(1)
+        filled = np.eye(len(self.crowd))[occupation]  # (n, slots, elements + 1)
+        shares = np.stack(
+            [
+                filled[:, geometry.zones == zone].sum(1) / max(1, int((geometry.zones == zone).sum()))
+                for zone in _ZONE_NAMES
+            ],
+            axis=1,
+        )
+        contacts = filled[:, : geometry.contacts].sum(1)
+        mean += np.einsum("ne,nza,nzb,ezab->n", contacts, shares, shares, self.crowd, optimize=True)
         return mean + self.together[tuple(occupation[:, : geometry.contacts].T)]
 
 
@@ -568,7 +601,11 @@ class _Member:
         code = np.zeros((len(elements) + 1,) * geometry.contacts)
         for order in product(range(len(elements)), repeat=geometry.contacts):
             code[order] = together[tuple(sorted(order))]
-        return _Effects(constant, single, double, code)
+        i, j = np.triu_indices(t)
+        products = np.zeros((kinds, len(_ZONE_NAMES), t, t))
+        products[:, :, i, j] = weights["contact_crowd"].reshape(kinds, len(_ZONE_NAMES), -1)
+        crowd = np.einsum("ek,kzij,ai,bj->ezab", own, products, table, table, optimize=True)
+        return _Effects(constant, single, double, code, crowd)
 
     def predict(self, data: Occupations) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and variance (without noise) in units of the standardised energies."""
@@ -599,15 +636,19 @@ def _squares(x: np.ndarray) -> np.ndarray:
 def _shares(grams: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return prior variances of the blocks and the noise's (last) that maximise the marginal likelihood."""
     count, n = len(grams), len(y)
+    potri: Any = get_lapack_funcs("potri", dtype=float)
 
     def objective(log_std: np.ndarray) -> tuple[float, np.ndarray]:
         shares = np.exp(2 * log_std)
         covariance = np.tensordot(shares[:-1], grams, 1)
         covariance[np.diag_indices(n)] += shares[-1]
-        factor = cho_factor(covariance, lower=True)
-        solved = cho_solve(factor, y)
-        slope = cho_solve(factor, np.eye(n)) - np.outer(solved, solved)
-        value = 0.5 * y @ solved + np.log(np.diag(factor[0])).sum()
+        factor = cholesky(covariance, lower=True)
+        solved = cho_solve((factor, True), y)
+        value = 0.5 * y @ solved + np.log(np.diag(factor)).sum()
+        lower, info = potri(factor, lower=True)  # a third of the work of solving for the identity
+        if info:
+            raise np.linalg.LinAlgError(f"potri: {info}")
+        slope = np.tril(lower) + np.tril(lower, -1).T - np.outer(solved, solved)
         gradient = np.append(
             (grams.reshape(count, -1) @ slope.ravel()) * shares[:-1], np.trace(slope) * shares[-1]
         )
@@ -864,6 +905,7 @@ class Teacher:
             "adsorbate": self.adsorbate,
             "elements": self.data.elements,
             "geometries": [(g.key, g.facet, g.site_class, g.variant) for g in self.data.geometries],
+            "blocks": self.members[0].blocks,
             "noise": [member.noise for member in self.members],
             "mean": self.mean,
             "std": self.std,
@@ -916,6 +958,8 @@ class Teacher:
         for k, (length, noise) in enumerate(zip(model.slot_lengths, config["noise"], strict=True)):
             member = _Member(length)
             member.learn_names(model.data)
+            if tuple(config.get("blocks", ())) != member.blocks:
+                raise InputError(f"{path}: knows other kinds of effects; expected a teacher trained anew")
             member.prior, member.scales = arrays[f"member.{k}.prior"], arrays[f"member.{k}.scales"]
             member.noise = noise
             if f"member.{k}.left" in arrays:

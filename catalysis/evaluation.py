@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Literal
+from warnings import warn as tell
 
 import numpy as np
 
 from catalysis.energies import LinearBaseline, Teacher, check_training_data, group_folds
 from catalysis.sites import Site
-from catalysis.vae import report, train_vae
+from catalysis.trust import trust_warnings
+from catalysis.vae import one_class_note, report, train_vae
 from interpretkit.errors import InputError
 from interpretkit.progress import progress
 
@@ -74,14 +76,15 @@ def evaluate(
         the VAE's energy head; `baseline_mae_ev`: of `LinearBaseline`; `n_train` (in cross-validation the mean),
         `n_test`; `per_class`: `n` and the three errors by class; `vae`: active dimensions of both latents (the
         smallest over the folds), recoveries and R² of the Betti curves on the test sites; `teacher_rms_z`: root mean
-        square of residual over predicted deviation, 1 if calibrated; `inputs`; `warnings`; `predictions`: by site,
+        square of residual over predicted deviation, 1 if calibrated; `inputs`; `warnings`; `trust`: why not to trust
+        the predictions, if there is a reason (`catalysis.trust.trust_warnings`); `predictions`: by site,
         `site_id`, `site_class`, `fold`, `true_ev`, `teacher_ev`, `teacher_std_ev`, `vae_ev` and `baseline_ev`.
         Numbers that cannot be computed are None.
 
     Raises
     ------
     InputError
-        For missing energies, too few sites or groups, an unknown `group_by`.
+        For missing energies, too few sites or groups, an unknown `group_by`; before anything is trained.
     """
     if geometry not in INPUTS:
         raise InputError(f"geometry: {geometry!r}; expected ideal or relaxed")
@@ -111,6 +114,11 @@ def evaluate(
             )
         tasks = [(list(train_sites), list(test_sites))]
         order = np.arange(len(test_sites))
+    for train, _ in tasks:  # before the first of them is trained
+        check_training_data(train, None)
+    if note := one_class_note(train_sites):
+        warnings.append(note)
+        tell(note, stacklevel=2)
     options: dict[str, Any] = {**(QUICK if quick else {}), "device": device}
     parts = _run(tasks, options, geometry, seed, jobs, quiet)
 
@@ -129,7 +137,7 @@ def evaluate(
     classes = np.array([site.site_class for site in measured])
     residual = table["teacher_ev"] - true
     scatter = float(((true - true.mean()) ** 2).sum())
-    return {
+    numbers = {
         "mae_ev": _mean(error["teacher_ev"]),
         "vae_mae_ev": _mean(error["vae_ev"]),
         "baseline_mae_ev": _mean(error["baseline_ev"]),
@@ -150,6 +158,10 @@ def evaluate(
         "teacher_rms_z": float(np.sqrt(((residual / table["teacher_std_ev"]) ** 2).mean())),
         "inputs": INPUTS[geometry],
         "warnings": warnings,
+    }
+    return {
+        **numbers,
+        "trust": trust_warnings(numbers),
         "predictions": {
             "site_id": [site.site_id for site in measured],
             "site_class": classes.tolist(),
@@ -173,6 +185,10 @@ def _splits(sites: Sequence[Site], folds: int, group_by: str, seed: int) -> np.n
         raise InputError(f"group_by {group_by}: expected one of {', '.join(GROUPINGS)}")
     groups = [str(getattr(site, group_by)) or f"site {k}" for k, site in enumerate(sites)]
     count = len(set(groups))
+    if count < 2:
+        raise InputError(
+            f"group_by {group_by}: all sites have {group_by} {groups[0]!r}; expected at least two"
+        )
     if not 2 <= folds <= count:
         raise InputError(f"folds {folds}: expected 2 to {count}, the number of different {group_by}")
     return group_folds(groups, folds, seed)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from catalysis.elements import COVALENT_RADIUS, METALS, arrow_order
+from catalysis.ordering import tolerant_order
 from catalysis.sites import Site
 from interpretkit.visualization.style import INK, MUTED, colour_of, new_figure, style
 
@@ -127,7 +128,7 @@ def draw_site(axes: Axes, site: Site, *, colours: dict[str, str] | None = None, 
     symbols = [*site.symbols, *site.adsorbate_symbols]
     depth = positions @ towards
     span = max(float(np.ptp(depth)), 1e-6)
-    for index in np.argsort(depth):
+    for index in tolerant_order(depth).tolist():
         symbol = symbols[index]
         is_metal = index < len(site)
         paleness = 0.62 * (depth.max() - depth[index]) / span if is_metal else 0.0

@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 
 from catalysis.elements import ELEMENT_PROPERTIES, arrow_order, element_properties
+from catalysis.ordering import first_smallest, merged
 from catalysis.path_homology import Barcodes, betti_curves, persistence, persistence_batch
 from catalysis.sites import Site
 from catalysis.templates import Occupations, occupations
@@ -37,6 +38,7 @@ SUMMARIES = ("entropy", "silhouette", "landscape")
 """Summaries of barcodes through `gudhi.representations`."""
 
 _LANDSCAPES, _RESOLUTION = 3, 40
+_EQUAL = 1e-6  # Å: bonds that differ by less are equally long
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +171,8 @@ def site_digraph(site: Site, directions: Directions = "geometry") -> SiteDigraph
         ]
     )
     lengths = np.linalg.norm(positions[arrows[:, 0]] - positions[arrows[:, 1]], axis=1)
-    return SiteDigraph((*site.symbols, *site.adsorbate_symbols), arrows, lengths)
+    # Bonds that are equal but for rounding enter together, or bars of no length would come between them.
+    return SiteDigraph((*site.symbols, *site.adsorbate_symbols), arrows, merged(lengths, _EQUAL))
 
 
 def _towards_binding_atom(site: Site) -> np.ndarray:
@@ -179,7 +182,7 @@ def _towards_binding_atom(site: Site) -> np.ndarray:
     waiting = list(range(1, len(positions)))
     while waiting:
         gaps = np.linalg.norm(positions[waiting][:, None] - positions[joined][None], axis=-1)
-        outer, inner = np.unravel_index(gaps.argmin(), gaps.shape)
+        outer, inner = np.unravel_index(first_smallest(gaps), gaps.shape)
         arrows.append((waiting[outer], joined[inner]))
         joined.append(waiting.pop(int(outer)))
     return np.array(arrows, dtype=int).reshape(-1, 2)

@@ -21,6 +21,7 @@ from ase.calculators.calculator import Calculator
 from catalysis.adsorbates import get_adsorbate
 from catalysis.checks import require_calculator
 from catalysis.elements import COVALENT_RADIUS, METALS, fcc_lattice_constant
+from catalysis.ordering import first_smallest
 from catalysis.sites import (
     ENERGY_KEY,
     Site,
@@ -49,6 +50,7 @@ _STIFFNESS = {
     "bend": 3.0,
 }  # eV/Å², the first guess of the Hessian
 _MAX_STEP = 0.15  # Å
+_EQUAL_EV = 1e-4  # total energies that differ by less are equal: potentials in single precision know no more
 _HOLLOW_RATIO = (
     1.13  # a third metal nearer than this multiple of the contacts' distance makes it a hollow site
 )
@@ -291,7 +293,7 @@ def label_site(
             potential_energy(calculator, slab + Atoms(s.adsorbate_symbols, positions=s.adsorbate_positions))
             for s in starts
         ]
-        starts = [starts[int(np.argmin(energies))]]
+        starts = [starts[first_smallest(np.array(energies), _EQUAL_EV)]]
     best = starts[0]
     relaxed = relax_adsorbate(
         slab, best, calculator, hold_bridge=hold_bridge, max_force=max_force, max_steps=max_steps
@@ -340,10 +342,14 @@ def _coordinates(site: Site, hold: bool) -> tuple[np.ndarray, np.ndarray]:
             moves.append((np.tile(direction, (count, 1)), _STIFFNESS[name]))
     for atom in range(1, count):
         gaps = site.adsorbate_positions[atom] - site.adsorbate_positions
-        nearest = int(np.argsort(np.linalg.norm(gaps, axis=1))[1])
-        bond = gaps[nearest] / np.linalg.norm(gaps[nearest])
-        _, _, axes = np.linalg.svd(bond[None])
-        for axis, name in ((bond, "bond"), (axes[1], "bend"), (axes[2], "bend")):
+        lengths = np.linalg.norm(gaps, axis=1)
+        lengths[atom] = np.inf
+        nearest = first_smallest(lengths)
+        bond = gaps[nearest] / lengths[nearest]
+        # Two directions across the bond, from that axis of the frame which it crosses most nearly at right angles.
+        across = np.cross(bond, site.frame[first_smallest(np.abs(site.frame @ bond), 1e-3)])
+        across /= np.linalg.norm(across)
+        for axis, name in ((bond, "bond"), (across, "bend"), (np.cross(bond, across), "bend")):
             move = np.zeros((count, 3))
             move[atom] = axis
             moves.append((move, _STIFFNESS[name]))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from catalysis.evaluation import QUICK
 from catalysis.fingerprints import coordination_curves
 from catalysis.sites import Site
 from catalysis.templates import occupations
-from catalysis.vae import PGHVAE, Channels, Latent, report, train_vae
+from catalysis.trust import rms_z
+from catalysis.vae import PGHVAE, Channels, Latent, one_class_note, report, train_vae
 from interpretkit.errors import InputError
 from interpretkit.results import Run, load_arrays
 
@@ -26,6 +28,7 @@ SHIPPED = Path(__file__).parent / "data" / "model"
 
 _TEACHER, _VAE, _SITES, _NUMBERS = "teacher.safetensors", "vae.safetensors", "sites.npz", "numbers.json"
 _STAYING = "staying.safetensors"
+_SAME_PLACE = 0.05  # Å: a slot is where it was when the model was trained
 _FEWEST_LOST = 20  # below, too little is known of what makes an adsorbate leave
 
 
@@ -85,8 +88,9 @@ class SiteModel:
         sites that it left.
     numbers
         Measured on the held-out slabs: `mae_ev`, `vae_mae_ev`, `baseline_mae_ev`, `rmse_ev`, `r2`, `n_train`,
-        `n_test`, `active_coordination`, `active_ligand`, `element_recovery`, `class_recovery`, `betti_r2`; and
-        `staying_auc`, the area under the curve of `staying`, if there is one.
+        `n_test`, `teacher_rms_z` (residual over predicted deviation), `active_coordination`, `active_ligand`,
+        `element_recovery`, `class_recovery`, `betti_r2`; `staying_auc`, the area under the curve of `staying`, if there
+        is one; `warnings`, such as that all sites are of one class.
     """
 
     teacher: Teacher
@@ -122,7 +126,7 @@ class SiteModel:
         """Write the model into a run's folder."""
         self.teacher.save(run.path(_TEACHER))
         self.vae.save(run.path(_VAE), half=True)
-        run.save_arrays(_SITES, **self.sites.__dict__)
+        run.save_arrays(_SITES, **self.sites.__dict__, **_slot_positions(self.vae))
         run.save_json(_NUMBERS, self.numbers)
         if self.staying is not None:
             self.staying.save(run.path(_STAYING))
@@ -152,13 +156,42 @@ class SiteModel:
             numbers = json.loads((path / _NUMBERS).read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{path / _NUMBERS}: not JSON ({error})") from None
+        vae = PGHVAE.load(path / _VAE, device)
+        _check_slots(vae, arrays, path)
         return cls(
             Teacher.load(path / _TEACHER),
-            PGHVAE.load(path / _VAE, device),
+            vae,
             SiteTable(**{name: arrays[name] for name in SiteTable.__dataclass_fields__}),
             numbers,
             Teacher.load(path / _STAYING) if (path / _STAYING).is_file() else None,
         )
+
+
+def _slot_positions(vae: PGHVAE) -> dict[str, np.ndarray]:
+    """Return where the slots of a model's classes lie (Å), as arrays to keep: a slot's number alone says nothing."""
+    templates = [entry.template(vae.config.adsorbate) for entry in vae.config.classes]
+    points = [np.zeros((0, 3)) if template is None else template.positions for template in templates]
+    return {
+        "slot_positions": np.concatenate(points).astype(np.float32),
+        "slot_offsets": np.cumsum([0, *map(len, points)]),
+    }
+
+
+def _check_slots(vae: PGHVAE, arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Refuse a model whose slots are numbered otherwise than those of the templates that sites are matched to."""
+    if not {"slot_positions", "slot_offsets"} <= set(arrays):
+        raise InputError(
+            f"{path / _SITES}: does not say where the model's slots lie; expected a model trained anew"
+        )
+    offsets = arrays["slot_offsets"].tolist()
+    for k, entry in enumerate(vae.config.classes):
+        template = entry.template(vae.config.adsorbate)
+        kept = arrays["slot_positions"][offsets[k] : offsets[k + 1]]
+        present = np.zeros((0, 3)) if template is None else template.positions
+        if kept.shape != present.shape or np.any(np.abs(kept - present) > _SAME_PLACE):
+            raise InputError(
+                f"model {path}: the slots of {entry.key} are numbered otherwise here; expected a model trained anew"
+            )
 
 
 def train_model(
@@ -193,7 +226,8 @@ def train_model(
     Raises
     ------
     InputError
-        If there are too few sites or slabs, or an energy is missing or not finite.
+        If there are too few sites or slabs, an energy is missing or not finite, an element occurs in one slab only, or
+        the lost sites hold another adsorbate; before anything is trained.
     """
     energies = check_training_data(sites, None)
     groups = [site.slab_id or f"site {k}" for k, site in enumerate(sites)]
@@ -203,13 +237,21 @@ def train_model(
     held_out = group_folds(groups, folds, seed) == 0
     train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     learned, unseen = [sites[int(i)] for i in train], [sites[int(i)] for i in test]
+    check_training_data(learned, None)
+    absent = sorted(
+        {s for site in unseen for s in site.symbols} - {s for site in learned for s in site.symbols}
+    )
+    if absent:
+        raise InputError(f"{absent[0]} occurs in one slab only; expected every element in several slabs")
+    others = {site.adsorbate for site in lost} - {sites[0].adsorbate}
+    if others:
+        raise InputError(f"lost: sites with {min(others)}; expected {sites[0].adsorbate}, as in the data")
+    if note := one_class_note(sites):
+        warnings.warn(note, stacklevel=2)
     measured_teacher = Teacher(seed=seed).fit(learned)
     baseline = LinearBaseline().fit(learned)
     options: dict[str, Any] = QUICK if quick else {}
     vae, _ = train_vae(learned, None, measured_teacher, seed=seed, device=device, quiet=quiet, **options)
-    absent = sorted({s for site in unseen for s in site.symbols} - set(vae.config.elements))
-    if absent:
-        raise InputError(f"{absent[0]} occurs in one slab only; expected every element in several slabs")
     prediction = measured_teacher.predict(unseen)
     head = vae.predict(unseen)
     straight = baseline.predict(unseen).mean_ev
@@ -223,6 +265,7 @@ def train_model(
         "baseline_mae_ev": float(np.abs(straight - true).mean()),
         "rmse_ev": float(np.sqrt((residual**2).mean())),
         "r2": 1 - float((residual**2).sum()) / scatter if scatter > 0 else float("nan"),
+        "teacher_rms_z": rms_z(residual, prediction.std_ev),
         "n_train": len(train),
         "n_test": len(test),
         "active_coordination": found.active_coordination,
@@ -232,6 +275,7 @@ def train_model(
         "betti_r2": found.betti_r2,
         "seed": seed,
     }
+    numbers["warnings"] = [note] if note else []
     channels = vae.channels(sites)
 
     def spread(values: np.ndarray) -> np.ndarray:

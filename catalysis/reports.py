@@ -14,8 +14,9 @@ from catalysis.figures import barcode_sheet, site_gallery
 from catalysis.fingerprints import Fingerprints, bars_with_atoms
 from catalysis.model import SiteModel
 from catalysis.sites import Site
+from catalysis.trust import trust_warnings
 from interpretkit.visualization import distributions, latent_map, parity
-from interpretkit.visualization.report import Report
+from interpretkit.visualization.report import Report, format_number
 
 
 def design_table(designs: Sequence[Design]) -> list[dict[str, Any]]:
@@ -88,7 +89,7 @@ def add_model_sections(report: Report, model: SiteModel) -> None:
             {"measure": "active dimensions, ligands", "value": str(numbers["active_ligand"])},
             {"measure": "elements recovered", "value": f"{numbers['element_recovery']:.3f}"},
             {"measure": "classes recovered", "value": f"{numbers['class_recovery']:.3f}"},
-            {"measure": "R² of the Betti curves", "value": f"{numbers['betti_r2']:.3f}"},
+            {"measure": "R² of the Betti curves", "value": format_number(numbers["betti_r2"], digits=3)},
         ],
         table_caption="On held-out slabs.",
     )
@@ -98,6 +99,12 @@ def add_model_sections(report: Report, model: SiteModel) -> None:
         ("Coordination", latent.coordination.cpu().numpy()),
         ("Ligand", latent.ligand.cpu().numpy()),
     ):
+        if np.linalg.matrix_rank(points - points.mean(0), tol=1e-3 * np.sqrt(len(points))) < 2:
+            report.add_note(
+                f"The {channel.lower()} channel has no map: its latents hardly differ between the sites.",
+                "warning",
+            )
+            continue
         flat = PLSRegression(2).fit(points, sites.energy_ev).transform(points)
         report.add_figures(
             *(
@@ -128,7 +135,8 @@ def train_report(model: SiteModel, command: str, seed: int, data: Sequence[Path]
         f"{len(model.sites)} sites with *{model.adsorbate} energies, {len(model.vae.config.classes)} classes, "
         f"metals {', '.join(model.vae.config.elements)}.",
     )
-    report.add_numbers(_error_cards(numbers))
+    _add_alarms(report, numbers)
+    report.add_numbers(_error_cards(model))
     add_model_sections(report, model)
     report.add_next_step(
         "Design sites with an energy of your choice:",
@@ -166,6 +174,7 @@ def design_report(
         f"{target.energy_ev:+.2f} ± {target.window_ev:.2f} eV, decoded from the latent space of a PGH-VAE and ranked "
         "by a separate energy model.",
     )
+    _add_alarms(report, model.numbers)
     report.add_numbers(
         {
             "designs in the window": (
@@ -287,6 +296,7 @@ def evaluation_report(
         For the provenance.
     """
     report = Report("Errors on unseen sites", f"{found['n_test']} sites: {split}.")
+    _add_alarms(report, found)
     head = found["vae_mae_ev"]
     report.add_numbers(
         {
@@ -296,6 +306,10 @@ def evaluation_report(
                 "mean absolute error; proposes designs",
             ),
             "baseline": (f"{found['baseline_mae_ev']:.3f} eV", "class and contact elements, linear"),
+            "residual over predicted deviation": (
+                f"{found['teacher_rms_z']:.2f}",
+                "root mean square, 1 if the intervals are right",
+            ),
         }
     )
     report.add_section(
@@ -315,8 +329,6 @@ def evaluation_report(
         table=[{"class": name, **row} for name, row in found["per_class"].items()],
         table_caption="Mean absolute errors by class in eV.",
     )
-    for warning in found["warnings"]:
-        report.add_note(warning, "warning")
     report.set_provenance(command, seed=seed, data=list(data))
     return report
 
@@ -386,14 +398,38 @@ def fingerprint_report(
     return report
 
 
-def _error_cards(numbers: dict[str, Any]) -> dict[str, tuple[str, str]]:
+def _add_alarms(report: Report, numbers: Mapping[str, Any]) -> None:
+    """Say in large letters why not to trust a model, and what else is to be known of its data."""
+    for alarm in trust_warnings(numbers):
+        report.add_alarm(alarm)
+    for warning in numbers.get("warnings", ()):
+        report.add_alarm(f"{warning[0].upper()}{warning[1:]}.")
+
+
+def _error_cards(model: SiteModel) -> dict[str, tuple[str, str]]:
+    numbers = model.numbers
     baseline = f"class and contacts alone: {numbers['baseline_mae_ev']:.3f} eV"
     return {
         "error of the teacher": (f"{numbers['mae_ev']:.3f} eV", baseline),
         "error of the VAE's head": (f"{numbers['vae_mae_ev']:.3f} eV", "on slabs that it has not seen"),
+        **(
+            {
+                "residual over predicted deviation": (
+                    f"{numbers['teacher_rms_z']:.2f}",
+                    "root mean square, 1 if the intervals are right",
+                )
+            }
+            if "teacher_rms_z" in numbers
+            else {}
+        ),
         "active dimensions": (
             f"{numbers['active_coordination']} + {numbers['active_ligand']}",
-            "coordination + ligands; 0 would be a collapsed channel",
+            "coordination + ligands; "
+            + (
+                "one class of sites leaves coordination nothing to learn"
+                if len(model.vae.config.classes) == 1
+                else "0 would be a collapsed channel"
+            ),
         ),
         "elements recovered": (f"{numbers['element_recovery']:.1%}", "of all metals of unseen sites"),
     }

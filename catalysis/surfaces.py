@@ -8,8 +8,6 @@ from itertools import product
 
 import numpy as np
 from ase import Atoms
-from ase.build import bulk, make_supercell
-from ase.build import surface as ase_surface
 
 from catalysis.elements import fcc_lattice_constant, require_metal
 from interpretkit.errors import InputError
@@ -202,22 +200,25 @@ def bare_slab(
     for name, value in (("lattice_constant", lattice_constant), ("min_repeat", min_repeat_angstrom)):
         if not (np.isfinite(value) and 0.5 < value < 100):
             raise InputError(f"{name}: {value} Å is out of range; expected a length between 0.5 and 100 Å")
-    crystal = bulk(symbol, "fcc", a=lattice_constant)
+    normal = np.array(indices) @ _PRIMITIVE.T
     # A plane of the cubic lattice has these indices in the primitive basis; there every layer holds one atom.
-    primitive = np.rint(2 / lattice_constant * crystal.cell.array @ np.array(indices)).astype(int)
-    primitive //= np.gcd.reduce(primitive)
-    reciprocal = np.linalg.inv(crystal.cell.array) @ primitive
-    spacing = 1 / np.linalg.norm(reciprocal)
+    normal //= np.gcd.reduce(normal)
+    spacing = lattice_constant * _layer_spacing(normal)
     thickness = np.sqrt(3) * lattice_constant if min_thickness_angstrom is None else min_thickness_angstrom
     layers = int(np.ceil(thickness / spacing - 1e-6)) + 1
-    cell = ase_surface(
-        crystal, tuple(int(i) for i in primitive), layers, vacuum=vacuum_angstrom, periodic=False
-    )
-    slab = make_supercell(cell, _in_plane_supercell(cell.cell.array[:2], min_repeat_angstrom))
-    slab.wrap(pbc=(True, True, False))
-    order = np.lexsort((*slab.get_scaled_positions()[:, :2].T.round(4), -slab.positions[:, 2].round(4)))
-    slab = slab[order]
-    slab.pbc = (True, True, False)
+    in_plane, step = _plane(normal)
+    # Everything is chosen in whole numbers; lengths come last, so that no rounding decides between equals.
+    edges = _in_plane_supercell(in_plane, min_repeat_angstrom * 2 / lattice_constant)
+    vectors = edges @ _PRIMITIVE * (lattice_constant / 2)
+    first, second = np.linalg.norm(vectors, axis=1)
+    overlap = float(vectors[0] @ vectors[1]) / first
+    area = float(np.linalg.norm(np.cross(*vectors)))
+    cell = np.diag([first, area / first, (layers - 1) * spacing + 2 * vacuum_angstrom])
+    cell[1, 0] = 0.0 if abs(overlap) < 1e-9 * second else overlap
+    fractions, heights = _lattice_points(edges, in_plane, step, layers)
+    positions = fractions @ cell[:2]
+    positions[:, 2] = heights * spacing + vacuum_angstrom
+    slab = Atoms([symbol] * len(positions), positions=positions, cell=cell, pbc=(True, True, False))
     slab.info["facet"] = facet_name(indices)
     return slab
 
@@ -264,40 +265,127 @@ def build_slab(
     return slab
 
 
-def _in_plane_supercell(vectors: np.ndarray, min_repeat: float) -> np.ndarray:
-    """Return the 3×3 supercell with the smallest area whose shortest in-plane lattice vector is long enough."""
-    largest = int(np.ceil(2 * min_repeat**2 / np.linalg.norm(np.cross(vectors[0], vectors[1])))) + 4
-    steps = np.array([step for step in product(range(-2, 3), repeat=2) if any(step)])
-    for area in range(1, largest + 1):
-        best: tuple[float, np.ndarray] | None = None
+_PRIMITIVE = np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0]])
+"""The primitive vectors of the fcc lattice as rows, in units of half its lattice constant."""
+
+_GRAM = _PRIMITIVE @ _PRIMITIVE.T  # their inner products, in units of a quarter of its square
+
+
+def _layer_spacing(normal: np.ndarray) -> float:
+    """Return the distance of lattice planes with the given primitive indices, in lattice constants."""
+    return 0.5 / float(np.sqrt(normal @ np.linalg.inv(_GRAM) @ normal))
+
+
+def _plane(normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return two vectors that span the lattice plane, (2, 3), and one that leads to the next plane outwards, (3,).
+
+    All are whole numbers in the primitive basis. The two are right-handed as seen from outside, and canonical.
+    """
+    h, k, m = (int(index) for index in normal)
+    if k == m == 0:
+        in_plane, step = np.array([[0, 1, 0], [0, 0, 1]]), np.array([h, 0, 0])
+    else:
+        common, p, q = _bezout(k, m)
+        in_plane = np.array([[0, m // common, -k // common], [common, -p * h, -q * h]])
+        _, r, s = _bezout(h, common)
+        step = np.array([r, s * p, s * q])
+    if np.cross(*in_plane) @ normal < 0:
+        in_plane = in_plane[::-1]
+    return _canonical_basis(in_plane), step
+
+
+def _bezout(a: int, b: int) -> tuple[int, int, int]:
+    """Return the greatest common divisor g > 0 of two integers, and x, y with x a + y b = g."""
+    x, y, next_x, next_y = 1, 0, 0, 1
+    while b:
+        quotient = a // b
+        a, b = b, a - quotient * b
+        x, y, next_x, next_y = next_x, next_y, x - quotient * next_x, y - quotient * next_y
+    return (a, x, y) if a > 0 else (-a, -x, -y)
+
+
+def _reduced(basis: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """Return a basis of two shortest vectors of a planar lattice (Lagrange-Gauss) and their squared lengths.
+
+    Rows are whole numbers in the primitive basis, shape (2, 3); squares are in units of a quarter of the squared
+    lattice constant. Handedness is kept.
+    """
+    first, second = basis
+    while True:
+        square, other = int(first @ _GRAM @ first), int(second @ _GRAM @ second)
+        if square > other:
+            first, second, square, other = second, -first, other, square
+        overlap = int(first @ _GRAM @ second)
+        if 2 * abs(overlap) <= square:
+            return np.array([first, second]), square, other
+        second = second - (2 * overlap + square) // (2 * square) * first
+
+
+def _canonical_basis(basis: np.ndarray) -> np.ndarray:
+    """Return the one basis that stands for a planar lattice, of the same handedness, shape (2, 3).
+
+    Of all bases of two shortest vectors: one with an angle up to 90° if there is any, and of these the one whose
+    Cartesian components are the largest in lexicographic order.
+    """
+    reduced, *shortest = _reduced(basis)
+    steps = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
+    found = []
+    for (a, b), (c, d) in product(steps, repeat=2):
+        if a * d - b * c == 1:
+            pair = np.array([[a, b], [c, d]]) @ reduced
+            squares = pair @ _GRAM @ pair.T
+            if [squares[0, 0], squares[1, 1]] == shortest:
+                found.append(
+                    (bool(squares[0, 1] < 0), tuple((-pair @ _PRIMITIVE).ravel().tolist()), pair.tolist())
+                )
+    return np.array(min(found)[2])
+
+
+def _in_plane_supercell(in_plane: np.ndarray, min_repeat: float) -> np.ndarray:
+    """Return the vectors of the smallest supercell whose shortest lattice vector is long enough, shape (2, 3).
+
+    Among supercells of equal area the most compact one is taken, then the one with the first canonical basis.
+    `min_repeat` is in units of half the lattice constant, the vectors are whole numbers in the primitive basis.
+    """
+    needed = (min_repeat - 1e-6) ** 2
+    unit = float(np.sqrt(np.linalg.det(in_plane @ _GRAM @ in_plane.T)))
+    # No planar lattice is denser than the hexagonal one; a square one is always long enough at twice its area.
+    smallest = max(1, int(np.sqrt(3) / 2 * needed / unit))
+    for area in range(smallest, 2 * int(np.ceil(min_repeat**2 / unit)) + 5):
+        fits: list[tuple[int, int, np.ndarray]] = []
         for rows in (row for row in range(1, area + 1) if area % row == 0):
             for shear in range(area // rows):
-                matrix = _reduced(np.array([[rows, shear], [0, area // rows]]), vectors)
-                lattice = matrix @ vectors
-                shortest = np.linalg.norm(steps @ lattice, axis=1).min()
-                if shortest >= min_repeat - 1e-6:
-                    # Among equal areas prefer the compact cell: the smaller sum of its edges.
-                    edges = float(np.linalg.norm(lattice, axis=1).sum())
-                    if best is None or edges < best[0] - 1e-6:
-                        best = (edges, matrix)
-        if best is not None:
-            supercell = np.eye(3, dtype=int)
-            supercell[:2, :2] = best[1]
-            return supercell
-    raise InputError(f"min_repeat: no supercell found for {min_repeat} Å")
+                lattice, first, second = _reduced(np.array([[rows, shear], [0, area // rows]]) @ in_plane)
+                if first >= needed:
+                    fits.append((first + second, second, lattice))
+        if fits:
+            best = min(fit[:2] for fit in fits)
+            bases = [_canonical_basis(lattice) for *size, lattice in fits if tuple(size) == best]
+            return max(bases, key=lambda basis: (basis @ _PRIMITIVE).ravel().tolist())
+    raise InputError(f"min_repeat: no supercell found for {min_repeat} half lattice constants")
 
 
-def _reduced(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Return the same planar lattice in a Lagrange-Gauss reduced basis with positive orientation."""
-    first, second = matrix
-    while True:
-        u, v = first @ vectors, second @ vectors
-        if u @ u > v @ v:
-            first, second, u, v = second, first, v, u
-        overlap = (u @ v) / (u @ u)
-        if abs(overlap) <= 0.5 + 1e-6:  # the margin keeps hexagonal cells from flipping for ever
-            break
-        shift = int(np.rint(overlap))
-        second = second - shift * first
-    reduced = np.array([first, second])
-    return reduced if np.linalg.det(reduced) > 0 else np.array([first, -second])
+def _lattice_points(
+    edges: np.ndarray, in_plane: np.ndarray, step: np.ndarray, layers: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return every lattice point of a supercell, from the top layer down: fractions along the edges, layer's number.
+
+    Shapes (n, 2) and (n,); the lowest layer is number 0.
+    """
+    gram = edges @ _GRAM @ edges.T
+    adjugate = np.array([[gram[1, 1], -gram[0, 1]], [-gram[1, 0], gram[0, 0]]])
+    volume = int(gram[0, 0] * gram[1, 1] - gram[0, 1] ** 2)
+    plane = in_plane @ _GRAM @ in_plane.T
+    area = round(float(np.sqrt(volume / (plane[0, 0] * plane[1, 1] - plane[0, 1] ** 2))))
+
+    def fractions(points: np.ndarray) -> np.ndarray:
+        return points @ _GRAM @ edges.T @ adjugate.T % volume
+
+    i, j = np.divmod(np.arange(area**2), area)
+    cell = np.unique(fractions(i[:, None] * in_plane[0] + j[:, None] * in_plane[1]), axis=0)
+    found, numbers = [], []
+    for depth in range(layers):
+        layer = (cell + fractions(-depth * step)) % volume
+        found.append(layer[np.lexsort((layer[:, 0], layer[:, 1]))])
+        numbers += [layers - 1 - depth] * len(cell)
+    return np.concatenate(found) / volume, np.array(numbers)

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
+from catalysis.ordering import first_smallest, tolerant_order, tolerant_ranks
 from catalysis.sites import SECOND, Site, find_sites
 from catalysis.surfaces import bare_slab, facet_name, is_hexagonal, parse_facet
 from interpretkit.errors import InputError
@@ -30,7 +31,9 @@ ZONE_OFFSET = (0, 4, 16, 34)
 N_SLOTS = sum(ZONE_CAPACITY)
 
 _ANCHOR_HEIGHT = 1.5  # Å above the contacts: a stand-in for the binding atom, the same for every adsorbate
+_EQUAL = 2e-3  # Å: lengths and coordinates of ideal geometries that differ by less are equal
 _SAME = 0.10  # Å: points of an ideal geometry that coincide
+_REFINED = 0.5  # Å: more than a rigid motion takes off the distance of a start that is right but for a tilt
 _MAX_RMS = 0.75  # Å: beyond this a site is no distorted copy of its template
 
 
@@ -275,18 +278,18 @@ def occupations(sites: Sequence[Site], elements: Sequence[str] | None = None) ->
     aligned = np.zeros(len(sites), dtype=bool)
     geometries: list[Geometry] = []
     number: dict[object, int] = {}
-    known: dict[tuple[str, str, int, bytes], tuple[Alignment, Template, int]] = {}
     for row, site in enumerate(sites):
-        shape = (site.facet, site.site_class, site.contacts, site.positions.tobytes())
-        if shape not in known:
-            alignment = align(site)
-            template = alignment.template or _template(site, 0)
-            key: object = (template.facet, template.key) if alignment.template else shape
-            if key not in number:
-                number[key] = len(geometries)
-                geometries.append(geometry_of(template))
-            known[shape] = alignment, template, number[key]
-        alignment, template, geometry[row] = known[shape]
+        alignment, own = _aligned_once(site)
+        template = alignment.template or own
+        assert template is not None
+        key: object = (template.facet, template.key)
+        if alignment.template is None:
+            # Sites without template share a geometry if as many metals fill each zone: the first stands for all.
+            key = (site.facet, site.site_class, site.contacts, template.zones.tobytes())
+        if key not in number:
+            number[key] = len(geometries)
+            geometries.append(geometry_of(template))
+        geometry[row] = number[key]
         aligned[row] = alignment.template is not None
         try:
             symbols = [index[symbol] for symbol in site.symbols]
@@ -298,6 +301,22 @@ def occupations(sites: Sequence[Site], elements: Sequence[str] | None = None) ->
         table[row, alignment.columns[kept]] = np.array(symbols, dtype=np.int16)[kept]
     found = Occupations(tuple(geometries), geometry, tuple(names), table, aligned)
     found.make_canonical()
+    return found
+
+
+_ALIGNED: dict[tuple[str, str, int, bytes], tuple[Alignment, Template | None]] = {}
+_ALIGNED_LIMIT = 50_000  # sites; a kilobyte each
+
+
+def _aligned_once(site: Site) -> tuple[Alignment, Template | None]:
+    """Return `align(site)`, remembered by positions, and where there is no template the site as its own."""
+    shape = (site.facet, site.site_class, site.contacts, site.positions.tobytes())
+    found = _ALIGNED.get(shape)
+    if found is None:
+        if len(_ALIGNED) >= _ALIGNED_LIMIT:
+            _ALIGNED.clear()
+        alignment = align(site)
+        found = _ALIGNED[shape] = alignment, None if alignment.template else _template(site, 0)
     return found
 
 
@@ -419,7 +438,7 @@ def align(site: Site) -> Alignment:
         slots, rms = _match(site, template)
         # An unmatched metal says more against a variant than a little strain.
         score = rms + 0.2 * abs(len(template) - len(site))
-        if rms < _MAX_RMS and (best is None or score < best[1]):
+        if rms < _MAX_RMS and (best is None or score < best[1] - _EQUAL):
             best = slots, score, template
     if best is None:
         return _ranked(site)
@@ -445,24 +464,53 @@ def _local(site: Site) -> np.ndarray:
 
 def _template(site: Site, variant: int) -> Template:
     positions, zones = _local(site), site.zones
-    distances = np.linalg.norm(positions - [0.0, 0.0, _ANCHOR_HEIGHT], axis=1).round(3)
-    order = np.lexsort((*positions.T.round(3), distances, zones))
-    # Zones count as the first key so that the contacts, whose order is arbitrary, stay in front.
-    ideal = replace(site, site_id="", slab_id="")
-    points, sorted_zones = positions[order], zones[order]
+    turned, order = _canonical_pose(positions, zones, site.contacts)
+    points = turned[order]
     permutations = _symmetries(points, site.contacts)
     orbits = permutations.min(0)
     return Template(
         facet=site.facet,
         site_class=site.site_class,
         variant=variant,
-        site=ideal,
+        site=replace(site, site_id="", slab_id=""),
         order=order,
         positions=points,
-        zones=sorted_zones,
+        zones=zones[order],
         permutations=permutations,
         orbits=orbits,
     )
+
+
+def _canonical_pose(positions: np.ndarray, zones: np.ndarray, contacts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a site's points turned about the normal into the one pose that stands for all, and their order.
+
+    Slots go by zone, then by distance to the anchor above the contacts, then by place. Place depends on where the
+    axes point, so each contact off the axis (of a top site, each of the nearest neighbours off the axis) is tried on
+    the first axis, as are mirror images; the pose whose sorted points come first counts. Poses that a symmetry turns
+    into each other are equal, whichever is taken.
+    """
+    distances = tolerant_ranks(np.linalg.norm(positions - [0.0, 0.0, _ANCHOR_HEIGHT], axis=1), _EQUAL)
+    radius = np.linalg.norm(positions[:, :2], axis=1)
+    off_axis = np.flatnonzero(radius > 0.5)
+    if contacts > 1 and np.any(off_axis < contacts):
+        off_axis = off_axis[off_axis < contacts]
+    elif len(off_axis):
+        nearest = zones[off_axis] * (distances.max() + 1) + distances[off_axis]
+        off_axis = off_axis[nearest == nearest.min()]
+    angles = np.arctan2(positions[off_axis, 1], positions[off_axis, 0]) if len(off_axis) else np.zeros(1)
+    poses, turns = [], []
+    for angle in angles:
+        c, s = np.cos(angle), np.sin(angle)
+        turn = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
+        for mirror in (1.0, -1.0):
+            turns.append(turn)
+            poses.append(positions @ turn.T * [1.0, mirror, 1.0])
+    # Ranks over all poses together: equal coordinates get equal numbers, and comparing them is exact.
+    ranks = np.stack([tolerant_ranks(axis, _EQUAL) for axis in np.moveaxis(np.array(poses), 2, 0)], axis=2)
+    orders = [np.lexsort((x, y, z, distances, zones)) for x, y, z in ranks.transpose(0, 2, 1)]
+    sorted_points = [pose[order].ravel().tolist() for pose, order in zip(ranks, orders, strict=True)]
+    best = min(range(len(poses)), key=sorted_points.__getitem__)
+    return positions @ turns[best].T, orders[best]
 
 
 def _motions(source: np.ndarray, target: np.ndarray, contacts: int) -> list[np.ndarray]:
@@ -476,7 +524,8 @@ def _motions(source: np.ndarray, target: np.ndarray, contacts: int) -> list[np.n
     off_axis = np.flatnonzero(radius > 0.5)
     if not len(off_axis):
         return [np.eye(3), np.diag([1.0, -1.0, 1.0])]
-    reference = target[pool][off_axis[np.linalg.norm(target[pool][off_axis], axis=1).round(2).argmin()]]
+    nearest = first_smallest(np.linalg.norm(target[pool][off_axis], axis=1), _EQUAL)
+    reference = target[pool][off_axis[nearest]]
     angle = np.arctan2(reference[1], reference[0])
     near = source[pool]
     # Relaxation moves a contact by tenths of an Å; a square hollow's contacts differ more, so all of them count.
@@ -513,8 +562,14 @@ def _match(site: Site, template: Template) -> tuple[np.ndarray, float]:
     forbidden[: site.contacts, template.contacts :] = 1e3
     forbidden[site.contacts :, : template.contacts] = 1e3
     best: tuple[float, np.ndarray] | None = None
-    for motion in _motions(source, target, site.contacts):
-        moved = source @ motion.T
+    starts = source @ np.array(_motions(source, target, site.contacts)).transpose(0, 2, 1)
+    # How far the metals are from their nearest slots: no assignment of the same start is better.
+    gaps = ((starts[:, :, None] - target) ** 2).sum(-1).min(2)
+    bounds = np.sqrt(np.sort(gaps, axis=1)[:, : min(len(source), len(target))].mean(1))
+    for start in tolerant_order(bounds, tolerance=_EQUAL).tolist():
+        if best is not None and bounds[start] > best[0] + _REFINED:
+            break
+        moved = starts[start]
         rows, columns = _assign(moved, target, forbidden)
         for _ in range(2):
             moved = _superpose(moved, moved[rows], target[columns])
@@ -524,13 +579,16 @@ def _match(site: Site, template: Template) -> tuple[np.ndarray, float]:
             if settled:
                 break
         rms = float(np.sqrt(((moved[rows] - target[columns]) ** 2).sum(1).mean()))
-        if best is None or rms < best[0] - 1e-6:
+        if best is None or rms < best[0] - _EQUAL / 10:
             slots = np.full(len(source), -1)
             slots[rows] = columns
             best = rms, slots
     if best is None:  # pragma: no cover - _motions never returns an empty list for a site with neighbours
         return np.full(len(source), -1), float("inf")
-    return best[1], best[0]
+    rms, slots = best
+    # Symmetric copies fit equally well; the one that comes first stands for all.
+    copies = np.where(slots >= 0, template.permutations[:, slots], -1)
+    return np.array(min(copies.tolist())), rms
 
 
 def _assign(moved: np.ndarray, target: np.ndarray, forbidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

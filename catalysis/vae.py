@@ -138,7 +138,8 @@ class VAEReport:
     class_recovery
         Share of sites whose class is.
     betti_r2
-        Share of the variance of all values of the Betti curves that the decoded ones explain.
+        Share of the variance of all values of the Betti curves that the decoded ones explain; NaN if they do not
+        vary.
     betti_r2_by_dimension
         The same for β0, β1, β2; NaN where the curves do not vary.
     mae_ev
@@ -475,6 +476,17 @@ class _Decorations:
             }
 
 
+def one_class_note(sites: Sequence[Site]) -> str | None:
+    """Return what to know if all sites are of one class on one facet, else None."""
+    found = sorted({(site.facet, site.site_class) for site in sites})
+    if len(found) != 1:
+        return None
+    return (
+        f"all sites are {found[0][1] or 'of one class'}: the coordination channel has nothing to learn from one class "
+        "of sites; energies and designs rest on the ligand channel, the elements in the slots"
+    )
+
+
 def train_vae(
     sites: Sequence[Site],
     energies_ev: np.ndarray | None,
@@ -528,15 +540,15 @@ def train_vae(
     Raises
     ------
     InputError
-        As `catalysis.energies.check_training_data`; and if all sites are of one class, or the teacher uses relaxed
-        geometry, which random decorations do not have.
+        As `catalysis.energies.check_training_data`; and if the teacher uses relaxed geometry, which random decorations
+        do not have.
+
+    Notes
+    -----
+    Sites of one class train the ligand channel and the head; the coordination channel then has nothing to learn, see
+    `one_class_note`.
     """
     energies = check_training_data(sites, energies_ev)
-    if len({site.site_class for site in sites}) < 2:
-        raise InputError(
-            f"site_class: all {len(sites)} sites are {sites[0].site_class}; expected at least two classes, "
-            "or the coordination channel has nothing to learn"
-        )
     if teacher.geometry != "ideal":
         raise InputError(
             "teacher: it uses relaxed geometry; expected one of ideal geometry to label decorations"
@@ -595,7 +607,8 @@ def train_vae(
             # Energies in units of 0.1 eV; the head is judged by kept-out sites and by fresh decorations.
             "score": 10 * (measured.mae_ev + drawn.mae_ev)
             + 2 * (1 - min(measured.element_recovery, drawn.element_recovery))
-            + (1 - measured.betti_r2),
+            # Curves that do not vary, as on one class of ideal sites, have nothing to be explained.
+            + (1 - max(measured.betti_r2, 0.0) if np.isfinite(measured.betti_r2) else 0.0),
         }
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-5)

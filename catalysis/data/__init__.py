@@ -12,7 +12,6 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from catalysis.sites import Site
-from catalysis.surfaces import bare_slab
 from interpretkit.errors import InputError
 from interpretkit.results import load_arrays
 
@@ -71,7 +70,7 @@ def _load_sites(prefix: str) -> list[Site]:
 
 
 def load_bundled_slab(slab_id: str) -> Atoms:
-    """Return one of the slabs that the bundled sites come from.
+    """Return one of the slabs that the bundled sites come from, in the cell and at the positions of its data.
 
     Raises
     ------
@@ -83,7 +82,12 @@ def load_bundled_slab(slab_id: str) -> Atoms:
     if len(found) == 0:
         raise InputError(f"slab_id: {slab_id!r} is not in the bundled data set")
     k = int(found[0])
-    slab = bare_slab(str(data["slab_facet"][k]), float(data["slab_lattice_constant"][k]))
-    slab.numbers = data["slab_numbers"][int(data["slab_offsets"][k]) : int(data["slab_offsets"][k + 1])]
-    slab.info["slab_id"] = slab_id
+    part = slice(int(data["slab_offsets"][k]), int(data["slab_offsets"][k + 1]))
+    slab = Atoms(
+        numbers=data["slab_numbers"][part],
+        positions=data["slab_positions"][part],
+        cell=data["slab_cell"][k],
+        pbc=(True, True, False),
+    )
+    slab.info.update(facet=str(data["slab_facet"][k]), slab_id=slab_id)
     return slab

@@ -123,6 +123,8 @@ def label(work: Path, seed: int, shards: int, shard: int, device: str) -> None:
                     "lattice_constant": constant,
                     "seed": item.seed,
                     "symbols": slab.get_chemical_symbols(),
+                    "cell": slab.cell.array.tolist(),
+                    "positions": slab.positions.tolist(),
                     "slab_energy_ev": slab_energy,
                     "reference_ev": reference,
                     "sites": rows,
@@ -155,6 +157,8 @@ def pack(work: Path, seed: int, target: Path = BUNDLED) -> dict[str, Any]:
         slab_lattice_constant=np.array([slab["lattice_constant"] for slab in slabs]),
         slab_offsets=np.concatenate([[0], np.cumsum(slab_sizes)]).astype(np.int32),
         slab_numbers=np.concatenate([_numbers(slab["symbols"]) for slab in slabs]),
+        slab_cell=np.array([slab["cell"] for slab in slabs], dtype=float),
+        slab_positions=np.concatenate([np.array(slab["positions"], dtype=float) for slab in slabs]),
     )
     pure = {
         element: round(

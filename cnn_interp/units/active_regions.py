@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cnn_interp.units.positions import UnitGrid, unit_grids
 from cnn_interp.units.streaming import CAPACITY, LargestValues, UpperQuantiles
-from interpretkit.attribution.lean import channels_last
+from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.recording import recording
@@ -208,13 +208,18 @@ def layer_maps(
     InputError
         If a layer gives no map, or values that are not finite.
     """
+
+    def recorded(some: Tensor) -> dict[str, Tensor]:
+        with recording(module, layers) as outputs:
+            module(some)
+        return outputs
+
     for inputs, beside in track(batches, description, quiet=quiet):
         at_once = _IMAGES_AT_ONCE_ON_CPU if inputs.device.type == "cpu" else max(len(inputs), 1)
         portions: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-        with instrumented(module, 0), torch.no_grad(), recording(module, layers) as outputs:
+        with instrumented(module, 0), torch.no_grad():
             for some in inputs.split(at_once):
-                outputs.clear()
-                module(channels_last(some, module))
+                outputs = leanly(recorded, some, module)
                 for layer in layers:
                     if layer not in outputs or outputs[layer].ndim != 4:
                         raise InputError(

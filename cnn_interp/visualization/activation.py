@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import Network
-from interpretkit.attribution.lean import channels_last
+from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.truncated import UpTo
@@ -79,7 +79,7 @@ def activations(
     until = UpTo(network.module, layer)
     with instrumented(network.module, 0), torch.no_grad():
         found = [
-            placed(until(channels_last(inputs, network.module)), place).cpu()
+            placed(leanly(until, inputs, network.module), place).cpu()
             for _, inputs in photographs.batches(network, images_per_forward)
         ]
     return torch.cat(found)

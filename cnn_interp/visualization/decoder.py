@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import Network
-from interpretkit.attribution.lean import channels_last
+from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.truncated import UpTo
@@ -235,7 +235,7 @@ def _features(
     found: list[Tensor] = []
     with instrumented(network.module, seed), torch.no_grad():
         for some in pixels.split(_IMAGES_AT_ONCE):
-            features = until(channels_last(network.normalise(some), network.module))
+            features = leanly(until, network.normalise(some), network.module)
             if features.ndim not in (2, 4):
                 raise InputError(
                     f"layer {layer!r}: gives outputs of shape {tuple(features.shape)}; expected (n, channels) or "

@@ -13,7 +13,7 @@ from torch import Tensor
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import Network
 from cnn_interp.visualization.fourier import from_spectrum, natural_colours, random_spectrum
-from interpretkit.attribution.lean import channels_last
+from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.truncated import UpTo
@@ -124,9 +124,7 @@ def invert(
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, 0.1 * learning_rate)
             for _ in range(steps):
                 x = natural_colours(from_spectrum(spectrum, side))
-                differences = (
-                    (until(channels_last(x, network.module)) - wanted).flatten(1).norm(dim=1) / norm
-                ) ** 2
+                differences = ((leanly(until, x, network.module) - wanted).flatten(1).norm(dim=1) / norm) ** 2
                 loss = differences.sum()
                 loss = loss + range_weight * ((x / _RANGE).abs() ** alpha).mean((1, 2, 3)).sum()
                 loss = loss + variation_weight * total_variation(x / _RANGE, beta).sum() * x.shape[-1]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import Network
-from interpretkit.attribution.lean import channels_last
+from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.progress import progress
@@ -255,7 +255,7 @@ def generate(
             )
             for step in range(steps):
                 leaf = x.detach().requires_grad_()
-                outputs = network.module(channels_last(network.normalise(leaf), network.module))
+                outputs = leanly(network.module, network.normalise(leaf), network.module)
                 if step == 0 and not 0 <= int(classes.min()) <= int(classes.max()) < outputs.shape[1]:
                     raise InputError(
                         f"target {classes.tolist()}: {network.name} has {outputs.shape[1]} outputs; expected "

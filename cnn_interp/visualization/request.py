@@ -50,6 +50,13 @@ def check_request(
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise InputError(f"--method {name}: {hint}expected some of {', '.join(known)}")
     attributions = tuple(name for name in names if name in methods_known)
+    for name in attributions:
+        needed = " and ".join(methods_known[name]["requires"])
+        if needed:
+            raise InputError(
+                f"--method {name}: needs {needed}, which only Python gives it; expected "
+                f"interpretkit.attribution.attribute(..., method={name!r}), or another method"
+            )
     systems = tuple(name for name in names if name in systems_known)
     able = [name for name, method in methods_known.items() if method["layer"]] + table["with_layer"]
     if layer and not set(names) & set(able):

@@ -25,6 +25,8 @@ RANGES: Mapping[str, tuple[float, bool, float]] = {
     "iterations": (1, False, math.inf),
     "coarseness": (1, False, math.inf),
     "noise": (0, False, math.inf),
+    "deviation": (0, False, math.inf),
+    "neuron": (0, False, math.inf),
     "epsilon": (0, False, math.inf),
     "keep": (0, True, 1),
     "kernel_width": (0, True, math.inf),
@@ -87,9 +89,9 @@ def known_methods() -> Mapping[str, Any]:
     Returns
     -------
     dict
-        ``attributions``: from each method to ``layer`` (whether it takes one) and ``options`` (from each that a word
-        or a number can set to its ``default``, its ``kinds`` and its ``words``); ``systems``, ``with_layer`` and
-        ``of_units``: names.
+        ``attributions``: from each method to ``layer`` (whether it takes one), ``requires`` (what must be given) and
+        ``options`` (from each that a word or a number can set to its ``default``, its ``kinds`` and its ``words``);
+        ``systems``, ``with_layer`` and ``of_units``: names.
     """
     return json.loads(TABLE.read_text(encoding="utf-8"))
 
@@ -101,7 +103,11 @@ def make_table() -> dict[str, Any]:
 
     return {
         "attributions": {
-            name: {"layer": method.takes_layer, "options": _options(method.run, method.options)}
+            name: {
+                "layer": method.takes_layer,
+                "requires": list(method.requires),
+                "options": _options(method.run, method.options),
+            }
             for name, method in METHODS.items()
         },
         "systems": list(SYSTEMS),

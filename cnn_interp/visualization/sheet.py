@@ -19,7 +19,10 @@ BLUR = 0.014
 # The strongest hundredth of the pixels would otherwise leave all the others pale.
 BRIGHTEST = 99.0
 # What these give are gradients and signals of pixels, no shares of the output.
-UNSIGNED = ("saliency", "guided_backprop", "deconvnet", "smoothgrad", "patternnet")
+UNSIGNED = (
+    "saliency", "guided_backprop", "deconvnet", "smoothgrad", "patternnet", "noise_tunnel", "neuron_gradient",
+    "neuron_guided_backprop", "neuron_deconvnet",
+)  # fmt: skip
 _WARM = np.array([0.84, 0.10, 0.05])
 _COLD = np.array([0.02, 0.30, 0.70])
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import Network
 from cnn_interp.visualization.activation import check_channels
-from interpretkit.attribution.lean import channels_last
+from interpretkit.attribution.lean import leanly
 from interpretkit.dependencies import dependencies
 from interpretkit.errors import InputError
 from interpretkit.files import atomic_path, dump_json
@@ -211,7 +211,7 @@ def top_patches(
             bar.advance(found.seen)
             batches = photographs.batches(network, images_per_forward, found.seen)
             for number, (rows, inputs) in enumerate(batches, 1):
-                found.update(until(channels_last(inputs, network.module)))
+                found.update(leanly(until, inputs, network.module))
                 bar.advance(len(rows))
                 if state is not None and number % _SAVE_EVERY == 0:
                     found.save(state, label)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from interpretkit.attribution import (
     cam,
+    captum_methods,
+    concepts,
     deeplift,
     gradients,
     lrp,
@@ -22,6 +28,8 @@ from interpretkit.attribution import (
     prediction_difference,
     shapley,
 )
+from interpretkit.attribution.lean import lean_passes
+from interpretkit.attribution.memory_order import agree, forget, plain_structure, untouched_state
 from interpretkit.attribution.problem import Problem, Result, prepared
 from interpretkit.attribution.target import Target, TargetScores
 from interpretkit.errors import InputError
@@ -42,11 +50,23 @@ class Method:
         Whether it explains by one layer.
     passes_singly : bool
         Whether a single image never goes through the model in company, perturbed or not.
+    differentiates : bool
+        Whether it asks the model for gradients.
+    watches : bool
+        Whether it acts on the functions that the model calls.
+    requires : tuple of str
+        The options that must be given.
+    check : callable
+        Raises InputError for options whose values cannot be used, as far as can be told without a model.
     """
 
     run: Callable[..., Result]
     takes_layer: bool = False
     passes_singly: bool = False
+    differentiates: bool = True
+    watches: bool = False
+    requires: tuple[str, ...] = ()
+    check: Callable[[Mapping[str, Any]], None] = lambda options: None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -58,26 +78,38 @@ class Method:
 METHODS: Mapping[str, Method] = {
     "saliency": Method(gradients.saliency, passes_singly=True),
     "input_x_gradient": Method(gradients.input_x_gradient, passes_singly=True),
-    "guided_backprop": Method(gradients.guided_backprop, passes_singly=True),
-    "deconvnet": Method(gradients.deconvnet, passes_singly=True),
+    "guided_backprop": Method(gradients.guided_backprop, passes_singly=True, watches=True),
+    "deconvnet": Method(gradients.deconvnet, passes_singly=True, watches=True),
     "integrated_gradients": Method(gradients.integrated_gradients),
-    "clear": Method(gradients.clear, passes_singly=True),
+    "clear": Method(gradients.clear, passes_singly=True, watches=True),
     "smoothgrad": Method(gradients.smoothgrad),
-    "deeplift": Method(deeplift.deeplift),
-    "lrp": Method(lrp.lrp),
-    "patternnet": Method(patterns.patternnet),
-    "pattern_attribution": Method(patterns.pattern_attribution),
+    "deeplift": Method(deeplift.deeplift, watches=True),
+    "lrp": Method(lrp.lrp, watches=True, check=lrp.check),
+    "patternnet": Method(patterns.patternnet, watches=True, requires=("patterns",)),
+    "pattern_attribution": Method(patterns.pattern_attribution, watches=True, requires=("patterns",)),
     "gradcam": Method(cam.gradcam, takes_layer=True, passes_singly=True),
     "gradcam_plus_plus": Method(cam.gradcam_plus_plus, takes_layer=True, passes_singly=True),
     "layercam": Method(cam.layercam, takes_layer=True, passes_singly=True),
-    "guided_gradcam": Method(cam.guided_gradcam, takes_layer=True, passes_singly=True),
-    "scorecam": Method(cam.scorecam, takes_layer=True),
-    "occlusion": Method(perturbation.occlusion),
-    "rise": Method(perturbation.rise),
-    "lime": Method(perturbation.lime),
-    "kernel_shap": Method(shapley.kernel_shap),
-    "prediction_difference": Method(prediction_difference.prediction_difference),
+    "guided_gradcam": Method(cam.guided_gradcam, takes_layer=True, passes_singly=True, watches=True),
+    "scorecam": Method(cam.scorecam, takes_layer=True, differentiates=False),
+    "occlusion": Method(perturbation.occlusion, differentiates=False),
+    "rise": Method(perturbation.rise, differentiates=False),
+    "lime": Method(perturbation.lime, differentiates=False),
+    "kernel_shap": Method(shapley.kernel_shap, differentiates=False),
+    "prediction_difference": Method(prediction_difference.prediction_difference, differentiates=False),
     "meaningful_perturbation": Method(perturbation.meaningful_perturbation),
+    **{
+        name: Method(
+            captum_methods.runner(name, entry),
+            takes_layer=entry.of != "inputs",
+            differentiates=entry.differentiates,
+            watches=entry.watches,
+            requires=entry.requires,
+            check=entry.check,
+        )
+        for name, entry in captum_methods.ENTRIES.items()
+    },
+    "tcav": Method(concepts.tcav, takes_layer=True, requires=("concepts", "reference"), check=concepts.check),
 }
 
 
@@ -203,18 +235,9 @@ def attribute(
     chosen = _checked_method(method, layer, options)
     if not isinstance(model, nn.Module):
         raise InputError(f"model: is a {type(model).__name__}; expected a torch.nn.Module")
-    with instrumented(model, seed, single=chosen.passes_singly and tuple(np.shape(inputs)[:1]) == (1,)):
-        # Made within, because a caller's inference mode would mark the tensors for good.
-        images, home = prepared(model, inputs)
-        problem = Problem(
-            model,
-            images,
-            TargetScores(target, len(images)),
-            Chunks(images_per_forward, images.device),
-            seed,
-            layer,
-        )
-        result = chosen.run(problem, **options)
+    problem, result, home = _solved(
+        chosen, model, inputs, target, layer, seed, images_per_forward, options, lean=True
+    )
     details: dict[str, Any] = {
         name: value.detach().to(home) if isinstance(value, Tensor) else value
         for name, value in result.details.items()
@@ -222,6 +245,103 @@ def attribute(
     details |= {"seed": seed, "images_per_forward": problem.chunks.size}
     values = result.values.detach().to(home, problem.precise).contiguous()
     return Attribution(values, problem.target.indices, method, details)
+
+
+def _solved(
+    chosen: Method,
+    model: nn.Module,
+    inputs: Tensor | NDArray[np.floating],
+    target: Target,
+    layer: str | None,
+    seed: int,
+    images_per_forward: int | None,
+    options: Mapping[str, Any],
+    *,
+    lean: bool,
+) -> tuple[Problem, Result, torch.device]:
+    """Run a method, at first with leaner passes where they are known to be harmless.
+
+    If a pass meets what it should not, all begins anew with plain ones, from the same seed.
+    """
+    with instrumented(model, seed):
+        # Made within, because a caller's inference mode would mark the tensors for good.
+        images, home = prepared(model, inputs)
+        alone = chosen.passes_singly and len(images) == 1
+        _check_model(chosen, model, alone)
+        with lean_passes(model, images, single=alone) if lean else nullcontext(False) as any_order:
+            problem = Problem(
+                model,
+                images,
+                TargetScores(target, len(images)),
+                Chunks(images_per_forward, images.device),
+                seed,
+                layer,
+                any_order,
+            )
+            try:
+                result = chosen.run(problem, **options)
+            except RuntimeError as error:
+                # Either the model minds the order of memory after all, or it fails in any.
+                if not any_order or out_of_memory(error):
+                    raise
+                result = None
+        if result is not None:
+            if chosen.watches:
+                _check_score(chosen, problem)
+            return problem, result, home
+        forget(model, images)
+    return _solved(chosen, model, inputs, target, layer, seed, images_per_forward, options, lean=False)
+
+
+def _check_model(chosen: Method, model: nn.Module, alone: bool) -> None:
+    """Raise InputError for a model that a method would explain wrongly; `alone` if single examples pass once."""
+    for name, module in model.named_modules():
+        where = f"model: its layer {name!r}" if name else "model: it"
+        if chosen.watches and isinstance(module, torch.jit.ScriptModule):
+            raise InputError(
+                f"{where} is compiled by TorchScript, where the method cannot follow the functions; expected the "
+                "module that it was made from, or a method such as integrated_gradients"
+            )
+        if chosen.differentiates and ".quantized" in type(module).__module__:
+            raise InputError(
+                f"{where} is quantized ({type(module).__name__}), which no gradient passes; expected the model in "
+                "floating-point numbers, or a method without gradients, such as occlusion"
+            )
+        # All that is without kept statistics takes those of the examples that pass together.
+        if not alone and isinstance(module, _BatchNorm) and module.running_mean is None:
+            raise InputError(
+                f"{where} normalises by the statistics of the batch, so that examples depend on each other; expected "
+                "running statistics"
+            )
+
+
+# Of models that have been found to give the same while they are watched, the structures.
+_SAME_SCORE: weakref.WeakKeyDictionary[nn.Module, set[Hashable]] = weakref.WeakKeyDictionary()
+
+
+def _check_score(chosen: Method, problem: Problem) -> None:
+    """Compare the output that a method has met with that of a plain pass, once for a model's structure.
+
+    Raises
+    ------
+    InputError
+        If they are not the same.
+    """
+    structure = plain_structure(problem.model)
+    checked = _SAME_SCORE.setdefault(problem.model, set())
+    found = problem.target.first
+    if found is None or (structure, chosen.run) in checked:
+        return
+    random = torch.get_rng_state()
+    with untouched_state(problem.model), torch.no_grad():
+        expected = problem.model(problem.inputs[:1].clone())[0]
+        drawn = not torch.equal(random, torch.get_rng_state())
+    if not drawn and not agree(expected, found):
+        raise InputError(
+            "model: gives another output while its functions are watched, or in company with other examples; expected "
+            "a fixed computation, or a method such as integrated_gradients"
+        )
+    checked.add((structure, chosen.run))
 
 
 def _checked_method(method: str, layer: str | None, options: Mapping[str, Any]) -> Method:
@@ -239,4 +359,5 @@ def _checked_method(method: str, layer: str | None, options: Mapping[str, Any]) 
         if name not in chosen.options:
             known = ", ".join(chosen.options) or "none"
             raise InputError(f"option {name!r}: {method} does not have it; expected {known}")
+    chosen.check(options)
     return chosen

@@ -19,6 +19,7 @@ from interpretkit.attribution.elementwise import (
     valued,
     with_backward,
 )
+from interpretkit.attribution.layer_values import Layer
 from interpretkit.attribution.problem import Baseline, Problem, Result
 from interpretkit.errors import InputError
 
@@ -73,6 +74,36 @@ def deeplift(problem: Problem, *, baseline: Baseline = 0.0) -> Result:
     scores, start_scores, values = (torch.cat(part).to(problem.precise) for part in zip(*parts, strict=True))
     gap = values.flatten(1).sum(1) - (scores - start_scores)
     return Result(values, {"scores": scores, "baseline_scores": start_scores, "completeness_gap": gap})
+
+
+def layer_deeplift(problem: Problem, layer: Layer, start: Tensor) -> Tensor:
+    """Return DeepLIFT for a layer's values ``(n, ...)``: multipliers times differences from a baseline's values.
+
+    Parameters
+    ----------
+    problem : Problem
+        With inputs ``(n, ...)``.
+    layer : Layer
+        The layer.
+    start : Tensor, (n, ...)
+        A baseline for each example.
+    """
+
+    def work(rows: Tensor) -> Tensor:
+        tape = _Tape()
+        with torch.no_grad(), tape, layer.read() as output:
+            problem.outputs(start[rows].clone())
+            before = output().detach()
+        with layer.read(cut=True) as output:
+            with _Differences(tape):
+                outputs = problem.outputs(problem.inputs[rows].clone())
+            values = output()
+        problem.target.resolve(outputs, rows)
+        scores = problem.target.pick(outputs, rows)
+        multipliers = problem.differentiate(scores, values, f"layer {layer.name!r}")
+        return (multipliers * (values.detach() - before)).to(problem.precise)
+
+    return torch.cat(problem.chunks.run(len(problem), work, each=2))
 
 
 class _Tape(TorchFunctionMode):

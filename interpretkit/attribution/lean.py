@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from interpretkit.attribution.memory_order import compared, decided, forget, in_channels_last, indifferent
+from interpretkit.networks.batching import out_of_memory
+
+T = TypeVar("T")
 
 # Up to so many channels of images.
 FEW_CHANNELS = 4
@@ -18,23 +23,69 @@ _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "gro
 _BATCH_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 
 
-def channels_last(images: Tensor, model: nn.Module) -> Tensor:
-    """Return images ``(n, channels, height, width)`` with the channels next to each other in memory.
+def leanly(function: Callable[[Tensor], T], images: Tensor, model: nn.Module) -> T:
+    """Return what a function of a model, or of its first layers, gives for images ``(n, channels, height, width)``.
 
-    Convolutions of several images are then cheaper on a CPU, and keep the order for what follows. Of
-    a single image nothing would be won, and code compiled by TorchScript might ask for the usual order: then, and for
-    anything but images on a CPU, they are returned as they are. To be used within :class:`LeanPasses`.
+    Convolutions of several images are cheaper on a CPU with the channels next to each other in memory. They get them
+    so if the model is known not to notice (:func:`~interpretkit.attribution.memory_order.indifferent`); models with
+    hooks are not.
+
+    Parameters
+    ----------
+    function : callable
+        Runs the model, or a part of it.
+    images : Tensor, (n, channels, height, width)
+        What it is given.
+    model : Module
+        Within :func:`~interpretkit.networks.instrumentation.instrumented`.
     """
-    if images.ndim != 4 or len(images) < 2 or images.device.type != "cpu":
-        return images
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        return images
-    return images.contiguous(memory_format=torch.channels_last)
+    if indifferent(model, images, LeanPasses):
+        try:
+            with LeanPasses():
+                return function(in_channels_last(images))
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+        # The model minds after all, or it fails in any order.
+        forget(model, images)
+    return function(images)
+
+
+@contextmanager
+def lean_passes(model: nn.Module, images: Tensor, *, single: bool) -> Iterator[bool]:
+    """Make a model's passes cheaper within the block, where it is known that they give the same.
+
+    Parameters
+    ----------
+    model : Module
+        Within :func:`~interpretkit.networks.instrumentation.instrumented`.
+    images : Tensor, (n, channels, height, width)
+        What it will be given, perturbed or not.
+    single : bool
+        Whether a single image goes through the model, once. It gains by :func:`lean_layers`, others by
+        :class:`LeanPasses`.
+
+    Yields
+    ------
+    bool
+        Whether images may have their channels next to each other in memory.
+    """
+    if single:
+        with lean_layers(model) if _gains_by_layers(model, images) else nullcontext():
+            yield False
+        return
+    several = images if len(images) > 1 else torch.cat([images, 0.5 * images])
+    if indifferent(model, several, LeanPasses):
+        with LeanPasses():
+            yield True
+    else:
+        yield False
 
 
 class LeanPasses(TorchFunctionMode):
     """While active, networks in evaluation mode take images in any order of memory, and differentiate fast.
 
+    For those alone that are known not to notice: see :mod:`interpretkit.attribution.memory_order`.
     ``Tensor.view`` of what has its channels last copies it where it must, as ``reshape`` does. Batch normalisation by
     kept statistics is one multiplication and addition if it is to be differentiated: its own backward pass
     prepares for gradients of its parameters, which nobody asks for. The first convolution is differentiated as
@@ -58,7 +109,11 @@ class LeanPasses(TorchFunctionMode):
             if convolved is not None:
                 return convolved
         elif func is Tensor.view and _has_channels_last(args[0]):
-            args = (args[0].contiguous(), *args[1:])
+            try:
+                return func(*args, **given)
+            except RuntimeError:
+                # Not one stretch of memory in this order.
+                args = (args[0].contiguous(), *args[1:])
         return func(*args, **given)
 
 
@@ -78,6 +133,18 @@ def lean_layers(model: nn.Module) -> Iterator[None]:
                 module.forward = partial(lean, module)
                 stack.callback(delattr, module, "forward")
         yield
+
+
+def _gains_by_layers(model: nn.Module, image: Tensor) -> bool:
+    """Return whether some of a model's layers may be replaced by leaner ones for an image ``(1, ...)``."""
+    if not any(_lean_forward(module) for module in model.modules()):
+        return False
+
+    def lean() -> Any:
+        with torch.enable_grad(), lean_layers(model):
+            return model(image.clone().requires_grad_().clone())
+
+    return decided(model, image, "layers", lambda: compared(model, image, lean))
 
 
 def _lean_forward(layer: nn.Module) -> Callable[..., Any] | None:
@@ -149,9 +216,11 @@ def _convolved(
     if len(x) > 1 or not x.is_contiguous():
         return F.conv2d(x, weight, bias, stride, padding)
     maps = F.conv2d(x.contiguous(memory_format=torch.channels_last), weight, bias, stride, padding)
-    # The change of order as that of a matrix, for torch is slow with that of a map.
-    rows = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
-    return rows.T.contiguous().reshape(maps.shape)
+    # The change of order as that of a matrix, for torch is slow with that of a map; into memory of its own, for what
+    # follows may change it in place, which is barred for views that are made here.
+    found = maps.new_empty(maps.shape)
+    found.view(maps.shape[1], -1).copy_(maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]).T)
+    return found
 
 
 class _LeanStem(torch.autograd.Function):

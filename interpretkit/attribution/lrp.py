@@ -2,55 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from interpretkit.attribution.affine import AffineMap, AffineMode
-from interpretkit.attribution.elementwise import Call, product_call, valued, with_backward
+from interpretkit.attribution.affine import AffineMap
 from interpretkit.attribution.problem import Baseline, Problem, Result
+from interpretkit.attribution.relevance import RelevanceMode, RunningModules, last_layers
+from interpretkit.attribution.rules import (
+    AlphaBeta,
+    Box,
+    Composite,
+    Epsilon,
+    Flat,
+    Rule,
+    WSquare,
+    ZPlus,
+)
 from interpretkit.errors import InputError
+from interpretkit.networks.instrumentation import LayerTap, tapped
 
-Rule = Literal["epsilon", "z_plus", "alpha2_beta1"]
-First = Literal["same", "flat", "box"]
+Convolutions = Literal["epsilon", "z_plus", "alpha2_beta1"]
+First = Literal["same", "flat", "box", "w_square"]
 
-_ALPHAS = {"z_plus": 1.0, "alpha2_beta1": 2.0}
-_SCALINGS = {torch.mul, torch.div, Tensor.mul, Tensor.mul_, Tensor.div, Tensor.div_, Tensor.__truediv__}
+_EPSILON = 1e-6
 
 
 def lrp(
     problem: Problem,
     *,
-    convolutions: Rule = "z_plus",
-    first: First = "flat",
-    epsilon: float = 1e-6,
+    rules: Composite | Rule | None = None,
+    convolutions: Convolutions = "z_plus",
+    first: First | None = None,
+    epsilon: float = _EPSILON,
     low: Baseline | None = None,
     high: Baseline | None = None,
 ) -> Result:
     """Return the relevance of the inputs (Bach et al., 2015, doi:10.1371/journal.pone.0130140).
 
-    A composite of rules (Montavon et al., 2019, doi:10.1007/978-3-030-28954-6_10): epsilon for linear layers, another
-    for convolutions, a third for the first layer. Batch norms are merged into the layers before them. Activations pass
-    their relevance on, sums share it as the epsilon rule does, a product of two signals gives each half, and all other
-    steps share it by their gradient times what they are given. The rules are those of function calls, so that modules
-    may be reused and work in place.
+    Without `rules` a composite of them (Montavon et al., 2019, doi:10.1007/978-3-030-28954-6_10): epsilon for linear
+    layers, another for convolutions, a third for the layers that see the inputs themselves. Batch norms are merged
+    into the layers before them. Activations and softmaxes pass their relevance on, sums share it as the epsilon rule
+    does, a product of two signals gives each half; attention weights and what a norm divides by are taken for
+    constants (Ali et al., 2022, arXiv:2202.07304). All other steps share it by their gradient times what they are
+    given. What a model does to its inputs before the first layers, such as scaling, passes relevance as it is. The
+    rules are those of function calls, so that modules may be reused and work in place.
 
     Parameters
     ----------
     problem : Problem
         With inputs ``(n, ...)``.
+    rules : Composite or Rule, optional
+        A rule for each layer, or one for all; in place of the options that follow, but for `low` and `high`.
     convolutions : {"epsilon", "z_plus", "alpha2_beta1"}
         How convolutions share relevance: among all contributions, among the positive ones, or twice among the
         positive ones less once among the negative ones.
-    first : {"same", "flat", "box"}
-        How the first convolution or linear layer does: like the others; evenly over what it sees; or by the rule
-        z^B for inputs between `low` and `high`. The last two expect that the inputs pass through that layer alone.
+    first : {"same", "flat", "box", "w_square"}, optional
+        How the layers do that see the inputs and nothing else: like the others; evenly over what they see; by the
+        rule z^B for inputs between `low` and `high`; or by the squares of the weights. By default box for inputs of
+        two dimensions of space and more, as images are, and like the others for tables and sequences.
     epsilon : float
         Added to denominators, with their sign.
-    low, high : number or array
-        The inputs' least and largest values, for ``first="box"``; broadcast to the inputs.
+    low, high : number or array, optional
+        The inputs' least and largest values, for box rules; broadcast to the inputs. By default each example's own
+        least and largest value of each channel.
 
     Returns
     -------
@@ -61,191 +79,195 @@ def lrp(
     Raises
     ------
     InputError
-        If a rule is unknown, or its bounds lack or do not hold the inputs.
+        If a rule is unknown, its bounds do not hold the inputs, or the model takes steps that have no rule.
     """
-    if convolutions not in {"epsilon", *_ALPHAS}:
-        raise InputError(f"convolutions {convolutions!r}: expected epsilon, z_plus or alpha2_beta1")
-    if first not in {"same", "flat", "box"}:
-        raise InputError(f"first {first!r}: expected same, flat or box")
-    if not 0 <= epsilon < float("inf"):
-        raise InputError(f"epsilon {epsilon}: expected a number of at least 0")
-    bounds = None if first != "box" else _bounds(problem, low, high)
+    composite = _composite(problem, rules, convolutions, first, epsilon, low, high)
+    bounds = _ends(problem, composite)
 
     def work(rows: Tensor) -> tuple[Tensor, Tensor]:
-        images = problem.inputs[rows]
-        leaf = images.clone().requires_grad_()
-        # The bounds go the same way as the inputs until they meet the first layer.
-        own = [] if bounds is None else [_first_input(problem, bound[rows]) for bound in bounds]
-        mode = _Relevance(convolutions, first, epsilon, own)
-        with mode:
-            outputs = problem.outputs(leaf.clone())
-        if mode.met == 0:
-            raise InputError("model: has no convolution or linear layer; the method expects one that has")
-        problem.target.resolve(outputs, rows)
-        scores = problem.target.pick(outputs, rows)
-        found = problem.differentiate(scores, leaf, "the inputs").to(problem.precise)
-        return scores.detach(), found if mode.in_relevances else found * images
+        leaf = problem.inputs[rows].clone().requires_grad_()
+        scores = propagated(leaf, rows)
+        return scores.detach(), problem.differentiate(scores, leaf, "the inputs").to(problem.precise)
 
-    parts = problem.chunks.run(len(problem), work, each=2)
+    with _Propagation(problem, composite, bounds) as propagated:
+        parts = problem.chunks.run(len(problem), work, each=2)
     scores, values = (torch.cat(p) for p in zip(*parts, strict=True))
     scores = scores.to(problem.precise)
     return Result(values, {"scores": scores, "conservation_gap": values.flatten(1).sum(1) - scores})
 
 
-def _bounds(problem: Problem, low: Baseline | None, high: Baseline | None) -> tuple[Tensor, Tensor]:
-    if low is None or high is None:
-        raise InputError("first 'box': expected the options low and high, between which all inputs lie")
-    least, largest = problem.baseline(low), problem.baseline(high)
-    if bool(((problem.inputs < least) | (problem.inputs > largest)).any()):
+def layer_relevance(
+    problem: Problem,
+    composite: Composite | Rule | None = None,
+    epsilon: float = _EPSILON,
+) -> tuple[Tensor, Tensor, str]:
+    """Return the relevance ``(n, ...)`` of a layer's outputs, the scores ``(n,)`` and the layer's name.
+
+    Parameters
+    ----------
+    problem : Problem
+        With the layer's name.
+    composite : Composite or Rule, optional
+        As for :func:`lrp`.
+    epsilon : float
+        As for :func:`lrp`.
+    """
+    chosen = _composite(problem, composite, "z_plus", None, epsilon, None, None)
+    bounds = _ends(problem, chosen)
+
+    def work(tap: LayerTap, rows: Tensor) -> tuple[Tensor, Tensor]:
+        tap.clear()
+        scores = propagated(problem.inputs[rows].clone().requires_grad_(), rows)
+        if tap.last is not None and tap.last != tap.name:
+            tap.cut = {tap.last}
+            scores = propagated(problem.inputs[rows].clone().requires_grad_(), rows)
+        if tap.activation is None:
+            raise InputError(f"layer {problem.layer!r}: does not run in the model's forward pass")
+        found = problem.differentiate(scores, tap.activation, f"layer {tap.name!r}")
+        return scores.detach(), (found * tap.activation.detach()).to(problem.precise)
+
+    with tapped(problem.model, problem.layer) as tap, _Propagation(problem, chosen, bounds) as propagated:
+        parts = problem.chunks.run(len(problem), lambda rows: work(tap, rows), each=2)
+    scores, values = (torch.cat(p) for p in zip(*parts, strict=True))
+    return values, scores.to(problem.precise), str(tap.name)
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Raise InputError for options that cannot be used, as far as can be told without a model."""
+    given = {"rules": None, "convolutions": "z_plus", "first": None, "epsilon": _EPSILON, **options}
+    rules, convolutions, first, epsilon = (
+        given[name] for name in ("rules", "convolutions", "first", "epsilon")
+    )
+    if rules is not None:
+        if not isinstance(rules, (Composite, Rule)):
+            raise InputError(
+                f"rules: are a {type(rules).__name__}; expected a Composite, or a rule for all layers"
+            )
+        if convolutions != "z_plus" or first is not None or epsilon != _EPSILON:
+            raise InputError("rules: stand in place of convolutions, first and epsilon; expected them alone")
+    if convolutions not in get_args(Convolutions):
+        raise InputError(f"convolutions {convolutions!r}: expected epsilon, z_plus or alpha2_beta1")
+    if first is not None and first not in get_args(First):
+        raise InputError(f"first {first!r}: expected same, flat, box or w_square")
+    Epsilon(epsilon)
+
+
+def _composite(
+    problem: Problem,
+    rules: Composite | Rule | None,
+    convolutions: str,
+    first: str | None,
+    epsilon: float,
+    low: Baseline | None,
+    high: Baseline | None,
+) -> Composite:
+    check({"rules": rules, "convolutions": convolutions, "first": first, "epsilon": epsilon})
+    if rules is not None:
+        made = rules if isinstance(rules, Composite) else Composite(default=rules)
+        made.check(problem.model)
+    else:
+        if first is None:
+            first = "box" if problem.inputs.ndim > 3 else "same"
+        by_name: Mapping[str, Rule] = {
+            "epsilon": Epsilon(epsilon),
+            "z_plus": ZPlus(epsilon),
+            "alpha2_beta1": AlphaBeta(2.0, 1.0, epsilon),
+            "flat": Flat(),
+            "box": Box(low, high, epsilon),
+            "w_square": WSquare(),
+        }
+        made = Composite(
+            default=Epsilon(epsilon),
+            types={nn.modules.conv._ConvNd: by_name[convolutions]},
+            first=None if first == "same" else by_name[first],
+        )
+    if (low is not None or high is not None) and not made.boxes():
+        raise InputError("low, high: no layer has the rule box; expected them with it alone")
+    return made
+
+
+def _ends(problem: Problem, composite: Composite) -> tuple[Tensor, Tensor]:
+    given = [(box.low, box.high) for box in composite.boxes() if box.low is not None and box.high is not None]
+    if not given:
+        flat = problem.inputs.flatten(2) if problem.inputs.ndim > 2 else problem.inputs[:, None]
+        shape = (
+            (*problem.inputs.shape[:2], *[1] * (problem.inputs.ndim - 2))
+            if problem.inputs.ndim > 2
+            else (-1, 1)
+        )
+        return tuple(  # type: ignore[return-value]
+            end(flat, -1).reshape(shape).expand_as(problem.inputs) for end in (torch.amin, torch.amax)
+        )
+    found = [(problem.baseline(low), problem.baseline(high)) for low, high in given]  # type: ignore[arg-type]
+    least, largest = found[0]
+    if any(not (torch.equal(least, other[0]) and torch.equal(largest, other[1])) for other in found[1:]):
+        raise InputError(
+            "rules: box rules have several bounds; expected the same for all, for the inputs are the same"
+        )
+    # Inputs that were normalised in another precision may pass the bounds by rounding.
+    slack = 8 * torch.finfo(problem.inputs.dtype).eps * torch.maximum(least.abs(), largest.abs())
+    if bool(((problem.inputs < least - slack) | (problem.inputs > largest + slack)).any()):
         raise InputError("low, high: some inputs lie outside; expected bounds that hold all")
     return least, largest
 
 
-class _FirstInput(AffineMode):
-    """Keeps what the first convolution or linear layer is given."""
+class _Propagation:
+    """Runs a model with rules for its layers."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: Tensor | None = None
-
-    def affine(self, step: AffineMap, output: Tensor) -> Tensor:
-        if self.found is None and step.kind != "batch_norm":
-            self.found = step.x.clone()
-        return output
-
-
-def _first_input(problem: Problem, images: Tensor) -> Tensor:
-    with torch.no_grad(), _FirstInput() as mode:
-        problem.outputs(images.clone())
-    return images if mode.found is None else mode.found
-
-
-class _Relevance(AffineMode):
-    """Gives every step a way back on which gradients are relevance divided by the value it belongs to.
-
-    In these terms relevance is shared by the gradient wherever no rule says otherwise, and no rule has to divide by
-    a value that may be zero. Below a first layer with a rule of its own they are relevance itself.
-    """
-
-    def __init__(self, convolutions: str, first: str, epsilon: float, bounds: list[Tensor]) -> None:
-        super().__init__()
-        self.in_relevances = False
-        self._convolutions = convolutions
-        self._first = first
-        self._epsilon = epsilon
+    def __init__(self, problem: Problem, composite: Composite, bounds: tuple[Tensor, Tensor]) -> None:
+        self._problem = problem
+        self._composite = composite
         self._bounds = bounds
+        self._stack = ExitStack()
+        self._running: RunningModules | None = None
+        self._last: frozenset[int] | None = None
 
-    def affine(self, step: AffineMap, output: Tensor) -> Tensor:
-        if not step.x.requires_grad:
-            return output
-        own_rule = step.number == 0 and step.kind != "batch_norm" and self._first != "same"
-        if own_rule:
-            self.in_relevances = True
-            value = output.detach()
-            if self._first == "flat":
-                return with_backward(step.x, output, _flat(step, value))
-            return with_backward(step.x, output, _box(step, value, self._epsilon, *self._bounds))
-        if step.kind == "batch_norm" and step.number == 0 and self._first != "same":
-            return valued(step.x, output)
-        if step.kind == "convolution" and self._convolutions != "epsilon":
-            alpha = _ALPHAS[self._convolutions]
-            return with_backward(step.x, output, _alpha_beta(step, output.detach(), self._epsilon, alpha))
-        if self._epsilon == 0:
-            return output
-        value = output.detach()
-        return valued(output * (value / _stabilised(value, self._epsilon)), value)
+    def __enter__(self) -> Callable[[Tensor, Tensor], Tensor]:
+        if self._composite.asks_modules:
+            self._running = RunningModules(self._problem.model)
+            for undo in self._running.watched():
+                self._stack.callback(undo)
+        return self
 
-    def activation(self, call: Call) -> Tensor | None:
-        if not call.x.requires_grad:
-            return None
-        x = call.x.detach()
-        y = call.apply(x)
-        if self._first != "same" and self.met == 0:
-            return valued(call.x, y)
-        # Where nothing comes in there is nothing to pass on.
-        small = x.abs() <= torch.finfo(x.dtype).eps ** 2
-        ratio = (y / x.masked_fill(small, 1)).masked_fill_(small, 0)
-        return valued(call.x * ratio, y)
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
-    def other(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._first != "same" and self.met == 0 and func in _SCALINGS:
-            return self._scaled(func, args, kwargs)
-        product = product_call(func, args)
-        if product is not None:
-            first, second, inplace = product
-            if first.requires_grad and second.requires_grad:
-                a, b = first.detach().clone(), second.detach()
-                result = valued((first * b + a * second) / 2, a * b)
-                return first.copy_(result) if inplace else result
-        return func(*args, **kwargs)
+    def __call__(self, leaf: Tensor, rows: Tensor) -> Tensor:
+        """Return the scores ``(m,)`` of inputs, by which the leaf's gradient is its relevance."""
+        if self._last is None and self._composite.last is not None:
+            # Which layers come last is known after a pass only.
+            self._last = frozenset()
+            outputs, _ = self._pass(leaf[:1], rows[:1], numbering=True)
+            self._last = last_layers(outputs)
+        problem = self._problem
+        outputs, mode = self._pass(leaf, rows)
+        if mode.met == 0:
+            raise InputError("model: has no convolution or linear layer; the method expects one that has")
+        with mode:
+            outputs = mode.leave(outputs)
+            problem.target.resolve(outputs, rows)
+            return problem.target.pick(outputs, rows)
 
-    def _scaled(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Scale the inputs by a constant, before the first layer: relevance stays what it is."""
-        x = args[0]
-        if isinstance(x, Tensor) and x.requires_grad:
-            result = func(x.detach().clone(), *args[1:], **kwargs)
-            if result.shape == x.shape and not result.requires_grad:
-                kept = valued(x, result)
-                return x.copy_(kept) if func in {Tensor.mul_, Tensor.div_} else kept
-        return func(*args, **kwargs)
+    def _pass(self, leaf: Tensor, rows: Tensor, *, numbering: bool = False) -> tuple[Tensor, RelevanceMode]:
+        chosen: dict[int, Rule] = {}
+        running = self._running
+        if running is not None:
+            running.clear()
 
+        def choose(step: AffineMap, of_inputs: bool) -> Rule:
+            # A merged batch norm is part of the layer before it.
+            if step.merged and step.number in chosen:
+                return chosen[step.number]
+            modules = {} if running is None else running.of(step)
+            is_last = step.kind != "batch_norm" and step.number in (self._last or ())
+            rule = self._composite.choose(step, modules, of_inputs=of_inputs, is_last=is_last)
+            if step.kind != "batch_norm":
+                chosen[step.number] = rule
+            return rule
 
-def _stabilised(numbers: Tensor, epsilon: float) -> Tensor:
-    """Return numbers moved away from zero."""
-    least = max(epsilon, torch.finfo(numbers.dtype).tiny)
-    return numbers + torch.where(numbers < 0, -least, least).to(numbers.dtype)
-
-
-def _flat(step: AffineMap, value: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    def rule(x: Tensor, gradient: Tensor) -> Tensor:
-        leaf = torch.ones_like(x).requires_grad_()
-        seen = step.apply(leaf, torch.ones_like(step.weight))
-        return torch.autograd.grad(seen, leaf, gradient * value / seen.detach().clamp(min=1))[0]
-
-    return rule
-
-
-def _box(
-    step: AffineMap, value: Tensor, epsilon: float, low: Tensor, high: Tensor
-) -> Callable[[Tensor, Tensor], Tensor]:
-    def rule(x: Tensor, gradient: Tensor) -> Tensor:
-        given = [tensor.detach().requires_grad_() for tensor in (x, low, high)]
-        weights = (step.weight, -step.weight.clamp(min=0), -step.weight.clamp(max=0))
-        total = sum(
-            (step.apply(leaf, weight) for leaf, weight in zip(given, weights, strict=True)),
-            torch.zeros_like(value),
-        )
-        shares = gradient * value / _stabilised(total.detach(), epsilon)
-        found = torch.autograd.grad(total, given, shares)
-        return sum((a.detach() * b for a, b in zip(given, found, strict=True)), torch.zeros_like(x))
-
-    return rule
-
-
-def _alpha_beta(
-    step: AffineMap, value: Tensor, epsilon: float, alpha: float
-) -> Callable[[Tensor, Tensor], Tensor]:
-    def rule(x: Tensor, gradient: Tensor) -> Tensor:
-        relevance = gradient * value
-        signs = [1.0, -1.0] if bool((x < 0).any()) else [1.0]
-        positive, negative = step.weight.clamp(min=0), step.weight.clamp(max=0)
-        parts = [(sign * (sign * x).relu()).detach().requires_grad_() for sign in signs]
-        passed = [torch.zeros_like(x) for _ in signs]
-        # The contributions above zero, then those below it.
-        for share, weights in ((alpha, (positive, negative)), (1 - alpha, (negative, positive))):
-            if share == 0:
-                continue
-            total = sum(
-                (step.apply(part, weight) for part, weight in zip(parts, weights, strict=False)),
-                torch.zeros_like(value),
-            )
-            whole = total.detach()
-            if step.bias is not None:
-                whole = whole + (step.bias.clamp(min=0) if share > 0 else step.bias.clamp(max=0))
-            sign = 1.0 if share > 0 else -1.0
-            least = sign * max(epsilon, torch.finfo(value.dtype).tiny)
-            found = torch.autograd.grad(total, parts, share * relevance / (whole + least))
-            passed = [a + b for a, b in zip(passed, found, strict=True)]
-        return passed[0] if len(passed) == 1 else torch.where(x > 0, *passed)
-
-    return rule
+        mode = RelevanceMode(choose, numbering=numbering)
+        low, high = (bound[rows] for bound in self._bounds)
+        entry = mode.enter(leaf, low, high)
+        with mode:
+            outputs = self._problem.outputs(entry)
+        return outputs, mode

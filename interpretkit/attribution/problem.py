@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from interpretkit.attribution.lean import channels_last
+from interpretkit.attribution.memory_order import Watch, in_channels_last
 from interpretkit.attribution.target import TargetScores
 from interpretkit.errors import InputError
 from interpretkit.networks.batching import Chunks
@@ -47,6 +47,9 @@ class Problem:
         Of all randomness. What is drawn must not depend on an example's place in the batch.
     layer : str or None
         The layer that was asked for.
+    any_order : bool
+        Whether the model is known to take images in any order of memory; then a pass may raise
+        :class:`~interpretkit.attribution.memory_order.NoticedError`.
     """
 
     model: nn.Module
@@ -55,6 +58,7 @@ class Problem:
     chunks: Chunks
     seed: int
     layer: str | None = None
+    any_order: bool = False
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -132,7 +136,8 @@ class Problem:
         """
         scores, activations = self._tapped(tap, images, rows, clean)
         gradients = self.differentiate(scores, activations, f"layer {tap.name!r}")
-        return scores.detach(), activations.detach(), gradients
+        # Others than the model may mind the order of memory.
+        return scores.detach(), activations.detach().contiguous(), gradients.contiguous()
 
     def layer_activations(
         self, tap: LayerTap, images: Tensor, rows: Tensor, *, clean: bool = False
@@ -146,7 +151,7 @@ class Problem:
         """
         with torch.no_grad():
             scores, activations = self._tapped(tap, images, rows, clean)
-        return scores, activations.detach()
+        return scores, activations.detach().contiguous()
 
     def _tapped(self, tap: LayerTap, images: Tensor, rows: Tensor, clean: bool) -> tuple[Tensor, Tensor]:
         tap.clear()
@@ -203,7 +208,7 @@ class Problem:
         InputError
             If it gives anything else.
         """
-        outputs = self.model(channels_last(images, self.model))
+        outputs = self._run_in_any_order(images) if self.any_order else self.model(images)
         if not isinstance(outputs, Tensor):
             raise InputError(
                 f"model: gives a {type(outputs).__name__}; expected one tensor (wrap it in a module that returns "
@@ -215,6 +220,15 @@ class Problem:
                 "expected a row for each"
             )
         return outputs
+
+    def _run_in_any_order(self, images: Tensor) -> Any:
+        # Of a single image nothing would be won.
+        given = in_channels_last(images) if len(images) > 1 else images
+        with Watch(self.model, given) as watch:
+            outputs = self.model(given)
+        watch.check(outputs)
+        # Others than the model may mind.
+        return outputs.contiguous() if isinstance(outputs, Tensor) else outputs
 
     @staticmethod
     def differentiate(scores: Tensor, leaf: Tensor, by: str, *, again: bool = False) -> Tensor:

@@ -33,6 +33,8 @@ class TargetScores:
         The same, if it is one.
     classes : int or None
         How many outputs an index picks from, once the targets are settled; None for a function.
+    first : Tensor or None
+        The outputs ``(...)`` of the first example, unperturbed, once they have been seen.
 
     Raises
     ------
@@ -43,6 +45,7 @@ class TargetScores:
     def __init__(self, target: Target, examples: int) -> None:
         self.function: Callable[[Tensor], Tensor] | None = None
         self.classes: int | None = None
+        self.first: Tensor | None = None
         self._largest = target is None
         self._indices = torch.full((examples,), -1, dtype=torch.long)
         if target is None:
@@ -59,6 +62,8 @@ class TargetScores:
 
     def resolve(self, outputs: Tensor, rows: Tensor) -> None:
         """Settle the targets of the examples `rows` ``(m,)`` by the outputs of their unperturbed inputs."""
+        if self.first is None and int(rows[0]) == 0:
+            self.first = outputs[0].detach().clone()
         if self.function:
             return
         outputs = _two_dimensional(outputs)

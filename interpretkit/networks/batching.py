@@ -77,7 +77,7 @@ class Chunks:
             try:
                 results.append(work(torch.arange(start, stop)))
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error) or stop - start == 1:
+                if not out_of_memory(error) or stop - start == 1:
                     raise
                 failed = error.with_traceback(None)
             # Only out of the handler are the frames let go that hold the memory of the failed pass.
@@ -90,7 +90,8 @@ class Chunks:
         return results
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Return whether an exception says that memory has run out."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     # The CPU's allocator has no exception of its own.

@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
+from torch.utils import checkpoint
 from torch.utils.hooks import RemovableHandle
 
-from interpretkit.attribution.lean import LeanPasses, lean_layers
+from interpretkit.attribution.memory_order import untouched_state
 from interpretkit.errors import InputError
 from interpretkit.training.seeds import derive_seed
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # Of the convolutions in the order in which they were registered, so many are taken for candidates to run last.
 LIKELY_LAST = 6
+# Modules whose weights are not all in this process, by the names of their classes; to import them takes long.
+_SPREAD = {"FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine"}
 
 
 @contextmanager
-def instrumented(model: nn.Module, seed: int, *, single: bool = False) -> Iterator[None]:
+def instrumented(model: nn.Module, seed: int) -> Iterator[None]:
     """Prepare a model for explanation, and put it back as it was, also after an exception.
 
     Within the block every module is in evaluation mode and every parameter frozen, gradients are recorded
     whatever the caller's mode is, and the global random numbers follow `seed`. Afterwards the ``training`` and
-    ``requires_grad`` flags and the states of the random generators are those found. No ``.grad`` is written:
-    gradients are to be asked for with :func:`torch.autograd.grad`.
+    ``requires_grad`` flags, the buffers and the states of the random generators are those found. No ``.grad`` is
+    written: gradients are to be asked for with :func:`torch.autograd.grad`.
+
+    What stands between a network and whoever watches it is set aside meanwhile: activations are kept instead of
+    computed again (``torch.utils.checkpoint``), what ``torch.compile`` has compiled runs as it was written, and
+    ``DataParallel`` uses one device.
 
     Parameters
     ----------
@@ -35,19 +46,15 @@ def instrumented(model: nn.Module, seed: int, *, single: bool = False) -> Iterat
         Neither copied nor replaced. It may not be used by another thread meanwhile.
     seed : int
         For models that draw random numbers even in evaluation mode.
-    single : bool
-        Whether a single image goes through the model, once. It gains by
-        :func:`~interpretkit.attribution.lean.lean_layers`, but nothing by
-        :class:`~interpretkit.attribution.lean.LeanPasses`, which are active otherwise.
 
     Raises
     ------
     InputError
-        If the model was built under ``torch.inference_mode``, which bars gradients for good.
+        If the model was built under ``torch.inference_mode``, which bars gradients for good, has layers that get
+        their shape only when they run for the first time, or is spread over several processes.
     """
     parameters = list(model.parameters())
-    if any(parameter.is_inference() for parameter in parameters):
-        raise InputError("model: built under torch.inference_mode; expected one that gradients can pass")
+    _check_parameters(model, [*parameters, *model.buffers()])
     # The flags are set one by one, because a module's own train() may do more than set its flag.
     training = [module for module in model.modules() if module.training]
     # Frozen weights let convolutions forget their inputs, which halves the memory.
@@ -66,15 +73,123 @@ def instrumented(model: nn.Module, seed: int, *, single: bool = False) -> Iterat
             # The generators of other devices are left alone where they are not asked: to seed them takes longer.
             seeded = torch.default_generator if kinds <= {"cpu"} else torch
             seeded.manual_seed(derive_seed(seed, "model"))
-            # Around what methods make of the functions' calls, so that they see those of the model; within all that
-            # sets flags, for lean passes look at every call of torch.
-            with lean_layers(model) if single else LeanPasses():
+            with untouched_state(model), _kept_activations(), _not_compiled(model), _one_device(model):
                 yield
         finally:
             for module in training:
                 module.training = True
             for parameter in trainable:
                 parameter.requires_grad_(True)
+
+
+def _check_parameters(model: nn.Module, tensors: list[Tensor]) -> None:
+    if any(isinstance(tensor, UninitializedTensorMixin) for tensor in tensors):
+        raise InputError("model: has lazy layers that have no shape yet; expected one that has run once")
+    if any(tensor.is_inference() for tensor in tensors):
+        raise InputError("model: built under torch.inference_mode; expected one that gradients can pass")
+    for module in model.modules():
+        if any(kind.__name__ in _SPREAD for kind in type(module).__mro__):
+            raise InputError(
+                f"model: {type(module).__name__} spreads its weights over processes; expected the whole network in one"
+            )
+
+
+class _KeptActivations:
+    """Lets checkpointed parts of a model run as if they were not, in the threads that ask for it.
+
+    What they compute is the same. A second computation in the backward pass would escape those who watch the first,
+    and torch's older kind of checkpoint bars gradients by anything but leaves.
+    """
+
+    _NAMES = ("CheckpointFunction", "_checkpoint_without_reentrant_generator")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads: Counter[int] = Counter()
+        self._found: dict[str, Any] = {}
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        # Another version of torch may call them otherwise; then checkpoints are met as they are.
+        if not all(hasattr(checkpoint, name) for name in self._NAMES):
+            yield
+            return
+        me = threading.get_ident()
+        with self._lock:
+            if not self._threads:
+                self._replace()
+            self._threads[me] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._threads[me] -= 1
+                self._threads += Counter()
+                if not self._threads:
+                    for name, found in self._found.items():
+                        setattr(checkpoint, name, found)
+
+    def _replace(self) -> None:
+        self._found = {name: getattr(checkpoint, name) for name in self._NAMES}
+        function, generator = self._found.values()
+        threads = self._threads
+
+        class Plain(function):
+            @classmethod
+            def apply(cls, run: Callable[..., Any], preserve: bool, *arguments: Any) -> Any:
+                if threading.get_ident() in threads:
+                    return run(*arguments)
+                return function.apply(run, preserve, *arguments)
+
+        def plain(*arguments: Any, **options: Any) -> Iterator[None]:
+            if threading.get_ident() in threads:
+                yield
+            else:
+                yield from generator(*arguments, **options)
+
+        for name, other in zip(self._NAMES, (Plain, plain), strict=True):
+            setattr(checkpoint, name, other)
+
+
+_kept_activations = _KeptActivations()
+
+
+@contextmanager
+def _not_compiled(model: nn.Module) -> Iterator[None]:
+    """Run what torch.compile has compiled as it was written, for compiled code cannot be watched.
+
+    Raises
+    ------
+    InputError
+        If this version of torch cannot, and the model holds compiled modules.
+    """
+    # Who has compiled anything has loaded it; to load it takes seconds.
+    if "torch._dynamo" not in sys.modules:
+        yield
+    elif hasattr(torch.compiler, "set_stance"):
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        for module in model.modules():
+            if hasattr(module, "_orig_mod") or vars(module).get("_compiled_call_impl") is not None:
+                raise InputError(
+                    "model: is compiled by torch.compile; expected the module that it was made from"
+                )
+        yield
+
+
+@contextmanager
+def _one_device(model: nn.Module) -> Iterator[None]:
+    """Let data-parallel modules use the first of their devices, for others run in threads that are not watched."""
+    spread = [module for module in model.modules() if isinstance(module, nn.DataParallel)]
+    devices = [module.device_ids for module in spread]
+    try:
+        for module in spread:
+            module.device_ids = module.device_ids[:1]
+        yield
+    finally:
+        for module, own in zip(spread, devices, strict=True):
+            module.device_ids = own
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:

@@ -308,7 +308,6 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     frames = [frame for _, _, frame in read_structures(slabs)]
     (tmp_path / "empty.extxyz").touch()
     write(tmp_path / "few.extxyz", frames[:10])
-    write(tmp_path / "one-class.extxyz", [f for f in frames if str(f.info["facet"]) == "111"])
     bad = frames[30].copy()
     bad.info["E_ads"] = float("nan")
     write(tmp_path / "nan.extxyz", [*frames, bad])
@@ -323,7 +322,6 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     expect_refusal(run, out, "train", "--data", tmp_path / "nan.extxyz", *key, mentions="finite energy")
     expect_refusal(run, out, "train", "--data", tmp_path / "odd.extxyz", *key, mentions="within the surface")
     expect_refusal(run, out, "train", "--data", tmp_path / "few.extxyz", *key, mentions="at least 20")
-    expect_refusal(run, out, "train", "--data", tmp_path / "one-class.extxyz", *key, mentions="two classes")
     expect_refusal(run, out, "train", "--data", slabs, *key, "--held-out", "1.5", mentions="--held-out")
     expect_refusal(run, out, "design", "--model", tmp_path / "nowhere", mentions="--model")
     expect_refusal(run, out, "design", "--model", model, "--window-ev", "0", mentions="--window-ev")

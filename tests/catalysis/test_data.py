@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from catalysis.data import ELEMENTS, load_bundled, load_bundled_slab, provenance
+from catalysis.data import ELEMENTS, load_bundled, load_bundled_lost, load_bundled_slab, provenance
 from catalysis.data.build import chosen_sites, plan
 from catalysis.sites import BRIDGE_CLASSES, Site, find_sites
 from interpretkit.errors import InputError
@@ -47,6 +47,21 @@ def test_the_pure_metals_bind_in_the_order_of_dft(bundled: list[Site]) -> None:
     assert energy["Ru"] < energy["Rh"] < energy["Pd"] < energy["Pt"]
     assert energy["Ru"] < energy["Ir"] < energy["Pd"]
     assert energy["Pt"] == pytest.approx(0.0, abs=0.02)
+
+
+def test_every_bundled_site_lies_in_the_cell_that_its_slab_carries(bundled: list[Site]) -> None:
+    sites = [*bundled, *load_bundled_lost()]
+    slabs = {name: load_bundled_slab(name) for name in sorted({site.slab_id for site in sites})[::5]}
+    checked = [site for site in sites if site.slab_id in slabs]
+    assert len(checked) > 300
+    for site in checked:
+        slab = slabs[site.slab_id]
+        host = list(site.host_indices)
+        assert [slab.symbols[i] for i in host] == list(site.symbols)
+        # Each metal of the site is a periodic image of the slab's atom.
+        steps = (site.positions - slab.positions[host]) @ np.linalg.inv(slab.cell.array)
+        assert np.abs((steps - np.rint(steps)) @ slab.cell.array).max() < 2e-4
+        assert np.abs(steps[:, 2]).max() < 1e-4
 
 
 def test_a_bundled_site_stands_in_its_slab(bundled: list[Site]) -> None:

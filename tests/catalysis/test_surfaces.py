@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -70,6 +72,44 @@ def test_a_slab_has_the_density_and_the_spacing_of_its_facet(facet: str) -> None
     assert len(slab) / len(heights) == pytest.approx(area * spacing / (constant**3 / 4))
     distances = slab.get_all_distances(mic=True)[np.triu_indices(len(slab), 1)]
     assert distances.min() == pytest.approx(constant / np.sqrt(2), abs=1e-6)
+
+
+@pytest.mark.parametrize("indices", [(5, 3, 2), (3, 5, 2), (-5, 3, 2), (9, 3, 1), (1, 9, 3)])
+def test_a_chiral_facet_has_its_own_handedness(indices: tuple[int, int, int]) -> None:
+    constant = 4.0
+    slab = bare_slab(indices, constant, min_thickness_angstrom=12.0)
+    middle = int(np.abs(slab.positions[:, 2] - slab.positions[:, 2].mean()).argmin())
+    gaps = slab.get_distances(middle, range(len(slab)), mic=True, vector=True)
+    around = gaps[np.abs(np.linalg.norm(gaps, axis=1) - constant / np.sqrt(2)) < 1e-6]
+    half = [v for v in product((-1, 0, 1), repeat=3) if sum(map(abs, v)) == 2]
+    cubic = np.array(half) * constant / 2
+    assert len(around) == len(cubic) == 12
+    # No two neighbours have the same height on such a facet, so heights tell which is which.
+    heights = cubic @ indices / np.linalg.norm(indices)
+    order = np.argsort(heights), np.argsort(around[:, 2])
+    assert np.diff(np.sort(heights)).min() > 0.05
+    rotation, *_ = np.linalg.lstsq(cubic[order[0]], around[order[1]], rcond=None)
+    assert rotation.T @ rotation == pytest.approx(np.eye(3), abs=1e-9)
+    assert np.linalg.det(rotation) == pytest.approx(1.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    indices=st.tuples(*[st.integers(-7, 7)] * 3).filter(any),
+    constant=st.floats(3.3, 4.4),
+    nudge=st.floats(-1e-9, 1e-9),
+)
+def test_a_slab_does_not_depend_on_the_last_digits_of_its_lattice_constant(
+    indices: tuple[int, int, int], constant: float, nudge: float
+) -> None:
+    # Thickness and distance of images are multiples of the constant, so every choice is one among equals.
+    first, second = (
+        bare_slab(indices, a, min_repeat_angstrom=2 * a, min_thickness_angstrom=a)
+        for a in (constant, constant + nudge)
+    )
+    assert len(first) == len(second)
+    assert np.abs(first.positions - second.positions).max() < 1e-6
+    assert np.abs(first.cell.array - second.cell.array).max() < 1e-6
 
 
 @settings(max_examples=25, deadline=None)

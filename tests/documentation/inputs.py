@@ -20,7 +20,7 @@ def _picture(path: Path, seed: int, height: int = 64, width: int = 64, grey: flo
 
 
 def _photograph(path: Path) -> None:
-    from cnn_interp.images import photograph
+    from cnn_interp.images.files import photograph
 
     photograph().save(path)
 
@@ -90,7 +90,7 @@ def _predictions(path: Path) -> None:
 
 
 def _scene(path: Path) -> None:
-    from cnn_interp.datasets.scenes import random_scene
+    from cnn_interp.images.scenes import random_scene
 
     Image.fromarray(random_scene(0).image).save(path)
 
@@ -183,6 +183,7 @@ batches = [torch.rand(8, 3, 224, 224) for _ in range(2)]
 masks = torch.zeros(2, 224, 224, dtype=torch.bool).numpy()
 masks[:, 50:150, 50:150] = True
 vit = vit_b_16(weights=None)
+stripes, dots, random_photographs = (torch.rand(4, 3, 224, 224) for _ in range(3))
 """,
     "docs/diagnosis-data.md": """
 import torch

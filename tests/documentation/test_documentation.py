@@ -49,7 +49,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         called = getattr(importlib.import_module(module), function)
         assert parameter in called.__kwdefaults__
         monkeypatch.setitem(called.__kwdefaults__, parameter, value)
-    from cnn_interp import models
+    from cnn_interp.networks import loading as models
 
     build = models._build
     monkeypatch.setattr(
@@ -65,7 +65,7 @@ def pretrained(name: str) -> bool:
     """Tell whether a network's weights are at hand; a user's own network brings its weights."""
     if ":" in name:
         return True
-    from cnn_interp.weights import checkpoint_folder, torchvision_weights
+    from cnn_interp.networks.weights import checkpoint_folder, torchvision_weights
 
     network, _, variant = name.partition("@")
     file = PurePosixPath(torchvision_weights(network, variant or None).url).name

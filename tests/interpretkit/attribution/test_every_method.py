@@ -29,10 +29,52 @@ CHEAP = {
     "kernel_shap": {"samples": 40, "segments": SEGMENTS},
     "prediction_difference": {"window": 4, "padding": 1, "stride": 4, "samples": 2},
     "meaningful_perturbation": {"iterations": 4, "coarseness": 3, "mask_blur": 1.0, "image_blur": 2.0},
+    "gradient_shap": {"samples": 4},
+    "deeplift_shap": {"baselines": images(2)},
+    "noise_tunnel": {"samples": 4},
+    "feature_ablation": {"segments": SEGMENTS},
+    "feature_permutation": {"segments": SEGMENTS, "reference": images(6), "samples": 2},
+    "shapley_value_sampling": {"segments": SEGMENTS, "samples": 2},
+    "shapley_values": {"segments": SEGMENTS // 8},
+    "layer_gradient_shap": {"samples": 4},
+    "layer_feature_ablation": {"features": "channels"},
+    "layer_feature_permutation": {"features": "channels", "reference": images(6), "samples": 2},
+    "layer_deeplift_shap": {"baselines": images(2)},
+    "tcav": {"concepts": {"one": images(6) + 0.3}, "reference": images(6)},
+    "neuron_gradient_shap": {"samples": 4},
+    "neuron_feature_ablation": {"segments": SEGMENTS},
+    "neuron_deeplift_shap": {"baselines": images(2)},
 }
-RECTIFIED = {"guided_backprop", "deconvnet", "clear", "guided_gradcam"}
-WITHOUT_GRADIENT = {"scorecam", "occlusion", "rise", "lime", "kernel_shap", "prediction_difference"}
-RANDOM = {"smoothgrad", "rise", "lime", "kernel_shap", "prediction_difference", "meaningful_perturbation"}
+for _name in ("layer_conductance", "internal_influence", "layer_integrated_gradients"):
+    CHEAP[_name] = {"steps": 4}
+for _name in ("neuron_integrated_gradients", "neuron_conductance"):
+    CHEAP[_name] = {"steps": 4}
+NEURONS = {name for name in METHODS if name.startswith("neuron_")}
+for _name in NEURONS:
+    # The strongest may be another in another precision.
+    CHEAP[_name] = {"neuron": (1, 4, 4)} | CHEAP.get(_name, {})
+RECTIFIED = {
+    *("guided_backprop", "deconvnet", "clear", "guided_gradcam"),
+    *("neuron_guided_backprop", "neuron_deconvnet"),
+}
+WITHOUT_GRADIENT = {
+    *("scorecam", "occlusion", "rise", "lime", "kernel_shap", "prediction_difference"),
+    *("feature_ablation", "feature_permutation", "shapley_value_sampling", "shapley_values"),
+    *("layer_activation", "layer_feature_ablation", "layer_feature_permutation"),
+    # The neuron has a gradient, whatever the score has.
+    *NEURONS - {"neuron_conductance"},
+}
+RANDOM = {
+    *("smoothgrad", "rise", "lime", "kernel_shap", "prediction_difference", "meaningful_perturbation"),
+    *(
+        "gradient_shap",
+        "noise_tunnel",
+        "feature_permutation",
+        "shapley_value_sampling",
+        "layer_gradient_shap",
+    ),
+    *("layer_feature_permutation", "neuron_gradient_shap"),
+}
 
 every_method = pytest.mark.parametrize("method", list(METHODS))
 
@@ -269,7 +311,26 @@ def test_the_values_lie_where_the_network_looks(method):
         "prediction_difference": {"window": 4, "padding": 1, "stride": 4, "samples": 4},
         "meaningful_perturbation": {"iterations": 60, "coarseness": 4, "mask_blur": 1.0, "sparsity": 1e-2},
     }
-    values = attribute(LooksAt(), inputs, 1, method=method, **options.get(method, {})).values.abs().sum(1)
+    cells = np.arange(32)[:, None] // 8 * 4 + np.arange(32)[None] // 8
+    reference = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    given = options.get(method, {})
+    known = METHODS[method].options
+    if method not in options and "segments" in known:
+        quarters = np.arange(32)[:, None] // 16 * 2 + np.arange(32)[None] // 16
+        given["segments"] = quarters if method == "shapley_values" else cells
+    if "reference" in known and "samples" in known and method not in options:
+        given["reference"] = reference
+        if METHODS[method].takes_layer:
+            given["samples"] = 4
+    if "neuron" in known:
+        given["neuron"] = (1, 24, 24)
+    if method == "tcav":
+        given["concepts"], given["reference"] = {"bright": reference + 0.5}, reference
+    if method == "layer_activation":
+        pytest.skip("says what there is, whatever the score makes of it")
+    if method in {"layer_feature_ablation", "layer_feature_permutation"}:
+        pytest.skip("takes a pass for each of a thousand places")
+    values = attribute(LooksAt(), inputs, 1, method=method, **given).values.abs().sum(1)
     if method == "rise":  # random masks see every place
         values = values - values.amin((1, 2), keepdim=True)
     inside = values[:, 16:, 16:].mean((1, 2))

@@ -1,0 +1,87 @@
+"""When a model of adsorption energies is not to be trusted, and how to say so that nobody misses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.stats import chi2
+
+TOO_NARROW = 1.5
+"""Residuals this many times as large as predicted make intervals too narrow."""
+
+
+def rms_z(residual_ev: np.ndarray, deviation_ev: np.ndarray) -> float:
+    """Return the root mean square of residuals over predicted standard deviations: 1 if calibrated, NaN of none."""
+    if not len(residual_ev):
+        return float("nan")
+    return float(np.sqrt(np.mean((np.asarray(residual_ev) / np.asarray(deviation_ev)) ** 2)))
+
+
+def trust_warnings(numbers: Mapping[str, Any]) -> list[str]:
+    """Return why the energies of a model are not to be trusted, a sentence each; empty where nothing is amiss.
+
+    Parameters
+    ----------
+    numbers
+        Measured on unseen sites: `mae_ev`, `vae_mae_ev`, `baseline_mae_ev`, `r2`, `teacher_rms_z` and `n_test`. What
+        is absent, None or NaN is passed over.
+
+    Returns
+    -------
+    list of str
+        The teacher is no better than the mean energy, or than the baseline; the VAE's head is not; the predicted
+        deviations are too small: by 1.5 and by more than the scatter of so few test sites explains.
+    """
+    found = []
+    teacher, head = _number(numbers, "mae_ev"), _number(numbers, "vae_mae_ev")
+    baseline, r2 = _number(numbers, "baseline_mae_ev"), _number(numbers, "r2")
+    if r2 <= 0:
+        found.append(
+            "THE TEACHER IS NO BETTER THAN THE MEAN ENERGY: on unseen sites it explains none of the variance "
+            f"(R² {r2:.2f})"
+        )
+    for error, name, part in (
+        (teacher, "THE TEACHER", "ranks designs"),
+        (head, "THE HEAD OF THE VAE", "proposes designs"),
+    ):
+        if error >= baseline:
+            found.append(
+                f"{name} IS NO BETTER THAN ITS BASELINE: it {part}, and its error on unseen sites is {error:.3f} eV; "
+                f"class and contact elements alone give {baseline:.3f} eV"
+            )
+    ratio, count = _number(numbers, "teacher_rms_z"), _number(numbers, "n_test")
+    # Of so few sites, calibrated ones would exceed this once in a thousand cases.
+    scatter = float(np.sqrt(chi2.ppf(0.999, count) / count)) if count > 0 else TOO_NARROW
+    if ratio > max(TOO_NARROW, scatter):
+        found.append(
+            f"THE INTERVALS ARE TOO NARROW: residuals on unseen sites are {ratio:.1f} times as large as the predicted "
+            "deviations say"
+        )
+    return found
+
+
+def print_with_trust(result: Mapping[str, Any]) -> None:
+    """Print a command's result as usual, and below it, framed, why not to trust it, if there is a reason."""
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+    from interpretkit.command import print_summary
+
+    told = result.get("trust", [])
+    print_summary({name: value for name, value in result.items() if name not in ("trust", "warnings")})
+    console = Console()
+    for warning in result.get("warnings", []):
+        console.print(Text(f"Warning: {warning}", style="bold yellow"))
+    if told:
+        text = Text("\n\n".join(told), style="bold")
+        console.print(
+            Panel(text, title="DO NOT TRUST THESE ENERGIES", border_style="bold red", padding=(1, 2))
+        )
+
+
+def _number(numbers: Mapping[str, Any], name: str) -> float:
+    value = numbers.get(name)
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,205 @@
+"""A layer's values in the course of a model's pass: to be read, to be replaced, and to be shown as a map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from interpretkit.attribution.problem import Problem
+from interpretkit.attribution.target import TargetScores
+from interpretkit.errors import InputError
+from interpretkit.networks.instrumentation import find_layer, tapped
+
+# The index of a neuron in a layer's output, without the examples' axis; or the channel.
+Neuron = int | Sequence[int] | None
+# From a layer's output to (m, channels, ...), for layers that do not give maps.
+Reshape = Callable[[Tensor], Tensor]
+
+_INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
+# Values within so much of the largest count as equally large.
+_TIE = 1e-4
+
+
+@dataclass
+class Layer:
+    """A layer of a model, of whose runs in a pass the last one counts.
+
+    Attributes
+    ----------
+    name : str
+        Its dotted name.
+    module : Module
+        The layer.
+    runs : int
+        How often it runs in a pass.
+    """
+
+    name: str
+    module: nn.Module
+    runs: int
+    _met: int = field(default=0, repr=False)
+    _output: Tensor | None = field(default=None, repr=False)
+
+    @contextmanager
+    def read(self, *, replaced_by: Tensor | None = None, cut: bool = False) -> Iterator[Callable[[], Tensor]]:
+        """Let a pass be made in the block, and give what returns the layer's output in it.
+
+        The output may be replaced by other values, or `cut`: replaced by a leaf with the same, where gradients start.
+        What follows in the model may work in place on a copy.
+        """
+        self._met, self._output = 0, None
+
+        def hook(module: nn.Module, given: Any, output: Any) -> Tensor | None:
+            self._met += 1
+            if self._met % self.runs:
+                return None
+            if replaced_by is not None:
+                output = replaced_by
+            elif cut:
+                output = output.detach().clone().requires_grad_()
+            self._output = output
+            return output.clone()
+
+        def found() -> Tensor:
+            if self._output is None:
+                raise InputError(f"layer {self.name!r}: does not run in the model's forward pass")
+            return self._output
+
+        handle = self.module.register_forward_hook(hook)
+        try:
+            yield found
+        finally:
+            handle.remove()
+            self._output = None
+
+
+def settled_layer(problem: Problem) -> Layer:
+    """Return the layer that was asked for, or the one taken by default.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it does not run, or gives anything but a tensor with a row for each example.
+    """
+    first = torch.zeros(1, dtype=torch.long)
+    with tapped(problem.model, problem.layer) as tap:
+        problem.layer_activations(tap, problem.inputs[first], first)
+    name = str(tap.name)
+    module = find_layer(problem.model, name)
+    runs, shapes = 0, []
+
+    def count(module: nn.Module, given: Any, output: Any) -> None:
+        nonlocal runs
+        runs += 1
+        shapes.append(output.shape if isinstance(output, Tensor) else None)
+
+    handle = module.register_forward_hook(count)
+    try:
+        problem.scores(problem.inputs[first].clone(), first)
+    finally:
+        handle.remove()
+    if not shapes or shapes[-1] is None or len(shapes[-1]) < 2 or shapes[-1][0] != 1:
+        raise InputError(
+            f"layer {name!r}: gives {None if not shapes else shapes[-1]} for an example; expected a tensor (n, ...)"
+        )
+    return Layer(name, module, runs)
+
+
+def as_places(
+    values: Tensor, layer: str, size: Sequence[int], reshape: Reshape | None, *, upsample: bool
+) -> Tensor:
+    """Return a layer's values ``(m, ...)`` as maps ``(m, 1, ...)`` of the inputs' size, summed over channels.
+
+    Without `upsample` they are returned as they are.
+
+    Raises
+    ------
+    InputError
+        If they have no places.
+    """
+    values = values if reshape is None else reshape(values)
+    if not upsample:
+        return values
+    if values.ndim != 2 + len(size) or len(size) not in _INTERPOLATION:
+        raise InputError(
+            f"layer {layer!r}: gives {tuple(values.shape)}, which has no places; expected (n, channels, height, "
+            "width), the option reshape, or upsample=False"
+        )
+    return F.interpolate(values.sum(1, keepdim=True), tuple(size), mode=_INTERPOLATION[len(size)])
+
+
+def chosen_neuron(values: Tensor, neuron: Neuron, layer: str) -> tuple[int, ...]:
+    """Return the index of a neuron in a layer's values ``(...)`` of one example.
+
+    Parameters
+    ----------
+    values : Tensor
+        Without the examples' axis.
+    neuron : None, int or sequence of int
+        The whole index; a channel, of which the strongest place is taken; or None for the strongest neuron.
+    layer : str
+        Its name, for errors.
+    """
+    shape = tuple(values.shape)
+    if neuron is not None and not isinstance(neuron, int):
+        index = tuple(int(place) for place in neuron)
+        if len(index) != len(shape) or any(not 0 <= i < n for i, n in zip(index, shape, strict=False)):
+            raise InputError(f"neuron {index}: layer {layer!r} gives {shape}; expected an index into that")
+        return index
+    if neuron is not None and not 0 <= neuron < shape[0]:
+        raise InputError(f"neuron {neuron}: layer {layer!r} gives {shape}; expected 0 to {shape[0] - 1}")
+    searched = values if neuron is None else values[neuron]
+    flat = searched.flatten()
+    # Of those that are equally strong but for rounding, the first.
+    strong = flat >= flat.max() - _TIE * flat.abs().max()
+    place = torch.unravel_index(strong.nonzero()[0, 0], searched.shape) if searched.ndim else ()
+    index = tuple(int(i) for i in place)
+    return index if neuron is None else (neuron, *index)
+
+
+def check_neuron(neuron: Neuron) -> None:
+    """Raise InputError unless a neuron is None, an index or several."""
+    whole = [neuron] if isinstance(neuron, int) else [] if neuron is None else neuron
+    if (
+        isinstance(whole, str)
+        or not isinstance(whole, Sequence)
+        or not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in whole)
+    ):
+        raise InputError(f"neuron {neuron!r}: expected a channel, or an index such as (3, 5, 5)")
+
+
+class NeuronOf(nn.Module):
+    """A model whose output ``(m,)`` is that of one of its neurons."""
+
+    def __init__(self, model: nn.Module, layer: Layer, neuron: tuple[int, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self._layer = layer
+        self._neuron = neuron
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the neuron's values ``(m,)`` for inputs ``(m, ...)``."""
+        with self._layer.read() as output:
+            self.model(x)
+            return output()[(slice(None), *self._neuron)]
+
+
+def of_neuron(problem: Problem, row: int, layer: Layer, neuron: tuple[int, ...]) -> Problem:
+    """Return the problem of an example's neuron in place of its score."""
+    wrapped = NeuronOf(problem.model, layer, neuron)
+    wrapped.training = False
+    target = TargetScores(lambda outputs: outputs, 1)
+    return replace(problem, model=wrapped, inputs=problem.inputs[row : row + 1], target=target, layer=None)
+
+
+def of_example(problem: Problem, row: int) -> Problem:
+    """Return the problem of one example, whose target has been settled."""
+    indices = problem.target.indices
+    target = problem.target.function if indices is None else int(indices[row])
+    return replace(problem, inputs=problem.inputs[row : row + 1], target=TargetScores(target, 1))
