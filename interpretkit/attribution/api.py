@@ -33,7 +33,7 @@ from interpretkit.attribution.memory_order import agree, forget, plain_structure
 from interpretkit.attribution.problem import Problem, Result, prepared
 from interpretkit.attribution.target import Target, TargetScores
 from interpretkit.errors import InputError
-from interpretkit.networks.batching import Chunks
+from interpretkit.networks.batching import Chunks, out_of_memory
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.results import run_folder
 
