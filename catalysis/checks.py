@@ -50,6 +50,12 @@ def check_sites(
         raise InputError(f"{option} {source}: no such file or folder; expected what ASE reads, or 'bundled'")
 
 
+def check_share(value: float, option: str) -> None:
+    """Refuse what is no share between 0 and 1, neither of them included."""
+    if not 0 < value < 1:
+        raise InputError(f"{option}: {value}; expected a share between 0 and 1")
+
+
 def check_label(structures: str, calculator: str, kinds: str) -> None:
     """Refuse what cannot be labelled, or be labelled with."""
     if structures != BUNDLED:

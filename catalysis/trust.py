@@ -62,26 +62,6 @@ def trust_warnings(numbers: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def print_with_trust(result: Mapping[str, Any]) -> None:
-    """Print a command's result as usual, and below it, framed, why not to trust it, if there is a reason."""
-    from rich.console import Console
-    from rich.panel import Panel
-    from rich.text import Text
-
-    from interpretkit.command import print_summary
-
-    told = result.get("trust", [])
-    print_summary({name: value for name, value in result.items() if name not in ("trust", "warnings")})
-    console = Console()
-    for warning in result.get("warnings", []):
-        console.print(Text(f"Warning: {warning}", style="bold yellow"))
-    if told:
-        text = Text("\n\n".join(told), style="bold")
-        console.print(
-            Panel(text, title="DO NOT TRUST THESE ENERGIES", border_style="bold red", padding=(1, 2))
-        )
-
-
 def _number(numbers: Mapping[str, Any], name: str) -> float:
     value = numbers.get(name)
     return float("nan") if value is None else float(value)

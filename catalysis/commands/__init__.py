@@ -1,0 +1,1 @@
+"""The commands of this front end: a folder is a group, a file in it a command."""

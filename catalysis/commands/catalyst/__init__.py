@@ -1,0 +1,1 @@
+"""Inverse design of catalytic sites: from slabs and energies to sites with a wanted energy."""
