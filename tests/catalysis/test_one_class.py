@@ -11,16 +11,17 @@ import pytest
 from ase import Atoms
 
 from catalysis import model as models
-from catalysis.cli import design as design_command
+from catalysis.commands._model_page import add_model, warn_of
+from catalysis.commands.catalyst.design import design as design_command
 from catalysis.design import Target, check_request, search
 from catalysis.energies import group_folds
 from catalysis.evaluation import evaluate
 from catalysis.model import train_model
-from catalysis.reports import design_report, evaluation_report, train_report
 from catalysis.sites import Site, find_sites, site_from_structure, write_sites
 from catalysis.surfaces import build_slab
 from catalysis.templates import Template, align, class_templates, facet_templates, occupations
 from catalysis.vae import one_class_note
+from interpretkit.commandline.finding import Finding
 from interpretkit.errors import InputError
 
 EFFECT = {"Pt": 0.2, "Ru": -0.4, "Pd": 0.0}
@@ -58,10 +59,9 @@ def test_one_class_is_measured_and_the_idle_channel_is_told(sites: list[Site]) -
     assert found["mae_ev"] < 0.02
     assert found["vae_mae_ev"] is not None
     assert any("coordination channel has nothing to learn" in warning for warning in found["warnings"])
-    page = evaluation_report(
-        found, found["predictions"], split="2 folds", command="x", seed=0, data=[]
-    ).html()
-    assert "nothing to learn from one class of sites" in page.split("<main>")[0]
+    told = Finding("x")
+    warn_of(told, found)
+    assert any("nothing to learn from one class of sites" in line for line in told.warnings)
 
 
 def test_two_classes_are_no_cause_for_a_note(sites: list[Site]) -> None:
@@ -69,19 +69,20 @@ def test_two_classes_are_no_cause_for_a_note(sites: list[Site]) -> None:
     assert one_class_note([*sites, replace(sites[0], site_class="111_top_9")]) is None
 
 
-def test_a_model_of_one_class_trains_reports_and_designs(sites: list[Site], tmp_path: Path) -> None:
+def test_a_model_of_one_class_trains_reports_and_designs(sites: list[Site]) -> None:
     with pytest.warns(UserWarning, match="one class"):
         model = train_model(sites, quick=True, quiet=True)
     assert np.isfinite(model.numbers["vae_mae_ev"])
     assert "nothing to learn" in model.numbers["warnings"][0]
-    head = train_report(model, "x", 0, [], tmp_path).html().split("<main>")[0]
-    assert "coordination channel has nothing to learn" in head
+    told = Finding("x")
+    warn_of(told, model.numbers)
+    add_model(told, model, cards=True)
+    assert any("coordination channel has nothing to learn" in line for line in told.warnings)
+    assert "nothing to learn" in str(told.numbers["active_coordination"].note)
     energies = np.array([site.energy_ev for site in sites], dtype=float)
     found = search(model, Target(float(np.median(energies)), 0.05), 5, n_starts=200, n_random=200, steps=10)
     assert len(found.designs) == 5
     assert {d.site.site_class for d in found.designs} == {hollow().site_class}
-    page = design_report(model, found, data_note="", command="x", seed=0, data=[], out=tmp_path).html()
-    assert "coordination channel has nothing to learn" in page.split("<main>")[0]
 
 
 @pytest.mark.parametrize("name", ["111_top_9", "fcc", "hcp", "111_bridge"])
@@ -140,9 +141,7 @@ def test_what_can_be_checked_is_checked_before_training(
         (0.0, "", "211", "no facet 211"),
     ):
         with pytest.raises(InputError, match=message):
-            design_command(
-                str(file), target_ev, elements=elements, facets=facets, out=tmp_path / "out", quiet=True
-            )
+            design_command(str(file), target_ev, elements=elements or None, facets=facets or None, quiet=True)
     with pytest.raises(InputError, match="no ideal slab has a site like"):
         check_request(
             Target(0.0, 0.1), 1, energies_ev=[0.0, 0.1], known_elements=["Pt"], known_classes=[("111", "odd")]

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from catalysis.reports import evaluation_report
-from catalysis.trust import print_with_trust, rms_z, trust_warnings
+from catalysis.commands._model_page import warn_of
+from catalysis.trust import rms_z, trust_warnings
+from interpretkit.commandline.finding import Finding
 
 SOUND = {
     "mae_ev": 0.05,
@@ -51,23 +52,12 @@ def test_intervals_of_calibrated_models_raise_no_alarm_however_few_the_sites() -
     assert np.isnan(rms_z(np.zeros(0), np.zeros(0)))
 
 
-def test_page_and_terminal_say_it_loudly(capsys: pytest.CaptureFixture[str]) -> None:
-    numbers = {**SOUND, "mae_ev": 0.2, "warnings": ["odd data"], "inputs": "x", "per_class": {}}
-    predictions = {
-        "true_ev": [0.0, 0.1, 0.3],
-        "teacher_ev": [0.0, 0.1, 0.2],
-        "teacher_std_ev": [0.1, 0.1, 0.1],
-        "site_class": ["111_top_9"] * 3,
-    }
-    page = evaluation_report(numbers, predictions, split="x", command="x", seed=0, data=[]).html()
-    head = page.split("<main>")[0]
-    assert head.count('class="alarm"') == 2
-    assert "THE TEACHER IS NO BETTER THAN ITS BASELINE" in head
-    assert 'class="alarm"' not in page.split("<main>")[1]
-    print_with_trust({**numbers, "trust": trust_warnings(numbers)})
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "DO NOT TRUST THESE ENERGIES" in shown
-    assert "NO BETTER THAN ITS BASELINE" in shown
-    assert "Warning: odd data" in shown
-    print_with_trust(SOUND)
-    assert "TRUST" not in capsys.readouterr().out
+def test_a_page_says_it_and_what_else_is_to_be_known_of_the_data() -> None:
+    found = Finding("Errors on unseen sites")
+    warn_of(found, {**SOUND, "mae_ev": 0.2, "warnings": ["odd data"]})
+    assert len(found.warnings) == 2
+    assert "THE TEACHER IS NO BETTER THAN ITS BASELINE" in found.warnings[0]
+    assert found.warnings[1] == "Odd data."
+    sound = Finding("Errors on unseen sites")
+    warn_of(sound, SOUND)
+    assert sound.warnings == []
