@@ -370,7 +370,9 @@ def evaluate(
             help="What the teacher may see: class and elements, or distances of the relaxed site as well.",
         ),
     ] = "ideal",
-    jobs: Annotated[int, typer.Option("--jobs", metavar="N", help="Folds computed at the same time.")] = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", help="Folds computed at the same time; 0: one per core.")
+    ] = 0,
     quick: Quick = False,
     out: Out = Path("evaluation"),
     seed: Seed = 0,
@@ -388,7 +390,8 @@ def evaluate(
     from interpretkit.training import resolve_device
 
     chosen_device = str(resolve_device(device))
-    _check_positive(jobs, "--jobs")
+    if jobs < 0:
+        raise InputError(f"--jobs: {jobs}; expected 0 (one per core) or more")
     if geometry not in ("ideal", "relaxed"):
         raise InputError(f"--geometry: {geometry!r}; expected ideal or relaxed")
     options = {"energy_key": energy_key, "facet": facet, "kind": kind, "require_energies": True}
