@@ -439,7 +439,9 @@ def evaluate(
             help="What the teacher may see: class and elements, or distances of the relaxed site as well.",
         ),
     ] = "ideal",
-    jobs: Annotated[int, typer.Option("--jobs", metavar="N", help="Folds computed at the same time.")] = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", help="Folds computed at the same time; 0: one per core.")
+    ] = 0,
     quick: Quick = False,
     out: Out = Path("evaluation"),
     seed: Seed = 0,
@@ -451,7 +453,6 @@ def evaluate(
     Gives mae_ev (the teacher, which ranks designs), vae_mae_ev (the VAE's head), baseline_mae_ev (class and
     contact elements, linear), rmse_ev, r2, n_train, n_test and per_class.
     """
-    _check_positive(jobs, "--jobs")
     if geometry not in ("ideal", "relaxed"):
         raise InputError(f"--geometry: {geometry!r}; expected ideal or relaxed")
     check_evaluate(test_sites, folds=folds, group_by=group_by, jobs=jobs)
