@@ -91,7 +91,9 @@ def check_evaluate(test: str, *, folds: int, group_by: str, jobs: int) -> None:
         raise InputError(
             "--test: sites of their own are measured on; expected neither --folds nor --group-by"
         )
-    if test and jobs != 1:
+    if jobs < 0:
+        raise InputError(f"--jobs: {jobs}; expected 0 (one per core) or more")
+    if test and jobs not in (0, 1):
         raise InputError("--test: there is one fold only; expected no --jobs")
 
 

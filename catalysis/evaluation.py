@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 from warnings import warn as tell
 
+import joblib
 import numpy as np
 
 from catalysis.energies import LinearBaseline, Teacher, check_training_data, group_folds
@@ -63,7 +64,7 @@ def evaluate(
     quick
         Train the VAE for a few short epochs, for tests.
     jobs
-        Folds computed at the same time, each in a process of its own.
+        Folds computed at the same time, each in a process of its own; 0 for as many as there are cores (on a GPU, 1).
     device
         For the VAE.
     quiet
@@ -202,11 +203,11 @@ def _run(
     jobs: int,
     quiet: bool,
 ) -> list[dict[str, Any]]:
+    if jobs == 0:
+        jobs = joblib.cpu_count() if options["device"] == "cpu" else 1
     if jobs > 1 and len(tasks) > 1:
-        from joblib import Parallel, delayed
-
-        found: Any = Parallel(n_jobs=min(jobs, len(tasks)))(
-            delayed(_one)(*task, options, geometry, seed, 1) for task in tasks
+        found: Any = joblib.Parallel(n_jobs=min(jobs, len(tasks)))(
+            joblib.delayed(_one)(*task, options, geometry, seed, 1) for task in tasks
         )
         return found
     parts = []

@@ -65,7 +65,9 @@ def evaluate(
             help="What the teacher may see: class and elements, or distances of the relaxed site as well.",
         ),
     ] = "ideal",
-    jobs: Annotated[int, typer.Option("--jobs", metavar="N", help="Folds computed at the same time.")] = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", help="Folds computed at the same time; 0: one per core.")
+    ] = 0,
     quick: Quick = False,
     seed: Seed = 0,
     device: Device = "auto",
