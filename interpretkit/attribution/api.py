@@ -119,6 +119,11 @@ class Attribution:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def layer(self) -> str | None:
+        """The layer that a class activation map looked at; None for other methods."""
+        return self.details.get("layer")
+
     def numpy(self) -> NDArray[np.floating]:
         """Return the values as an array ``(n, ...)``."""
         return self.values.cpu().numpy()
@@ -185,7 +190,8 @@ def attribute(
     method : str
         A name in ``METHODS``.
     layer : str, optional
-        The dotted name of a layer, for the methods that take one; by default the last convolution to run.
+        The dotted name of a layer, for the methods that take one; by default the last that holds places, as
+        :func:`~interpretkit.attribution.last_map.last_map` tells. The result names it.
     seed : int
         The same seed gives the same bits on a CPU.
     images_per_forward : int, optional

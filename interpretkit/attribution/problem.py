@@ -155,17 +155,10 @@ class Problem:
 
     def _tapped(self, tap: LayerTap, images: Tensor, rows: Tensor, clean: bool) -> tuple[Tensor, Tensor]:
         tap.clear()
-        # Copies, because the model may change its input in place, and a second pass may be needed.
+        # A copy, because the model may change its input in place.
         scores = self.traced_scores(images.clone(), rows, clean=clean)
-        if tap.last is not None and tap.last != tap.name:
-            tap.cut = {tap.last}
-            scores = self.traced_scores(images.clone(), rows, clean=clean)
         if tap.activation is None:
-            raise InputError(
-                f"layer {self.layer!r}: does not run in the model's forward pass"
-                if self.layer
-                else "layer: no convolution with more than one position runs; expected a layer's name"
-            )
+            raise InputError(f"layer {tap.name!r}: does not run in the model's forward pass")
         return scores, tap.activation
 
     def baseline(self, value: Baseline) -> Tensor:
