@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
-from interpretkit.attribution.memory_order import untouched_state
+from interpretkit.attribution.memory_order import NoticedError, untouched_state
 from interpretkit.errors import InputError
 from interpretkit.training.seeds import derive_seed
 
@@ -81,7 +81,7 @@ def instrumented(model: nn.Module, seed: int) -> Iterator[None]:
 
 
 def _check_parameters(model: nn.Module, tensors: list[Tensor]) -> None:
-    if any(isinstance(tensor, UninitializedTensorMixin) for tensor in tensors):
+    if any(isinstance(tensor, (UninitializedParameter, UninitializedBuffer)) for tensor in tensors):
         raise InputError("model: has lazy layers that have no shape yet; expected one that has run once")
     if any(tensor.is_inference() for tensor in tensors):
         raise InputError("model: built under torch.inference_mode; expected one that gradients can pass")
@@ -266,6 +266,8 @@ class LayerTap:
         # Others know it by the name of the input, and may use it on.
         try:
             return output.copy_(kept)
+        except NoticedError:
+            raise
         except RuntimeError as error:
             raise InputError(
                 f"layer {self.name!r}: gives back its own input, which cannot be written to; expected another layer"

@@ -157,9 +157,10 @@ def _searched(model: nn.Module, image: Tensor) -> LastMap:
                 stack.callback(module.register_forward_hook(record.hook).remove)
         stack.enter_context(record)
         outputs = model(leaf.clone())
-    if not isinstance(outputs, Tensor) or outputs.grad_fn is None:
+    if not isinstance(outputs, Tensor) or not record.events:
         raise _untold(record)
-    return _Search(record, leaf, outputs).result()
+    # What gradients do not reach is searched as far as they do.
+    return _Search(record, leaf, outputs if outputs.requires_grad else record.events[-1].tensor).result()
 
 
 def _untold(record: _Record) -> InputError:
