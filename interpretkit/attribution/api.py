@@ -283,7 +283,9 @@ def _check_model(chosen: Method, model: nn.Module, alone: bool) -> None:
     """Raise InputError for a model that a method would explain wrongly; `alone` if single examples pass once."""
     for name, module in model.named_modules():
         where = f"model: its layer {name!r}" if name else "model: it"
-        if chosen.watches and isinstance(module, torch.jit.ScriptModule):
+        if (chosen.watches or (chosen.takes_layer and not name)) and isinstance(
+            module, torch.jit.ScriptModule
+        ):
             raise InputError(
                 f"{where} is compiled by TorchScript, where the method cannot follow the functions; expected the "
                 "module that it was made from, or a method such as integrated_gradients"

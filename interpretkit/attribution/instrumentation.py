@@ -198,9 +198,10 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     InputError
         If there is none; the nearest names are listed.
     """
-    if name:
+    # Of what is wrapped the names without the wrapper's are known as well.
+    for whole in (name, f"module.{name}", f"_orig_mod.{name}") if name else ():
         with suppress(AttributeError):
-            return model.get_submodule(name)
+            return model.get_submodule(whole)
     modules = {key: module for key, module in model.named_modules(remove_duplicate=False) if key}
     nearest = difflib.get_close_matches(str(name), modules, n=5, cutoff=0.4)
     kind = "the nearest are" if nearest else "there are"
