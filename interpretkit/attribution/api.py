@@ -287,7 +287,7 @@ def _check_model(chosen: Method, model: nn.Module, alone: bool) -> None:
             module, torch.jit.ScriptModule
         ):
             raise InputError(
-                f"{where} is compiled by TorchScript, where the method cannot follow the functions; expected the "
+                f"{where} is compiled by TorchScript, where the method cannot follow what is computed; expected the "
                 "module that it was made from, or a method such as integrated_gradients"
             )
         if chosen.differentiates and ".quantized" in type(module).__module__:

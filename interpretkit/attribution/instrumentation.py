@@ -332,6 +332,8 @@ def tapped(model: nn.Module, layer: str) -> Iterator[LayerTap]:
             stack.enter_context(mode)
         else:
             module = find_layer(model, layer)
+            if isinstance(module, torch.jit.ScriptModule):
+                raise InputError(f"layer {layer!r}: is compiled by TorchScript; expected a layer that is not")
             # A convolution's output is new, unless somebody has had it before.
             new = type(module) in CONVOLUTIONS and not module._forward_hooks and "forward" not in vars(module)
 

@@ -153,10 +153,16 @@ def _searched(model: nn.Module, image: Tensor) -> LastMap:
     with untouched_state(model), torch.enable_grad(), ExitStack() as stack:
         record = _Record(leaf, {id(module): name for name, module in model.named_modules()})
         for module in model.modules():
-            stack.callback(module.register_forward_hook(record.hook).remove)
+            # Scripted modules take no hooks.
+            if not isinstance(module, torch.jit.ScriptModule):
+                stack.callback(module.register_forward_hook(record.hook).remove)
         stack.enter_context(record)
         outputs = model(leaf.clone())
-    if not isinstance(outputs, Tensor) or not record.events:
+    hidden = any(
+        isinstance(module, torch.jit.ScriptModule) and any(weight.ndim > 2 for weight in module.parameters())
+        for module in model.modules()
+    )
+    if hidden or not isinstance(outputs, Tensor) or not record.events:
         raise _untold(record)
     # What gradients do not reach is searched as far as they do.
     return _Search(record, leaf, outputs if outputs.requires_grad else record.events[-1].tensor).result()
@@ -232,8 +238,6 @@ class _Record(TorchFunctionMode):
             self.untold.append(event)
 
     def _may_hold_places(self, module: nn.Module, given: Tensor) -> bool:
-        if isinstance(module, torch.jit.ScriptModule):
-            return any(weight.ndim > 2 for weight in module.parameters())
         weighted = any(True for _ in module.parameters(recurse=False))
         return weighted and given.ndim >= 3 and given.shape[1] > 1 and given.shape[2:].numel() > 1
 
@@ -315,10 +319,7 @@ class _Search:
         self._leaf = leaf
         self._source = leaf.view_as(leaf).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
         self._all = self._behind(outputs.grad_fn, None)
-        called = {event.node for event in record.events if event.func is not None}
-        # What no function that could be seen has given: compiled code's.
-        self._unseen = {event.node for event in record.events} - called
-        self._weighs = {event.node for event in record.events if event.func in _WEIGHS} | self._unseen
+        self._weighs = {event.node for event in record.events if event.func in _WEIGHS}
 
     def result(self) -> LastMap:
         """Return the last map.
@@ -344,9 +345,7 @@ class _Search:
         tried: dict[Any, bool] = {}
         for number in range(len(self._record.events) - 1, -1, -1):
             event = self._record.events[number]
-            if event.func is None and event.node not in self._unseen:
-                continue
-            if not event.is_map or self._adds_nothing(event):
+            if event.func is None or not event.is_map or self._adds_nothing(event):
                 continue
             if event.node not in tried:
                 tried[event.node] = self._dominates(event.node)
@@ -444,8 +443,6 @@ class _Search:
             if not makers or makers[0].tensor.shape != event.tensor.shape:
                 break
             func = makers[0].func
-        if event.func is None:
-            raise _untold(self._record)
         calls = self._record.calls[event.name.removesuffix("()")]
         name = event.name if calls == 1 else f"{event.name}#{event.number}"
         return number, LastMap(name, event.layout)
