@@ -139,6 +139,11 @@ class Attribution:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def layer(self) -> str | None:
+        """The layer that a class activation map looked at; None for other methods."""
+        return self.details.get("layer")
+
     def numpy(self) -> NDArray[np.floating]:
         """Return the values as an array ``(n, ...)``."""
         return self.values.cpu().numpy()
@@ -205,7 +210,8 @@ def attribute(
     method : str
         A name in ``METHODS``.
     layer : str, optional
-        The dotted name of a layer, for the methods that take one; by default the last convolution to run.
+        The dotted name of a layer, for the methods that take one; by default the last that holds places, as
+        :func:`~interpretkit.attribution.last_map.last_map` tells. The result names it.
     seed : int
         The same seed gives the same bits on a CPU.
     images_per_forward : int, optional
@@ -297,9 +303,11 @@ def _check_model(chosen: Method, model: nn.Module, alone: bool) -> None:
     """Raise InputError for a model that a method would explain wrongly; `alone` if single examples pass once."""
     for name, module in model.named_modules():
         where = f"model: its layer {name!r}" if name else "model: it"
-        if chosen.watches and isinstance(module, torch.jit.ScriptModule):
+        if (chosen.watches or (chosen.takes_layer and not name)) and isinstance(
+            module, torch.jit.ScriptModule
+        ):
             raise InputError(
-                f"{where} is compiled by TorchScript, where the method cannot follow the functions; expected the "
+                f"{where} is compiled by TorchScript, where the method cannot follow what is computed; expected the "
                 "module that it was made from, or a method such as integrated_gradients"
             )
         if chosen.differentiates and ".quantized" in type(module).__module__:

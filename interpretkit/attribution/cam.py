@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interpretkit.attribution.gradients import guided_backprop
+from interpretkit.attribution.last_map import last_map
 from interpretkit.attribution.problem import Problem, Result
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import LayerTap, tapped
@@ -162,8 +163,9 @@ def scorecam(
         scores, activations = problem.layer_activations(tap, problem.inputs[rows], rows, clean=True)
         return scores, _as_maps(tap, activations.to(problem.precise), reshape, len(size))
 
+    layer, reshape = _where(problem, reshape)
     # The masked inputs go through the model as it is, without the tap.
-    with tapped(problem.model, problem.layer) as tap:
+    with tapped(problem.model, layer) as tap:
         parts = problem.chunks.run(len(problem), lambda rows: look(tap, rows))
     scores, activations = (torch.cat(part) for part in zip(*parts, strict=True))
     if probabilities:
@@ -210,10 +212,19 @@ def _map(
             found_map = _enlarged(found_map, size)
         return scores, found_map
 
-    with tapped(problem.model, problem.layer) as tap:
+    layer, reshape = _where(problem, reshape)
+    with tapped(problem.model, layer) as tap:
         parts = problem.chunks.run(len(problem), lambda rows: work(tap, rows))
     scores, maps = zip(*parts, strict=True)
     return Result(torch.cat(maps), {"scores": torch.cat(scores), "layer": tap.name})
+
+
+def _where(problem: Problem, reshape: Reshape | None) -> tuple[str, Reshape | None]:
+    """Return the layer to look at, by default the last that holds places, and what brings its output to maps."""
+    if problem.layer is not None:
+        return problem.layer, reshape
+    found = last_map(problem.model, problem.inputs)
+    return found.layer, found.layout if reshape is None else reshape
 
 
 def _as_maps(tap: LayerTap, activations: Tensor, reshape: Reshape | None, dimensions: int | None) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from interpretkit.attribution.problem import Baseline, Problem, Result
-from interpretkit.attribution.rectifiers import RectifiedGradients
+from interpretkit.attribution.rectifiers import RectifiedGradients, check_rectified
 from interpretkit.errors import InputError
 from interpretkit.networks.batching import check_count
 from interpretkit.training.seeds import torch_generator
@@ -217,6 +217,7 @@ def clear(problem: Problem, *, classes: int = 5, guided: bool = False) -> Result
     def work(rows: Tensor) -> tuple[Tensor, ...]:
         leaf = problem.inputs[rows].clone().requires_grad_()
         outputs = problem.outputs(leaf.clone())
+        check_rectified(outputs)
         problem.target.resolve(outputs, rows)
         scores = problem.target.pick(outputs, rows)
         outputs = outputs[:, None] if outputs.ndim == 1 else outputs
@@ -243,17 +244,24 @@ def clear(problem: Problem, *, classes: int = 5, guided: bool = False) -> Result
 
     with RectifiedGradients(guided) as rectifiers:
         parts = problem.chunks.run(len(problem), work)
-    _check_rectified(rectifiers)
+    _check_met(rectifiers)
     scores, values, numbers, strength = (torch.cat(part) for part in zip(*parts, strict=True))
     return Result(values, {"scores": scores, "dominant_class": numbers, "dominant_strength": strength})
 
 
-def _clean_gradients(problem: Problem, combine: Callable[[Tensor, Tensor], Tensor]) -> Result:
-    """Apply `combine` to the inputs and their gradients; a single pass settles the targets as well."""
+def _clean_gradients(
+    problem: Problem,
+    combine: Callable[[Tensor, Tensor], Tensor],
+    check: Callable[[Tensor], None] | None = None,
+) -> Result:
+    """Apply `combine` to the inputs and their gradients; a single pass settles the targets as well.
+
+    The scores are checked before they are differentiated.
+    """
 
     def work(rows: Tensor) -> tuple[Tensor, Tensor]:
         images = problem.inputs[rows]
-        scores, gradients = problem.gradients(images, rows, clean=True)
+        scores, gradients = problem.gradients(images, rows, clean=True, check=check)
         return scores, combine(images, gradients)
 
     scores, values = zip(*problem.chunks.run(len(problem), work), strict=True)
@@ -262,12 +270,12 @@ def _clean_gradients(problem: Problem, combine: Callable[[Tensor, Tensor], Tenso
 
 def _rectified(problem: Problem, *, guided: bool) -> Result:
     with RectifiedGradients(guided) as rectifiers:
-        result = _clean_gradients(problem, lambda images, gradients: gradients)
-    _check_rectified(rectifiers)
+        result = _clean_gradients(problem, lambda images, gradients: gradients, check_rectified)
+    _check_met(rectifiers)
     return result
 
 
-def _check_rectified(rectifiers: RectifiedGradients) -> None:
+def _check_met(rectifiers: RectifiedGradients) -> None:
     if not rectifiers.met:
         raise InputError("model: applies no ReLU or ReLU6; the method expects one that does")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,8 +111,17 @@ class Problem:
 
         return torch.cat(self.chunks.run(len(self), work)).to(self.precise)
 
-    def gradients(self, images: Tensor, rows: Tensor, *, clean: bool = False) -> tuple[Tensor, Tensor]:
+    def gradients(
+        self,
+        images: Tensor,
+        rows: Tensor,
+        *,
+        clean: bool = False,
+        check: Callable[[Tensor], None] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Return scores ``(m,)`` and their gradients ``(m, ...)`` by the images; see :meth:`scores`.
+
+        With `check` the scores are looked at before they are differentiated.
 
         Raises
         ------
@@ -122,6 +131,8 @@ class Problem:
         leaf = images.detach().requires_grad_()
         # A copy, because the model may change its input in place, which a leaf forbids.
         scores = self.traced_scores(leaf.clone(), rows, clean=clean)
+        if check is not None:
+            check(scores)
         return scores.detach(), self.differentiate(scores, leaf, "the inputs")
 
     def layer_gradients(
@@ -155,17 +166,10 @@ class Problem:
 
     def _tapped(self, tap: LayerTap, images: Tensor, rows: Tensor, clean: bool) -> tuple[Tensor, Tensor]:
         tap.clear()
-        # Copies, because the model may change its input in place, and a second pass may be needed.
+        # A copy, because the model may change its input in place.
         scores = self.traced_scores(images.clone(), rows, clean=clean)
-        if tap.last is not None and tap.last != tap.name:
-            tap.cut = {tap.last}
-            scores = self.traced_scores(images.clone(), rows, clean=clean)
         if tap.activation is None:
-            raise InputError(
-                f"layer {self.layer!r}: does not run in the model's forward pass"
-                if self.layer
-                else "layer: no convolution with more than one position runs; expected a layer's name"
-            )
+            raise InputError(f"layer {tap.name!r}: does not run in the model's forward pass")
         return scores, tap.activation
 
     def baseline(self, value: Baseline) -> Tensor:

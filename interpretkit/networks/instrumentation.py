@@ -12,17 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
-from torch.utils.hooks import RemovableHandle
 
-from interpretkit.attribution.memory_order import untouched_state
+from interpretkit.attribution.memory_order import NoticedError, untouched_state
 from interpretkit.errors import InputError
 from interpretkit.training.seeds import derive_seed
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-# Of the convolutions in the order in which they were registered, so many are taken for candidates to run last.
-LIKELY_LAST = 6
 # Modules whose weights are not all in this process, by the names of their classes; to import them takes long.
 _SPREAD = {"FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine"}
 
@@ -83,7 +81,7 @@ def instrumented(model: nn.Module, seed: int) -> Iterator[None]:
 
 
 def _check_parameters(model: nn.Module, tensors: list[Tensor]) -> None:
-    if any(isinstance(tensor, UninitializedTensorMixin) for tensor in tensors):
+    if any(isinstance(tensor, (UninitializedParameter, UninitializedBuffer)) for tensor in tensors):
         raise InputError("model: has lazy layers that have no shape yet; expected one that has run once")
     if any(tensor.is_inference() for tensor in tensors):
         raise InputError("model: built under torch.inference_mode; expected one that gradients can pass")
@@ -200,9 +198,10 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     InputError
         If there is none; the nearest names are listed.
     """
-    if name:
+    # Of what is wrapped the names without the wrapper's are known as well.
+    for whole in (name, f"module.{name}", f"_orig_mod.{name}") if name else ():
         with suppress(AttributeError):
-            return model.get_submodule(name)
+            return model.get_submodule(whole)
     modules = {key: module for key, module in model.named_modules(remove_duplicate=False) if key}
     nearest = difflib.get_close_matches(str(name), modules, n=5, cutoff=0.4)
     kind = "the nearest are" if nearest else "there are"
@@ -217,77 +216,139 @@ class LayerTap:
 
     The output is replaced by a copy of a leaf. What follows may change the copy in place, as a ReLU does, and the
     kept activation stays that of the layer. Nothing below the layer takes part in the backward pass. Of a layer
-    that runs several times in a pass, the last run counts.
+    that runs several times in a pass, the last run counts. Without gradients the model is only listened to.
 
     Parameters
     ----------
-    cut : iterable of str
-        The layers to cut at, of those that are watched.
+    name : str
+        The layer's.
 
     Attributes
     ----------
-    cut : set of str
-        The same; may be changed between passes.
-    name : str or None
-        The last layer that was cut at in a forward pass.
+    name : str
+        The same.
     activation : Tensor or None
-        Its output, a leaf.
-    last : str or None
-        The last layer that was met, cut at or not.
+        The layer's output in the last pass, a leaf.
     """
 
-    def __init__(self, cut: Iterable[str]) -> None:
-        self.cut = set(cut)
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.clear()
 
     def clear(self) -> None:
         """Forget the last pass."""
-        self.name: str | None = None
-        self.last: str | None = None
         self.activation: Tensor | None = None
 
-    def watch(self, name: str, module: nn.Module, *, maps_only: bool) -> RemovableHandle:
-        """Watch a layer until the handle is removed; with `maps_only` it is not met unless it gives a map."""
+    def cut(self, output: Any, given: Iterable[Any], *, new: bool = False) -> Tensor | None:
+        """Keep an output, and return what takes its place; None if it stays.
 
-        def hook(module: nn.Module, arguments: Any, output: Any) -> Tensor | None:
-            if not isinstance(output, Tensor):
-                raise InputError(f"layer {name!r}: gives a {type(output).__name__}; expected one tensor")
-            if maps_only and output[0, 0].numel() < 2:
-                return None
-            self.last = name
-            if name not in self.cut:
-                return None
-            kept = output.detach()
-            # Others may hold what a layer gives, but for a convolution's output, which is new.
-            kept = kept if isinstance(module, CONVOLUTIONS) else kept.clone()
-            self.name, self.activation = name, kept.requires_grad_()
-            return self.activation.clone()
+        Parameters
+        ----------
+        output : Tensor
+            Of the layer.
+        given : iterable
+            What the layer was given.
+        new : bool
+            Whether nobody else can hold the output.
+        """
+        if not isinstance(output, Tensor):
+            raise InputError(f"layer {self.name!r}: gives a {type(output).__name__}; expected one tensor")
+        if not output.is_floating_point():
+            raise InputError(
+                f"layer {self.name!r}: gives numbers of type {output.dtype}; expected floating-point ones"
+            )
+        kept = output.detach() if new else output.detach().clone()
+        self.activation = kept
+        if not torch.is_grad_enabled():
+            return None
+        kept.requires_grad_()
+        if not any(output is tensor for tensor in _tensors(given)):
+            return kept.clone()
+        # Others know it by the name of the input, and may use it on.
+        try:
+            return output.copy_(kept)
+        except NoticedError:
+            raise
+        except RuntimeError as error:
+            raise InputError(
+                f"layer {self.name!r}: gives back its own input, which cannot be written to; expected another layer"
+            ) from error
 
-        return module.register_forward_hook(hook)
+
+class _FunctionTap(TorchFunctionMode):
+    """Taps the calls of a function; with a number, that call of it in a pass alone."""
+
+    def __init__(self, tap: LayerTap, function: str, number: int | None) -> None:
+        super().__init__()
+        self._tap = tap
+        self._function = function
+        self._number = number
+        self._calls = 0
+
+    def begin(self, *_: Any) -> None:
+        """Count from the first call again."""
+        self._calls = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", None) != self._function:
+            return output
+        self._calls += 1
+        if self._number not in (None, self._calls):
+            return output
+        replaced = self._tap.cut(output, (*args, *(kwargs or {}).values()))
+        return output if replaced is None else replaced
 
 
 @contextmanager
-def tapped(model: nn.Module, layer: str | None) -> Iterator[LayerTap]:
-    """Tap a layer; without a name all convolutions are watched, and those cut at that may be the last to run.
+def tapped(model: nn.Module, layer: str) -> Iterator[LayerTap]:
+    """Tap a layer, or a function by a name such as ``cat()`` or ``cat()#3`` for its third call.
 
     Raises
     ------
     InputError
-        If the model has no layer of that name, or no convolution.
+        If the model has no layer of that name.
     """
-    if layer is not None:
-        chosen = [(layer, find_layer(model, layer))]
-    else:
-        chosen = [
-            (name, module) for name, module in model.named_modules() if isinstance(module, CONVOLUTIONS)
-        ]
-        if not chosen:
-            raise InputError(
-                "layer: the model has no convolution to take by default; expected a layer's name"
-            )
-    # Only a pass tells the order, and a second one costs more than a few cuts; but early maps are large to copy.
-    tap = LayerTap(name for name, _ in chosen[-LIKELY_LAST:])
+    tap = LayerTap(layer)
+    function, marked, number = layer.partition("()")
     with ExitStack() as stack:
-        for name, module in chosen:
-            stack.callback(tap.watch(name, module, maps_only=layer is None).remove)
+        # Else layers of transformers may run in one piece, without their parts.
+        fast = torch.backends.mha.get_fastpath_enabled()
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        torch.backends.mha.set_fastpath_enabled(False)
+        if (
+            marked
+            and function.isidentifier()
+            and (not number or (number[:1] == "#" and number[1:].isdecimal()))
+        ):
+            mode = _FunctionTap(tap, function, int(number[1:]) if number else None)
+            stack.callback(model.register_forward_pre_hook(mode.begin).remove)
+            stack.enter_context(mode)
+        else:
+            module = find_layer(model, layer)
+            if isinstance(module, torch.jit.ScriptModule):
+                raise InputError(f"layer {layer!r}: is compiled by TorchScript; expected a layer that is not")
+            # A convolution's output is new, unless somebody has had it before.
+            new = type(module) in CONVOLUTIONS and not module._forward_hooks and "forward" not in vars(module)
+
+            def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | None:
+                return tap.cut(output, (*args, *kwargs.values()), new=new)
+
+            stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         yield tap
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
+        elif isinstance(value, dict):
+            yield from _tensors(value.values())

@@ -311,8 +311,13 @@ def test_the_default_layer_is_found_wherever_it_was_registered(last):
 def test_gradcam_costs_the_backward_pass_of_the_head_only():
     model, visited = plain(), []
     model[0].register_forward_hook(lambda *found: visited.append(found[2].requires_grad))
-    attribute(model, images(), method="gradcam")
+    attribute(model, images(), method="gradcam", layer="3")
     assert visited == [False]  # one forward pass, and no graph below the layer
+    # By default the layer is looked for once.
+    visited.clear()
+    attribute(model, images(), method="gradcam")
+    attribute(model, images(), method="gradcam")
+    assert visited == [True, False, False]
 
 
 def test_layers_of_tokens_are_reshaped():
