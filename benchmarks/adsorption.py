@@ -15,7 +15,7 @@ from catalysis.data import load_bundled
 from catalysis.evaluation import evaluate
 from catalysis.model import SHIPPED, SiteModel
 from catalysis.sites import Site, read_sites
-from interpretkit.evidence import Row, markdown
+from interpretkit.bench.evidence import Row, markdown
 
 PAPER = "Wang et al., npj Comput. Mater. (2025)"
 

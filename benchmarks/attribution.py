@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from cnn_interp.networks.loading import load_network
 from interpretkit.attribution import attribute
 from interpretkit.attribution.lean import lean_layers
+from interpretkit.bench.evidence import Row
 from interpretkit.errors import InputError
-from interpretkit.evidence import Row
-from interpretkit.progress import track
+from interpretkit.runs.progress import track
 from interpretkit.training import resolve_device
 
 FLOOR = "docs/attribution.md, cost: a forward pass and the gradient of the input are a third of the unit each"

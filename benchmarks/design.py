@@ -15,7 +15,7 @@ import numpy as np
 from catalysis.design import Target, search
 from catalysis.labelling import bridge_reference, label_structures, make_calculator
 from catalysis.model import SHIPPED, SiteModel
-from interpretkit.evidence import Row, markdown
+from interpretkit.bench.evidence import Row, markdown
 
 TARGETS_EV = (0.1, -0.3, -1.0)
 WINDOW_EV = 0.1

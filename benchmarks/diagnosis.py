@@ -42,8 +42,8 @@ from cnn_interp.diagnosis.transferability import TREATMENTS, linear_probes, tran
 from cnn_interp.images.files import photograph
 from cnn_interp.images.jpeg_archive import read_jpeg_archive
 from cnn_interp.networks.loading import Network, load_network
+from interpretkit.bench.evidence import Row
 from interpretkit.disentanglement.datasets import SHAPES3D
-from interpretkit.evidence import Row
 
 PHOTOGRAPHS = ("chelsea", "coffee", "rocket", "astronaut", "motorcycle_left")
 PLANTED = ("warm wall", "round")

@@ -43,8 +43,8 @@ from cnn_interp.diagnosis.unknown_unknowns import (
     utilities,
 )
 from cnn_interp.images import read_mnist
+from interpretkit.bench.evidence import Row
 from interpretkit.errors import InputError
-from interpretkit.evidence import Row
 from interpretkit.training import numpy_generator
 
 BAR = "docs/diagnosis-data.md, influence"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import mutual_info_score
 
+from interpretkit.bench.evidence import Row
 from interpretkit.disentanglement import dci, mig
 from interpretkit.disentanglement.anchors import (
     ANCHORS,
@@ -26,7 +27,6 @@ from interpretkit.disentanglement.datasets import (
     read_shapes3d,
 )
 from interpretkit.disentanglement.table import METRICS, score_table
-from interpretkit.evidence import Row
 
 KNOWN = "docs/disentanglement.md, table of known values"
 BAR = "docs/disentanglement.md, speed"

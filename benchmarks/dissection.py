@@ -13,7 +13,7 @@ from cnn_interp.images.composed import composed_concepts
 from cnn_interp.images.concept_images import ConceptImages
 from cnn_interp.metrics.dissection import Batch, Dissection, dissect
 from cnn_interp.networks.loading import load_network
-from interpretkit.evidence import Row
+from interpretkit.bench.evidence import Row
 
 NETWORK = "mobilenet_v2"
 LAYERS = ("features.14", "features.17", "features.18")

@@ -27,8 +27,8 @@ from cnn_interp.networks.loading import Network, load_network
 from interpretkit.attribution import attribute
 from interpretkit.attribution.faithfulness import deletion, energy_inside, pointing_game, weight_randomization
 from interpretkit.attribution.patterns import fit_patterns
-from interpretkit.evidence import Row
-from interpretkit.progress import track
+from interpretkit.bench.evidence import Row
+from interpretkit.runs.progress import track
 from interpretkit.training.seeds import numpy_generator
 
 SIZE, CELL = 224, 112

@@ -15,7 +15,7 @@ from catalysis.data import load_bundled
 from catalysis.energies import group_folds
 from catalysis.fingerprints import fingerprints
 from catalysis.sites import read_sites
-from interpretkit.evidence import Row
+from interpretkit.bench.evidence import Row
 
 
 def run(quick: bool = True, data: Mapping[str, Path] | None = None, seed: int = 0) -> list[Row]:

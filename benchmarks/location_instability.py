@@ -23,7 +23,7 @@ from cnn_interp.metrics.location_instability import (
 )
 from cnn_interp.metrics.part_interpretability import part_interpretability
 from cnn_interp.networks.loading import Network, load_network
-from interpretkit.evidence import Row
+from interpretkit.bench.evidence import Row
 
 # Layers with maps of 14 × 14 and 7 × 7.
 LAYERS: Mapping[str, tuple[str, ...]] = {

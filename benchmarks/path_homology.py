@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from catalysis.path_homology import DigraphTemplate, persistence, persistence_batch
 from catalysis.path_homology.geometry import tables
+from interpretkit.bench.evidence import Row
 from interpretkit.errors import InputError
-from interpretkit.evidence import Row
 
 BAR = "docs/path-homology.md, speed"
 RANK = {"Ru": 3.0, "Rh": 4.0, "Ir": 6.5, "Pd": 8.0, "Pt": 10.5, "H": 50.0, "O": 100.0}

@@ -18,7 +18,7 @@ from cnn_interp.visualization.empirical_fields import empirical_receptive_fields
 from cnn_interp.visualization.inversion import invert
 from cnn_interp.visualization.plug_and_play import generate, train_prior
 from cnn_interp.visualization.top_patches import UnitPatches, top_patches
-from interpretkit.evidence import Row
+from interpretkit.bench.evidence import Row
 from interpretkit.training import numpy_generator
 
 BUNDLED_NOTE = "twelve photographs of scikit-image stand in for photographs of ImageNet's classes"

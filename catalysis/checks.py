@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from interpretkit.environment import install_command
 from interpretkit.errors import InputError
+from interpretkit.runs.environment import install_command
 
 BUNDLED = "bundled"
 ENERGY_KEY = "adsorption_energy_eV"

@@ -23,7 +23,7 @@ from catalysis.surfaces import facet_name, parse_composition, parse_facet
 from catalysis.templates import Template, class_templates, occupations
 from catalysis.vae import PGHVAE, Latent
 from interpretkit.errors import InputError
-from interpretkit.progress import progress
+from interpretkit.runs.progress import progress
 
 _EQUAL = 1e-6  # energies in eV and probabilities that differ by less rank by place
 _REACH_EV = 0.3  # how far outside the energies of the data a window may lie

@@ -25,7 +25,7 @@ from catalysis.ordering import first_largest, first_smallest, tolerant_ranks
 from catalysis.sites import Site
 from catalysis.templates import N_SLOTS, ZONE_CAPACITY, Geometry, Occupations, occupations
 from interpretkit.errors import InputError
-from interpretkit.files import atomic_path
+from interpretkit.runs.files import atomic_path
 
 MIN_SITES = 20
 """Fewer sites than this are refused."""

@@ -14,7 +14,7 @@ from catalysis.sites import Site
 from catalysis.trust import trust_warnings
 from catalysis.vae import one_class_note, report, train_vae
 from interpretkit.errors import InputError
-from interpretkit.progress import progress
+from interpretkit.runs.progress import progress
 
 GROUPINGS = ("slab_id", "site_id", "site_class", "facet")
 """What may be kept together in a split."""

@@ -33,9 +33,9 @@ from catalysis.sites import (
 )
 from catalysis.surfaces import bare_slab
 from interpretkit.errors import InputError
-from interpretkit.files import dump_json
-from interpretkit.progress import track
-from interpretkit.results import ResumableTable
+from interpretkit.runs.files import dump_json
+from interpretkit.runs.folder import ResumableTable
+from interpretkit.runs.progress import track
 
 LEVELS_OF_THEORY = {
     "chgnet": "CHGNet 0.4.2, model r2scan (pretrained universal potential)",

@@ -21,7 +21,7 @@ from catalysis.templates import occupations
 from catalysis.trust import rms_z
 from catalysis.vae import PGHVAE, Channels, Latent, one_class_note, report, train_vae
 from interpretkit.errors import InputError
-from interpretkit.results import Run, load_arrays
+from interpretkit.runs.folder import Run, load_arrays
 
 SHIPPED = Path(__file__).parent / "data" / "model"
 """The model that ships with the package, trained on the bundled data."""

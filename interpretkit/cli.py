@@ -12,10 +12,10 @@ import typer
 from typer.main import get_command
 
 from interpretkit import __version__
-from interpretkit.command import application
+from interpretkit.commandline.contract import application
 from interpretkit.commandline.groups import commands_in
-from interpretkit.lazy import Deferred, LazyGroup, first_line, parse_module
-from interpretkit.streams import steady_streams
+from interpretkit.commandline.lazy import Deferred, LazyGroup, first_line, parse_module
+from interpretkit.runs.streams import steady_streams
 
 ENTRY_POINTS = "interpretkit.commands"
 # The package with the commands of the core.

@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 
 from catalysis.sites import Site
 from interpretkit.errors import InputError
-from interpretkit.results import load_arrays
+from interpretkit.runs.folder import load_arrays
 
 ELEMENTS = ("Ir", "Pd", "Pt", "Rh", "Ru")
 """The metals of the bundled slabs."""

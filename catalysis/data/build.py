@@ -26,9 +26,9 @@ from catalysis.labelling import (
 )
 from catalysis.sites import BRIDGE_CLASSES, Site, find_sites
 from catalysis.surfaces import bare_slab, decorate, vegard_lattice_constant
-from interpretkit.files import write_json
-from interpretkit.progress import track
-from interpretkit.results import ResumableTable
+from interpretkit.runs.files import write_json
+from interpretkit.runs.folder import ResumableTable
+from interpretkit.runs.progress import track
 
 SLABS_PER_FACET = {"111": 80, "100": 80, "110": 80, "211": 140, "532": 130}
 SITES_PER_CLASS_AND_SLAB = {"111": 2, "100": 2, "110": 2, "211": 1, "532": 1}

@@ -112,7 +112,7 @@ def check_small_data(data: str) -> None:
         return
     _, path = kind_and_path(data, ["cifar10"], "data")
     assert path is not None
-    from interpretkit.arrays import read_headers
+    from interpretkit.runs.arrays import read_headers
 
     if not any(name.endswith("jpeg") for name in read_headers(path)):
         raise InputError(

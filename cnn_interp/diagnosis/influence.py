@@ -16,7 +16,7 @@ from torch.func import functional_call, grad, vmap
 
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented
-from interpretkit.progress import progress
+from interpretkit.runs.progress import progress
 from interpretkit.training import torch_generator
 
 # From outputs (n, ...) and targets (n, ...) to one loss for each example (n,).

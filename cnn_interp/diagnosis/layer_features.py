@@ -15,7 +15,7 @@ from cnn_interp.diagnosis.attacks import Attack, Classifier
 from cnn_interp.networks.loading import Network
 from interpretkit.errors import InputError
 from interpretkit.networks.recording import layer_outputs, map_layers
-from interpretkit.progress import track
+from interpretkit.runs.progress import track
 from interpretkit.training.seeds import torch_generator
 
 Features = NDArray[np.float32]

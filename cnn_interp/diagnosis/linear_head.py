@@ -17,7 +17,7 @@ from torch import nn
 from cnn_interp.diagnosis.influence import Risk, cross_entropy
 from cnn_interp.networks.loading import Network
 from interpretkit.errors import InputError
-from interpretkit.progress import progress, track
+from interpretkit.runs.progress import progress, track
 
 DEFAULT_L2 = 0.01
 # So far from their mean are scaled features typically; the default penalty is chosen for it.

@@ -13,7 +13,7 @@ from torch import Tensor
 from cnn_interp.diagnosis.attacks import Attack, AttackProblem, Classes, Classifier, logits_of
 from interpretkit.errors import InputError
 from interpretkit.networks.batching import check_count
-from interpretkit.progress import track
+from interpretkit.runs.progress import track
 from interpretkit.training.seeds import numpy_generator
 
 

@@ -22,7 +22,7 @@ from cnn_interp.images.scenes import COLOURS, SHAPES, Scene, random_scene
 from interpretkit.attribution import attribute
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented
-from interpretkit.progress import track
+from interpretkit.runs.progress import track
 from interpretkit.training import (
     History,
     TensorBatches,

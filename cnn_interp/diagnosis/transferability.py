@@ -25,8 +25,8 @@ from cnn_interp.diagnosis.small_network import (
     train_network,
 )
 from interpretkit.errors import InputError
-from interpretkit.progress import progress
-from interpretkit.results import ResumableTable
+from interpretkit.runs.folder import ResumableTable
+from interpretkit.runs.progress import progress
 from interpretkit.training import derive_seed, numpy_generator
 
 # Yosinski's treatments: whence the first n layers come, and whether they go on learning on B.

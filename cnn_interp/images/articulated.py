@@ -28,7 +28,7 @@ from cnn_interp.images.part_images import Masks, PartImages, box_of
 from cnn_interp.images.sets import Picture
 from cnn_interp.images.surfaces import patch, photograph, surface
 from interpretkit.errors import InputError
-from interpretkit.progress import track
+from interpretkit.runs.progress import track
 from interpretkit.training.seeds import numpy_generator
 
 CATEGORIES = tuple(BLUEPRINTS)

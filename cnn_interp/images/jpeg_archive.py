@@ -13,8 +13,8 @@ from PIL import Image, UnidentifiedImageError
 
 from cnn_interp.images.sets import LabelledImages, Picture
 from interpretkit.errors import InputError
-from interpretkit.files import atomic_path
-from interpretkit.results import load_arrays
+from interpretkit.runs.files import atomic_path
+from interpretkit.runs.folder import load_arrays
 
 
 def read_jpeg_archive(path: Path | str) -> LabelledImages:

@@ -16,7 +16,7 @@ from scipy.io.matlab import MatReadError
 from cnn_interp.images.part_images import Masks, PartImages, box_of, centre_of
 from cnn_interp.images.sets import expect_folder, read_numbered, read_size
 from interpretkit.errors import InputError
-from interpretkit.progress import track
+from interpretkit.runs.progress import track
 
 
 @dataclass(frozen=True)

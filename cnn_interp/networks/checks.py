@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from interpretkit.commandline.lazy import find_module
 from interpretkit.errors import InputError
-from interpretkit.files import here, sha256
-from interpretkit.lazy import find_module
+from interpretkit.runs.files import here, sha256
 
 STATE_DICT = "expected a state dict (.pth, .pt, .safetensors)"
 # Of torchvision's packages, those whose networks do something else than to classify images.

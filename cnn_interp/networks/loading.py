@@ -25,10 +25,10 @@ from cnn_interp.networks.weights import (
     read_state_dict,
     torchvision_weights,
 )
-from interpretkit.dependencies import code_digest, noted_imports
 from interpretkit.errors import InputError
-from interpretkit.files import dump_json, here
 from interpretkit.networks.instrumentation import instrumented
+from interpretkit.runs.dependencies import code_digest, noted_imports
+from interpretkit.runs.files import dump_json, here
 from interpretkit.training import resolve_device, state_digest
 from interpretkit.training.seeds import derive_seed
 

@@ -21,7 +21,7 @@ from torch import Tensor
 import interpretkit  # noqa: F401  (lets torchvision be imported beside a torch for the CPU)
 from cnn_interp.networks.checks import check_file, check_sum
 from interpretkit.errors import InputError
-from interpretkit.files import atomic_path
+from interpretkit.runs.files import atomic_path
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.recording import recording
-from interpretkit.progress import track
+from interpretkit.runs.progress import track
 
 Beside = TypeVar("Beside")
 # At which share of its positions, over all images, a unit counts as active.

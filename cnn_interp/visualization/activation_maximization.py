@@ -23,7 +23,7 @@ from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.truncated import UpTo
-from interpretkit.progress import progress
+from interpretkit.runs.progress import progress
 from interpretkit.training import torch_generator
 
 # The standard deviation of the first coefficients; small, so that the images begin nearly grey.

@@ -16,7 +16,7 @@ from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.receptive_fields import ReceptiveField
 from interpretkit.networks.truncated import UpTo
-from interpretkit.progress import progress
+from interpretkit.runs.progress import progress
 from interpretkit.training import torch_generator
 
 # Pixels whose occlusion changes the activation by less than this share of the strongest change do not count. An

@@ -17,7 +17,7 @@ from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.truncated import UpTo
-from interpretkit.progress import progress
+from interpretkit.runs.progress import progress
 from interpretkit.training import torch_generator
 
 # Inputs are normalised to a variance near 1, in which photographs rarely leave this range; both penalties are

@@ -24,7 +24,7 @@ from cnn_interp.networks.loading import Network
 from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented
-from interpretkit.progress import progress
+from interpretkit.runs.progress import progress
 from interpretkit.training import TensorBatches, derive_seed, fit, torch_generator
 from interpretkit.training.schedules import one_cycle
 

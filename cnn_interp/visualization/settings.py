@@ -165,6 +165,6 @@ def _shown(value: object) -> str:
 
 
 if __name__ == "__main__":
-    from interpretkit.files import write_json
+    from interpretkit.runs.files import write_json
 
     write_json(TABLE, make_table())

@@ -23,7 +23,7 @@ from cnn_interp.visualization.inversion import invert
 from cnn_interp.visualization.plug_and_play import generate, train_prior
 from cnn_interp.visualization.sheet import gallery, percent, relief
 from cnn_interp.visualization.top_patches import UnitPatches, patch_crops, top_patches
-from interpretkit.caution import no_better
+from interpretkit.commandline.caution import no_better
 from interpretkit.commandline.finding import Column, Finding
 from interpretkit.errors import InputError
 from interpretkit.networks.recording import map_layers

@@ -16,14 +16,14 @@ from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import Network
 from cnn_interp.visualization.activation import check_channels
 from interpretkit.attribution.lean import leanly
-from interpretkit.dependencies import dependencies
 from interpretkit.errors import InputError
-from interpretkit.files import atomic_path, dump_json
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.receptive_fields import ReceptiveField, receptive_field
 from interpretkit.networks.truncated import UpTo
-from interpretkit.progress import progress
-from interpretkit.results import load_arrays
+from interpretkit.runs.dependencies import dependencies
+from interpretkit.runs.files import atomic_path, dump_json
+from interpretkit.runs.folder import load_arrays
+from interpretkit.runs.progress import progress
 
 # A search that is to survive being killed is written to its file after so many forward passes.
 _SAVE_EVERY = 16

@@ -35,7 +35,7 @@ from interpretkit.attribution.target import Target, TargetScores
 from interpretkit.errors import InputError
 from interpretkit.networks.batching import Chunks, out_of_memory
 from interpretkit.networks.instrumentation import instrumented
-from interpretkit.results import run_folder
+from interpretkit.runs.folder import run_folder
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from interpretkit.attribution.target import Target, TargetScores
 from interpretkit.errors import InputError
 from interpretkit.networks.batching import Chunks, check_count
 from interpretkit.networks.instrumentation import find_layer, instrumented
-from interpretkit.progress import track
+from interpretkit.runs.progress import track
 from interpretkit.training.seeds import numpy_generator, torch_generator
 
 # An attribution, or its values (n, channels, height, width) or (n, height, width).

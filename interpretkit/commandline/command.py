@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import typer
 from typer.main import get_command
 
-from interpretkit.command import (
+from interpretkit.commandline.contract import (
     _COMMON,
     Command,
     Out,
@@ -25,8 +25,8 @@ from interpretkit.command import (
     reporting,
 )
 from interpretkit.commandline.finding import Finding
-from interpretkit.files import dump_json
-from interpretkit.loading import announced_loading
+from interpretkit.commandline.loading import announced_loading
+from interpretkit.runs.files import dump_json
 
 Function = TypeVar("Function", bound=Callable[..., Finding])
 
@@ -49,7 +49,7 @@ def command(*, example: str | Sequence[str], out: str | None = None) -> Callable
     The function returns a :class:`~interpretkit.commandline.finding.Finding`. Its parameters are the options, typed
     as typer has it. The house adds ``--out``, ``--quiet``, ``--json`` and ``--debug``, opens the result's folder
     before the function is called, writes the Finding, and prints its summary. A parameter ``run`` gets the
-    :class:`~interpretkit.results.Run` under way, for what is too large to be held, or done in steps that are kept.
+    :class:`~interpretkit.runs.folder.Run` under way, for what is too large to be held, or done in steps that are kept.
 
     The contract: exit 0; or 2 with one line on stderr for an :class:`~interpretkit.errors.InputError` and for
     a usage error; 1 with one line for anything else that goes wrong; 130 after Ctrl-C; a traceback only with
@@ -165,7 +165,7 @@ def _in_folder(
 ) -> tuple[Finding, dict[str, Path]]:
     """Call a command's function within a run, and write what it found."""
     from interpretkit.commandline.writing import REPORT, write
-    from interpretkit.results import run_folder
+    from interpretkit.runs.folder import run_folder
 
     # What only says how to go about it is no part of what a result depends on.
     arguments = {name: value for name, value in given.items() if name not in ("quiet", "seed")}

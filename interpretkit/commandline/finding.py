@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from interpretkit.formatting import format_number
+from interpretkit.runs.formatting import format_number
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from interpretkit.commandline.command import as_command, declared_in
-from interpretkit.lazy import Deferred, LazyGroup, find_module, first_line, parse_module
+from interpretkit.commandline.lazy import Deferred, LazyGroup, find_module, first_line, parse_module
 
 
 class File(Deferred):

@@ -53,7 +53,7 @@ def _table(block: TableBlock) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    from interpretkit.formatting import format_number
+    from interpretkit.runs.formatting import format_number
 
     names, rows = block.names(), block.rows_shown()
     shown = Table(box=None, pad_edge=False, header_style="dim")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interpretkit.commandline.finding import FigureBlock, Finding, TableBlock, TextBlock
-from interpretkit.results import Run, run_folder
+from interpretkit.runs.folder import Run, run_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ def save(
     found : Finding
         What was found.
     out : path
-        The folder; see :func:`interpretkit.results.run_folder`.
+        The folder; see :func:`interpretkit.runs.folder.run_folder`.
     command : str
         What found it, such as ``catalyst design``.
     arguments : mapping, optional

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
+from interpretkit.commandline.contract import Device, Quiet, Seed
 from interpretkit.commandline.finding import Column, Finding, Here
-from interpretkit.results import Run
+from interpretkit.runs.folder import Run
 
 _COLUMNS = {
     "system": Column("what was measured"),
@@ -68,7 +68,7 @@ def bench(
     Rows of benchmarks that are not run stay as they are in an earlier result. An interrupted bench goes on when it is
     called again in the same way. If a benchmark fails, the others go on, and the exit code is 1.
     """
-    from interpretkit import bench as benches
+    from interpretkit.bench.running import running as benches
 
     if listing:
         return _listing()
@@ -106,7 +106,7 @@ def bench(
 
 
 def _listing() -> Finding:
-    from interpretkit.bench import list_benchmarks
+    from interpretkit.bench.running import list_benchmarks
 
     listed = list_benchmarks()["benchmarks"]
     found = Finding(f"{len(listed)} benchmarks")

@@ -16,7 +16,7 @@ _COLUMNS = {
 @command(example=["interpretkit doctor", "interpretkit doctor --json"])
 def doctor() -> Finding:
     """Say what is installed, which device will be used, and how to mend what is missing."""
-    from interpretkit.doctor import examine
+    from interpretkit.commandline.doctor import examine
 
     seen = examine()
     device, weights = seen["device"], seen["weights"]

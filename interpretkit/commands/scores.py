@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interpretkit.command import Quiet, Seed
 from interpretkit.commandline.command import command
+from interpretkit.commandline.contract import Quiet, Seed
 from interpretkit.commandline.finding import Column, Finding
 from interpretkit.commandline.options import listed
 from interpretkit.errors import InputError
@@ -79,7 +79,7 @@ def scores(
     quiet: Quiet = False,
 ) -> Finding:
     """Score how well codes separate factors, each score beside its floor and its ceiling."""
-    from interpretkit.checks import check_scores
+    from interpretkit.commands._checks import check_scores
 
     check_scores(
         file,
@@ -94,7 +94,7 @@ def scores(
     from interpretkit.disentanglement.inputs import check_codes, check_factors
     from interpretkit.disentanglement.score import check_resamples
     from interpretkit.disentanglement.table import check_metrics, score_table, taking
-    from interpretkit.results import load_arrays
+    from interpretkit.runs.folder import load_arrays
 
     names = None if metrics is None else listed(metrics)
     wanted = check_metrics(names, with_models=models_key is not None)
@@ -255,7 +255,7 @@ def _title(row: Mapping[str, Any]) -> str:
 
 
 def _array(file: Path, arrays: Mapping[str, np.ndarray], key: str, option: str) -> np.ndarray:
-    from interpretkit.arrays import read_headers
+    from interpretkit.runs.arrays import read_headers
 
     if key not in arrays:
         present = ", ".join(sorted(read_headers(file))) or "none"

@@ -20,7 +20,7 @@ from interpretkit.disentanglement.prediction_scores import dci, explicitness, sa
 from interpretkit.disentanglement.score import Score
 from interpretkit.disentanglement.unsupervised_scores import tc, udr
 from interpretkit.errors import InputError
-from interpretkit.progress import progress
+from interpretkit.runs.progress import progress
 
 # The slow ones first, so that the last thread to finish has little left to do.
 METRICS: Mapping[str, Callable[..., Score]] = {

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from interpretkit.errors import InputError
-from interpretkit.files import atomic_path, dump_json
+from interpretkit.runs.files import atomic_path, dump_json
 
 FORMAT = "interpretkit-model"
 

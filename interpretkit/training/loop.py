@@ -17,8 +17,8 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from interpretkit.errors import InputError
-from interpretkit.files import atomic_path
-from interpretkit.progress import progress
+from interpretkit.runs.files import atomic_path
+from interpretkit.runs.progress import progress
 from interpretkit.training.distributed import average, from_main, gather, is_joined, unwrap, world
 from interpretkit.training.precision import Precision, autocast
 

@@ -16,11 +16,11 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from PIL import Image
 
-from interpretkit.environment import versions
-from interpretkit.files import Table, atomic_path, sha256, to_jsonable
-from interpretkit.formatting import format_number
-from interpretkit.invocation import command_line, quoted
-from interpretkit.streams import printable
+from interpretkit.runs.environment import versions
+from interpretkit.runs.files import Table, atomic_path, sha256, to_jsonable
+from interpretkit.runs.formatting import format_number
+from interpretkit.runs.invocation import command_line, quoted
+from interpretkit.runs.streams import printable
 
 # A figure, the bytes of a PNG, or the path of one; alone, with a caption, or with a caption and a text for
 # people who cannot see it.
@@ -167,7 +167,7 @@ class Report:
         Parameters
         ----------
         rows : iterable of mappings, or mapping of columns
-            As for :func:`interpretkit.files.write_table`. The names of the columns are the headings.
+            As for :func:`interpretkit.runs.files.write_table`. The names of the columns are the headings.
         caption : str
             Above it.
         formats : mapping of str to str, optional

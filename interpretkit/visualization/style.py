@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FuncFormatter, LogFormatter
 
-from interpretkit.streams import printable
+from interpretkit.runs.streams import printable
 
 # Okabe and Ito's palette (https://jfly.uni-koeln.de/color/), which people with any colour vision can tell
 # apart, without its yellow, which is too faint on white; the last two are added darker and lighter.

@@ -18,7 +18,7 @@ from cases import CASES, Case, prepare
 
 from interpretkit.cli import FrontEnd, command_tree
 from interpretkit.commandline.groups import File
-from interpretkit.results import load_manifest
+from interpretkit.runs.folder import load_manifest
 
 # Too heavy for a list of commands or a help text to bring along.
 HEAVY = ("torch", "matplotlib", "scipy", "sklearn", "skimage", "ase", "numba", "captum", "gudhi", "pandas")

@@ -20,9 +20,9 @@ from blocks import PAGES, ROOT, Block, blocks_of, inline_commands, run_python, s
 from cnn_interp.visualization.cli import DEFAULT_METHODS
 from inputs import GIVEN, INPUTS, SMALLER_COMMANDS, SMALLER_DEFAULTS, SMALLER_SNIPPETS
 
-from interpretkit.bench import read_results
+from interpretkit.bench.quotes import QUOTES, names_in, read_quotes, refresh
+from interpretkit.bench.running import read_results
 from interpretkit.cli import ENTRY_POINTS, app, main
-from interpretkit.quotes import QUOTES, names_in, read_quotes, refresh
 
 RESULTS_STATED = {
     "README.md": 0,
@@ -217,7 +217,7 @@ def test_numbers_quoted_are_those_of_the_results() -> None:
     for page, text in TEXTS.items():
         fresh = refresh(text, quotes, results)
         assert text == fresh, (
-            f"{page} quotes other numbers than results.json: python -m interpretkit.quotes docs"
+            f"{page} quotes other numbers than results.json: python -m interpretkit.bench.quotes docs"
         )
         used += names_in(text)
     assert set(used) == set(quotes)

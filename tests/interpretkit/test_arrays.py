@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from interpretkit import arrays
 from interpretkit.errors import InputError
-from interpretkit.results import load_arrays
+from interpretkit.runs import arrays
+from interpretkit.runs.folder import load_arrays
 
 
 def header(shape: tuple[int, ...], descr: str = "<f8") -> bytes:

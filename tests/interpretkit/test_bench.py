@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from interpretkit import bench as module
-from interpretkit.bench import (
+from interpretkit.bench.running import (
     GivenData,
     bench,
     choose,
@@ -18,6 +17,7 @@ from interpretkit.bench import (
     read_data_options,
     read_results,
 )
+from interpretkit.bench.running import running as module
 from interpretkit.errors import InputError
 
 ALPHA = '''"""Alpha: how a planted number comes out.
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from interpretkit.evidence import Row
+from interpretkit.bench.evidence import Row
 
 
 @dataclass
@@ -48,7 +48,7 @@ def run(quick=True, data=None, seed=0, device="cpu"):
     ]
 '''
 BETA = '''"""Beta: one more."""
-from interpretkit.evidence import Row
+from interpretkit.bench.evidence import Row
 
 
 def run(quick=True, data=None):
@@ -393,6 +393,6 @@ def test_command_refuses_in_one_line(checkout: Path, arguments: list[str]):
 
 
 def test_core_of_the_bench_imports_no_front_end():
-    code = "import sys, interpretkit.bench as b; b.list_benchmarks(); print(*sys.modules)"
+    code = "import sys, interpretkit.bench.running as b; b.list_benchmarks(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"catalysis", "cnn_interp", "torch", "numpy"} & set(loaded.split())

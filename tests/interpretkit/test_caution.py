@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from interpretkit.caution import no_better
+from interpretkit.commandline.caution import no_better
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from interpretkit import __version__
-from interpretkit import doctor as interpretkit_doctor
+from interpretkit.commandline import doctor as interpretkit_doctor
 from interpretkit.commandline.terminal import show
 from interpretkit.commands.doctor import doctor
 
@@ -26,7 +26,7 @@ More about it.
 """
 import sys
 print("imported", file=sys.stderr)
-from interpretkit.command import application, command
+from interpretkit.commandline.contract import application, command
 
 app = application("Works.")
 not_an_app = 3

@@ -14,9 +14,9 @@ import pytest
 import typer
 from typer.main import get_command
 
-from interpretkit.command import Device, Out, Quiet, Seed, application, command
+from interpretkit.commandline.contract import Device, Out, Quiet, Seed, application, command
 from interpretkit.errors import InputError
-from interpretkit.invocation import command_line
+from interpretkit.runs.invocation import command_line
 
 app = application("A front end for the tests.")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from interpretkit.bench.evidence import Row, markdown, read_rows, write_markdown, write_rows
 from interpretkit.errors import InputError
-from interpretkit.evidence import Row, markdown, read_rows, write_markdown, write_rows
 
 ROW = Row(
     system="teacher",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from interpretkit.files import atomic_path, dump_json, held, to_jsonable, write_table
+from interpretkit.runs.files import atomic_path, dump_json, held, to_jsonable, write_table
 
 
 class Colour(enum.StrEnum):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from interpretkit.invocation import quoted
+from interpretkit.runs.invocation import quoted
 from interpretkit.visualization import Report
 
 HOSTILE = [

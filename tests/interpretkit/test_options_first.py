@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from interpretkit.loading import HEAVY
+from interpretkit.commandline.loading import HEAVY
 
 # Walks the whole tree of commands and asks each for its help, in one process.
 HELP = """
@@ -177,7 +177,7 @@ def test_a_word_is_said_before_what_is_heavy(quiet: list[str], said: list[str]) 
     code = (
         "import sys, time\n"
         "from interpretkit import cli\n"
-        "from interpretkit.command import command\n"
+        "from interpretkit.commandline.contract import command\n"
         "import importlib.abc, importlib.machinery\n"
         "class Slow(importlib.abc.MetaPathFinder, importlib.abc.Loader):\n"
         "    def find_spec(self, name, path, target=None):\n"

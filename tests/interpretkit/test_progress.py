@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from interpretkit import progress as module
-from interpretkit.progress import progress, track
+from interpretkit.runs import progress as module
+from interpretkit.runs.progress import progress, track
 
 
 class Terminal(io.StringIO):

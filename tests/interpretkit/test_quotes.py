@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from interpretkit.bench.quotes import QUOTES, names_in, quoted, read_quotes, refresh, refresh_pages
 from interpretkit.errors import InputError
-from interpretkit.quotes import QUOTES, names_in, quoted, read_quotes, refresh, refresh_pages
 
 ROW: dict[str, Any] = {
     "system": "teacher", "data": "slabs", "name": "error", "value": 0.0578, "unit": "eV",

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from interpretkit.errors import InputError
-from interpretkit.files import held
-from interpretkit.results import ResumableTable, kept_until_done, load_arrays, load_manifest, run_folder
+from interpretkit.runs.files import held
+from interpretkit.runs.folder import ResumableTable, kept_until_done, load_arrays, load_manifest, run_folder
 
 
 def names(folder: Path) -> set[str]:
@@ -163,7 +163,7 @@ def test_a_terminated_command_leaves_nothing(tmp_path: Path):
     script.write_text(
         "import signal, sys, time\n"
         "from interpretkit import cli\n"
-        "from interpretkit.results import run_folder\n"
+        "from interpretkit.runs.folder import run_folder\n"
         "signal.signal(signal.SIGTERM, cli._terminate)\n"
         "with run_folder(sys.argv[1], command='test') as run:\n"
         "    run.save_text('half.txt', '')\n"
@@ -185,7 +185,7 @@ def another_process(tmp_path: Path, work: str) -> Iterator[subprocess.Popen[str]
     script = (
         "import os, sys, time\n"
         "from interpretkit import results\n"
-        "from interpretkit.results import kept_until_done, run_folder\n"
+        "from interpretkit.runs.folder import kept_until_done, run_folder\n"
         "def wait(*_, **__):\n"
         "    print('waiting', flush=True)\n"
         "    time.sleep(60)\n"
@@ -271,7 +271,7 @@ def test_where_locks_are_unknown_nothing_is_taken_for_a_leftover(
     with another_process(tmp_path, WRITES):
         pass
     (hidden,) = tmp_path.iterdir()
-    monkeypatch.setattr("interpretkit.files.fcntl", None)
+    monkeypatch.setattr("interpretkit.runs.files.fcntl", None)
     make_result(tmp_path / "result")
     make_result(tmp_path / "result")
     assert names(tmp_path) == {"result", hidden.name}
@@ -290,7 +290,7 @@ def test_a_run_whose_folder_is_taken_before_it_is_held_takes_another(
         with held(folder) as ours:
             yield ours
 
-    monkeypatch.setattr("interpretkit.results.held", too_late)
+    monkeypatch.setattr("interpretkit.runs.folder.held", too_late)
     make_result(tmp_path / "result")
     assert len(taken) == 1
     assert names(tmp_path) == {"result"}
@@ -355,9 +355,9 @@ def test_work_goes_on_only_where_nothing_has_changed(
         image.write_bytes(b"1no image")
         os.utime(image, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     elif changed == "version":
-        monkeypatch.setattr("interpretkit.dependencies.versions", lambda: {"torch": "99"})
+        monkeypatch.setattr("interpretkit.runs.dependencies.versions", lambda: {"torch": "99"})
     elif changed == "source":
-        monkeypatch.setattr("interpretkit.dependencies._project", lambda: {"interpretkit": "changed"})
+        monkeypatch.setattr("interpretkit.runs.dependencies._project", lambda: {"interpretkit": "changed"})
     assert interrupted({"seed": 2 if changed == "work" else 1}) == []
 
 
@@ -444,7 +444,7 @@ def test_a_killed_writer_loses_no_finished_row(tmp_path: Path):
     path = tmp_path / "rows.jsonl"
     script = (
         "import sys, itertools\n"
-        "from interpretkit.results import ResumableTable\n"
+        "from interpretkit.runs.folder import ResumableTable\n"
         "with ResumableTable(sys.argv[1]) as table:\n"
         "    for i in itertools.count():\n"
         "        table.append({'id': i})\n"
@@ -462,7 +462,7 @@ def test_a_killed_writer_loses_no_finished_row(tmp_path: Path):
 
 
 def test_the_hash_of_a_folder_follows_names_and_contents(tmp_path: Path):
-    from interpretkit.files import sha256
+    from interpretkit.runs.files import sha256
 
     folder = tmp_path / "slabs"
     folder.mkdir()

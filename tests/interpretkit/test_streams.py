@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from interpretkit.results import load_manifest
-from interpretkit.streams import harmless, printable
+from interpretkit.runs.folder import load_manifest
+from interpretkit.runs.streams import harmless, printable
 
 # A command of the real command line, which talks on both streams in the middle of its work.
 TINY = """
 import contextlib, os, shutil, sys
 from pathlib import Path
 from interpretkit import cli
-from interpretkit.command import Out, command
-from interpretkit.progress import track
-from interpretkit.results import run_folder
+from interpretkit.commandline.contract import Out, command
+from interpretkit.runs.progress import track
+from interpretkit.runs.folder import run_folder
 
 @command(cli.app, "tiny", example="interpretkit tiny FILE")
 def tiny(file: str, out: Out = Path("out"), leave: bool = False, quiet: bool = False) -> dict:

@@ -19,8 +19,8 @@ from catalysis.commands._options import (
     data_files,
     load_sites,
 )
-from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
+from interpretkit.commandline.contract import Device, Quiet, Seed
 from interpretkit.commandline.finding import Column, Finding, Here
 from interpretkit.errors import InputError
 

@@ -9,8 +9,8 @@ import typer
 from catalysis.checks import check_evaluate, check_sites
 from catalysis.commands._model_page import warn_of
 from catalysis.commands._options import EnergyKey, Facet, Kind, Quick, data_files, load_sites
-from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
+from interpretkit.commandline.contract import Device, Quiet, Seed
 from interpretkit.commandline.finding import Column, Finding
 from interpretkit.commandline.options import one_of
 

@@ -8,11 +8,11 @@ import typer
 
 from catalysis.checks import KINDS, check_label, some_of
 from catalysis.commands._options import BUNDLED, Facet, Kinds, Placed, Structures, data_files
-from interpretkit.command import Device, Quiet
 from interpretkit.commandline.command import command
+from interpretkit.commandline.contract import Device, Quiet
 from interpretkit.commandline.finding import Column, Finding, Here
 from interpretkit.errors import InputError
-from interpretkit.results import Run
+from interpretkit.runs.folder import Run
 
 _COLUMNS = {
     "site_id": Column("the site"),

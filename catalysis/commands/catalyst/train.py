@@ -19,10 +19,10 @@ from catalysis.commands._options import (
     load_lost,
     load_sites,
 )
-from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
+from interpretkit.commandline.contract import Device, Quiet, Seed
 from interpretkit.commandline.finding import Finding, Here
-from interpretkit.results import Run
+from interpretkit.runs.folder import Run
 
 
 @command(

@@ -8,9 +8,9 @@ import typer
 
 from cnn_interp.commands._loading import COMPOSED, chosen_layers, load_concepts
 from cnn_interp.commands._options import Model, UnitLayers, Weights
-from interpretkit.caution import no_better
-from interpretkit.command import Device, Quiet, Seed
+from interpretkit.commandline.caution import no_better
 from interpretkit.commandline.command import command
+from interpretkit.commandline.contract import Device, Quiet, Seed
 from interpretkit.commandline.finding import Column, Finding
 from interpretkit.commandline.options import kind_and_path
 from interpretkit.errors import InputError

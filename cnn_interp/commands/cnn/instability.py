@@ -9,9 +9,9 @@ import typer
 
 from cnn_interp.commands._loading import ARTICULATED, PART_KINDS, chosen_layers, load_parts
 from cnn_interp.commands._options import Model, UnitLayers, Weights
-from interpretkit.caution import no_better
-from interpretkit.command import Device, Quiet, Seed
+from interpretkit.commandline.caution import no_better
 from interpretkit.commandline.command import command
+from interpretkit.commandline.contract import Device, Quiet, Seed
 from interpretkit.commandline.finding import Column, Finding
 from interpretkit.commandline.options import kind_and_path
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cnn_interp.commands._options import Model, Weights
-from interpretkit.command import Device
 from interpretkit.commandline.command import command
+from interpretkit.commandline.contract import Device
 from interpretkit.commandline.finding import Column, Finding
 
 _COLUMNS = {

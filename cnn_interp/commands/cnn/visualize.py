@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnn_interp.commands._options import Convert, Model, Weights
-from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
+from interpretkit.commandline.contract import Device, Quiet, Seed
 from interpretkit.commandline.finding import Column, Finding
 from interpretkit.errors import InputError
-from interpretkit.results import Run
+from interpretkit.runs.folder import Run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -218,8 +218,8 @@ def _explain(
     from interpretkit.attribution import METHODS, attribute
     from interpretkit.errors import InputError
     from interpretkit.networks.instrumentation import instrumented
-    from interpretkit.progress import progress
-    from interpretkit.results import ResumableTable
+    from interpretkit.runs.folder import ResumableTable
+    from interpretkit.runs.progress import progress
 
     with (
         ResumableTable(work / "images.jsonl", key="number") as table,
@@ -288,7 +288,7 @@ def _add_sheets(
     import numpy as np
 
     from cnn_interp.visualization.sheet import Explained, comparison_sheet, percent
-    from interpretkit.results import load_arrays
+    from interpretkit.runs.folder import load_arrays
 
     section = found.section(
         "Methods compared",

@@ -22,7 +22,7 @@ def add(
     They are checked by their SHA-256 and put into torch hub's folder, where torchvision and this project look first.
     """
     from cnn_interp.networks.weights import add_weights
-    from interpretkit.files import sha256
+    from interpretkit.runs.files import sha256
 
     path = add_weights(name, force=force)
     found = Finding(f"The weights of {name} are at hand")

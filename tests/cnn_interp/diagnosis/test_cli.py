@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from interpretkit.commandline.groups import Folder
-from interpretkit.results import load_arrays, load_manifest
+from interpretkit.runs.folder import load_arrays, load_manifest
 
 Run = Callable[..., tuple[int, dict[str, Any] | None, str]]
 

@@ -386,7 +386,7 @@ def test_wrong_layers_are_refused(method):
 
 @every_method
 def test_saved_and_read_again(method, tmp_path):
-    from interpretkit.results import load_arrays, load_manifest
+    from interpretkit.runs.folder import load_arrays, load_manifest
 
     found = explain(plain(), images(), method=method)
     found.save(tmp_path / "out")

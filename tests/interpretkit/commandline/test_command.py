@@ -16,7 +16,7 @@ from ase.io import read
 from interpretkit.commandline.finding import Column, Finding, Here
 from interpretkit.commandline.groups import Folder
 from interpretkit.commandline.writing import save
-from interpretkit.results import load_arrays, load_manifest
+from interpretkit.runs.folder import load_arrays, load_manifest
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -29,11 +29,11 @@ from typing import Annotated
 
 import typer
 
-from interpretkit.command import Quiet, Seed
+from interpretkit.commandline.contract import Quiet, Seed
 from interpretkit.commandline.command import command
 from interpretkit.commandline.finding import Column, Finding, Here
 from interpretkit.errors import InputError
-from interpretkit.results import Run
+from interpretkit.runs.folder import Run
 
 
 def helper() -> None:

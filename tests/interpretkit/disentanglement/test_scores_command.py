@@ -9,7 +9,7 @@ import pytest
 from interpretkit.cli import main
 from interpretkit.disentanglement.table import METRICS, ORDER, score_table
 from interpretkit.errors import InputError
-from interpretkit.results import load_arrays, load_manifest
+from interpretkit.runs.folder import load_arrays, load_manifest
 
 # Enough rows for every metric, few enough to be quick.
 FAST = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from interpretkit.invocation import invoked
+from interpretkit.runs.invocation import invoked
 from interpretkit.visualization import Report, new_figure
 from interpretkit.visualization.report import format_number
 

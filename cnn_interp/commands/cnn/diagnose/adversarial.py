@@ -8,8 +8,8 @@ import typer
 
 from cnn_interp.commands._loading import check_given, classifier, images_as_pixels, layers_in
 from cnn_interp.commands._options import Convert, Images, Layers, Model, Weights
-from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
+from interpretkit.commandline.contract import Device, Quiet, Seed
 from interpretkit.commandline.finding import Column, Finding
 from interpretkit.commandline.options import some_of
 from interpretkit.errors import InputError
@@ -157,7 +157,7 @@ def _attacks(
 ) -> dict[str, Attack]:
     """Attack a network in each way chosen."""
     from cnn_interp.diagnosis import adversarial as attacks
-    from interpretkit.progress import track
+    from interpretkit.runs.progress import track
 
     ways = {
         "fgsm": lambda: attacks.fgsm(network, pixels, epsilon=epsilon, targets=targets, seed=seed),

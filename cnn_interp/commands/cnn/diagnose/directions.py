@@ -15,8 +15,8 @@ from cnn_interp.commands._loading import (
     scenes_as_pixels,
 )
 from cnn_interp.commands._options import Convert, Images, Layers, Model, Weights
-from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
+from interpretkit.commandline.contract import Device, Quiet, Seed
 from interpretkit.commandline.finding import Column, Finding
 from interpretkit.errors import InputError
 

@@ -14,8 +14,8 @@ from cnn_interp.commands._loading import (
     small_pictures,
 )
 from cnn_interp.commands._options import Convert, Images, Model, SmallData, Weights
-from interpretkit.command import Device, Quiet, Seed
 from interpretkit.commandline.command import command
+from interpretkit.commandline.contract import Device, Quiet, Seed
 from interpretkit.commandline.finding import Column, Finding
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import typer
 
 from cnn_interp.commands._loading import check_small_data, classifier_and_side, layers_in, small_pictures
 from cnn_interp.commands._options import Layers, Model, SmallData, Weights
-from interpretkit.caution import no_better
-from interpretkit.command import Device, Quiet, Seed
+from interpretkit.commandline.caution import no_better
 from interpretkit.commandline.command import command
+from interpretkit.commandline.contract import Device, Quiet, Seed
 from interpretkit.commandline.finding import Column, Finding
 
 if TYPE_CHECKING:

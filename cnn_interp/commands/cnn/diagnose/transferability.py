@@ -8,13 +8,13 @@ import typer
 
 from cnn_interp.commands._loading import check_small_data, small_pictures
 from cnn_interp.commands._options import SmallData
-from interpretkit.caution import no_better
-from interpretkit.command import Device, Quiet, Seed
+from interpretkit.commandline.caution import no_better
 from interpretkit.commandline.command import command
+from interpretkit.commandline.contract import Device, Quiet, Seed
 from interpretkit.commandline.finding import Column, Finding
 from interpretkit.commandline.options import listed
 from interpretkit.errors import InputError
-from interpretkit.results import Run
+from interpretkit.runs.folder import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

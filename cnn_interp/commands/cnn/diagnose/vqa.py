@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnn_interp.commands._loading import check_answerer, check_given
-from interpretkit.caution import no_better
-from interpretkit.command import Device, Quiet, Seed
+from interpretkit.commandline.caution import no_better
 from interpretkit.commandline.command import command
+from interpretkit.commandline.contract import Device, Quiet, Seed
 from interpretkit.commandline.finding import Column, Finding, Here
 from interpretkit.errors import InputError
 

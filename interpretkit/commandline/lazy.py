@@ -11,7 +11,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from interpretkit.command import Group, reporting
+from interpretkit.commandline.contract import Group, reporting
 
 
 class Deferred(TyperCommand):

@@ -12,7 +12,7 @@ A page holds a number between two comments, which no reader sees::
     measured = "mean absolute error"
     show = "{value:.3f}"
 
-``interpretkit bench`` brings the pages up to date, and so does ``python -m interpretkit.quotes docs``.
+``interpretkit bench`` brings the pages up to date, and so does ``python -m interpretkit.bench.quotes docs``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from interpretkit.errors import InputError
-from interpretkit.files import atomic_path
+from interpretkit.runs.files import atomic_path
 
 QUOTES = "quotes.toml"
 _QUOTED = re.compile(r"(<!-- result: ([\w-]+) -->)(.*?)(<!-- /result -->)", re.DOTALL)
@@ -68,7 +68,7 @@ def quoted(entry: Mapping[str, str], results: Mapping[str, Mapping[str, Any]], n
     entry : mapping
         One of :func:`read_quotes`.
     results : mapping
-        From benchmark to its entry, as :func:`interpretkit.bench.read_results` returns.
+        From benchmark to its entry, as :func:`interpretkit.bench.running.read_results` returns.
     name : str
         For error messages.
 
@@ -153,7 +153,7 @@ def refresh_pages(folder: Path | str, results: Mapping[str, Mapping[str, Any]]) 
 
 
 def _main(folder: str) -> None:
-    from interpretkit.bench import read_results
+    from interpretkit.bench.running import read_results
 
     try:
         changed = refresh_pages(folder, read_results(Path(folder)))

@@ -25,13 +25,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from interpretkit.dependencies import dependencies
-from interpretkit.environment import DISTRIBUTION, versions
+from interpretkit.bench.evidence import Row
+from interpretkit.bench.quotes import QUOTES, refresh_pages
 from interpretkit.errors import InputError
-from interpretkit.evidence import Row
-from interpretkit.files import atomic_path, here, sha256, write_json
-from interpretkit.progress import progress
-from interpretkit.quotes import QUOTES, refresh_pages
+from interpretkit.runs.dependencies import dependencies
+from interpretkit.runs.environment import DISTRIBUTION, versions
+from interpretkit.runs.files import atomic_path, here, sha256, write_json
+from interpretkit.runs.progress import progress
 
 FOLDER = "benchmarks"
 JSON = "results.json"
@@ -111,7 +111,7 @@ def find_folder(start: Path | None = None) -> Path:
     InputError
         If there is none.
     """
-    installed = Path(__file__).resolve().parents[1]
+    installed = Path(__file__).resolve().parents[2]
     start = (start or here() or installed).resolve()
     # The name in pyproject.toml tells the checkout from other projects, whose benchmarks are not to be run.
     for root in (start, *start.parents):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from interpretkit.environment import DISTRIBUTION, installed_version, requirements
+from interpretkit.runs.environment import DISTRIBUTION, installed_version, requirements
 
 # The files of pretrained weights that the commands look for, by the names under which torchvision's own
 # addresses keep them, and the command that brings each.
@@ -136,7 +136,7 @@ def _weights() -> dict[str, Any]:
 def _front_ends() -> list[dict[str, Any]]:
     # Found, not imported: a broken front end must not keep anybody from finding out what is wrong.
     from interpretkit.cli import front_ends
-    from interpretkit.lazy import find_module
+    from interpretkit.commandline.lazy import find_module
 
     return [
         {

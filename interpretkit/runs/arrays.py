@@ -60,7 +60,7 @@ class Header:
 def load_npz(
     path: Path, names: Iterable[str] | None = None, *, most_bytes: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Return arrays of a file; see :func:`interpretkit.results.load_arrays`."""
+    """Return arrays of a file; see :func:`interpretkit.runs.folder.load_arrays`."""
     most = allowed_bytes() if most_bytes is None else most_bytes
     headers = read_headers(path)
     wanted = list(headers) if names is None else [name for name in dict.fromkeys(names) if name in headers]

@@ -3,7 +3,7 @@
 A front end makes an application with :func:`application`, adds functions to it with :func:`command`, and
 offers the application under the entry point group ``interpretkit.commands``::
 
-    from interpretkit.command import Device, Out, Seed, application, command
+    from interpretkit.commandline.contract import Device, Out, Seed, application, command
 
     app = application("Inverse design of catalytic sites.")
 
@@ -34,13 +34,13 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.models import OptionInfo
 
-from interpretkit.environment import extra_of, install_command
+from interpretkit.commandline.loading import announced_loading
 from interpretkit.errors import InputError
-from interpretkit.files import dump_json, to_jsonable
-from interpretkit.invocation import invoked
-from interpretkit.loading import announced_loading
-from interpretkit.results import check_out
-from interpretkit.streams import harmless, silence_stdout
+from interpretkit.runs.environment import extra_of, install_command
+from interpretkit.runs.files import dump_json, to_jsonable
+from interpretkit.runs.folder import check_out
+from interpretkit.runs.invocation import invoked
+from interpretkit.runs.streams import harmless, silence_stdout
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from interpretkit.streams import printable
+from interpretkit.runs.streams import printable
 
 try:
     import fcntl
@@ -129,7 +129,7 @@ def to_jsonable(value: Any) -> Any:
     -------
     object
         The same in dict, list, str, int, float, bool and None. What is none of these is written as its
-        ``str``; text as :func:`interpretkit.streams.printable` returns it.
+        ``str``; text as :func:`interpretkit.runs.streams.printable` returns it.
     """
     if value is None or (isinstance(value, (bool, int)) and not isinstance(value, enum.Enum)):
         return value

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from interpretkit.environment import versions
+from interpretkit.runs.environment import versions
 
 ENTRY_POINTS = "interpretkit.commands"
 # From a user's module to the modules that were imported while it was loaded and first used.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from interpretkit.errors import InputError
-from interpretkit.files import atomic_path, write_json
+from interpretkit.runs.files import atomic_path, write_json
 
 
 def _today() -> str:

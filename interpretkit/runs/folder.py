@@ -18,11 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from interpretkit.dependencies import dependencies
-from interpretkit.environment import versions
 from interpretkit.errors import InputError
-from interpretkit.files import Table, dump_json, held, here, sha256, to_jsonable, write_json, write_table
-from interpretkit.streams import printable
+from interpretkit.runs.dependencies import dependencies
+from interpretkit.runs.environment import versions
+from interpretkit.runs.files import Table, dump_json, held, here, sha256, to_jsonable, write_json, write_table
+from interpretkit.runs.streams import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -226,7 +226,7 @@ def run_folder(
     command : str
         The command as a user types it, such as ``catalyst design``.
     arguments : mapping, optional
-        Its arguments; anything that :func:`interpretkit.files.to_jsonable` can write.
+        Its arguments; anything that :func:`interpretkit.runs.files.to_jsonable` can write.
     seed : int, optional
         The seed of all randomness in the run.
     data : iterable of paths
@@ -308,7 +308,7 @@ def kept_until_done(out: Path | str, work: Any, files: Iterable[Path | str] = ()
         The folder of the result.
     work : object
         What makes it the same work: arguments, the seed, the digest of a network; anything that
-        :func:`interpretkit.files.to_jsonable` can write.
+        :func:`interpretkit.runs.files.to_jsonable` can write.
     files : iterable of paths
         Files and folders that are read.
 
@@ -417,7 +417,7 @@ def load_arrays(
     names : iterable of str, optional
         Which arrays; those that are missing are left out. All by default.
     most_bytes : int, optional
-        How much they may take in memory; see :func:`interpretkit.arrays.most_bytes`.
+        How much they may take in memory; see :func:`interpretkit.runs.arrays.most_bytes`.
 
     Returns
     -------
@@ -429,7 +429,7 @@ def load_arrays(
     InputError
         If the file is missing, empty, no ``.npz`` file, corrupt, too large, or holds Python objects.
     """
-    from interpretkit.arrays import load_npz
+    from interpretkit.runs.arrays import load_npz
 
     return load_npz(Path(path), names, most_bytes=most_bytes)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from interpretkit.arrays import Header, read_headers
+from interpretkit.commandline.lazy import parse_module
 from interpretkit.errors import InputError
-from interpretkit.lazy import parse_module
+from interpretkit.runs.arrays import Header, read_headers
 
 _TABLE = "interpretkit.disentanglement.table"
 
