@@ -12,7 +12,6 @@ import typer
 from typer.main import get_command
 
 from interpretkit import __version__
-from interpretkit.commandline.contract import application
 from interpretkit.commandline.groups import commands_in
 from interpretkit.commandline.lazy import Deferred, LazyGroup, first_line, parse_module
 from interpretkit.runs.streams import steady_streams
@@ -76,9 +75,13 @@ def front_ends() -> list[metadata.EntryPoint]:
     return sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda entry_point: entry_point.name)
 
 
-app = application(
-    "Representations that people can read: catalytic sites designed to order, networks explained.",
+app = typer.Typer(
     cls=Root,
+    help="Representations that people can read: catalytic sites designed to order, networks explained.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from interpretkit.commandline.finding import Column, Finding
+from interpretkit.commandline import Column, Finding
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interpretkit.commandline.options import kind_and_path, listed
+from interpretkit.commandline import kind_and_path, listed
 from interpretkit.errors import InputError
 
 if TYPE_CHECKING:

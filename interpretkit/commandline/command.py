@@ -13,19 +13,18 @@ import typer
 from typer.main import get_command
 
 from interpretkit.commandline.contract import (
-    _COMMON,
     Command,
-    Out,
-    _called_by_option,
-    _escape,
-    _help_of,
-    _option_names,
-    _reserved_stdout,
-    _told_unprinted,
+    called_by_option,
+    escape,
+    help_of,
+    option_names,
     reporting,
+    reserved_stdout,
+    told_unprinted,
 )
 from interpretkit.commandline.finding import Finding
 from interpretkit.commandline.loading import announced_loading
+from interpretkit.commandline.options import Debug, Json, Out, Quiet
 from interpretkit.runs.files import dump_json
 
 Function = TypeVar("Function", bound=Callable[..., Finding])
@@ -101,7 +100,7 @@ def as_command(function: Callable[..., Finding], name: str) -> Command:
     signature = inspect.signature(function, eval_str=True)
     own = [parameter for parameter in signature.parameters.values() if parameter.name != _RUN]
     wants_run = _RUN in signature.parameters
-    common = dict(_COMMON)
+    common: dict[str, Any] = {"quiet": Quiet, "json": Json, "debug": Debug}
     if declared.out is not None:
         common = {"out": Out, **common}
     added = [
@@ -115,7 +114,7 @@ def as_command(function: Callable[..., Finding], name: str) -> Command:
         if option not in signature.parameters
     ]
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *added]]
-    names = _option_names(parameters)
+    names = option_names(parameters)
 
     def call(context: typer.Context, **options: Any) -> None:
         given = {parameter.name: options[parameter.name] for parameter in own}
@@ -124,8 +123,8 @@ def as_command(function: Callable[..., Finding], name: str) -> Command:
         with (
             reporting(debug=debug),
             announced_loading(quiet=quiet),
-            _called_by_option(names),
-            _reserved_stdout(as_json) as stdout,
+            called_by_option(names),
+            reserved_stdout(as_json) as stdout,
         ):
             if declared.out is None:
                 found, places = function(**given), {}
@@ -140,7 +139,7 @@ def as_command(function: Callable[..., Finding], name: str) -> Command:
                     show(found, places)
                     sys.stdout.flush()
             except OSError as error:
-                _told_unprinted(error, places, as_json=as_json, debug=debug)
+                told_unprinted(error, places, as_json=as_json, debug=debug)
         if found.exit_code:
             raise typer.Exit(found.exit_code)
 
@@ -152,8 +151,8 @@ def as_command(function: Callable[..., Finding], name: str) -> Command:
     application.command(
         name,
         cls=Command,
-        help=_help_of(function),
-        epilog="\n\n".join(["[bold]Example[/bold]", *(f"  {_escape(line)}" for line in declared.examples)]),
+        help=help_of(function),
+        epilog="\n\n".join(["[bold]Example[/bold]", *(f"  {escape(line)}" for line in declared.examples)]),
     )(call)
     built = get_command(application)
     assert isinstance(built, Command)

@@ -5,8 +5,46 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from interpretkit.errors import InputError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def _check_device(value: str) -> str:
+    if value not in DEVICES:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(DEVICES)}.")
+    return value
+
+
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="Folder for the results. An earlier result there is replaced when the run ends.",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="|".join(DEVICES),
+        callback=_check_device,
+        help="Where to compute; auto takes a GPU if there is one.",
+    ),
+]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, help="Seed of all randomness: same seed, same result on a CPU.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show neither progress nor a summary, only errors.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when something goes wrong.")]
 
 
 def listed(text: str) -> list[str]:

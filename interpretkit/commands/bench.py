@@ -9,9 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device, Quiet, Seed
-from interpretkit.commandline.finding import Column, Finding, Here
+from interpretkit.commandline import Column, Device, Finding, Here, Quiet, Seed, command
 from interpretkit.runs.folder import Run
 
 _COLUMNS = {

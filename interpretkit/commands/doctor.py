@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from interpretkit.commandline.command import command
-from interpretkit.commandline.finding import Column, Finding
+from interpretkit.commandline import Column, Finding, command
 
 _COLUMNS = {
     "name": Column("the package", heading="package"),

@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Quiet, Seed
-from interpretkit.commandline.finding import Column, Finding
-from interpretkit.commandline.options import listed
+from interpretkit.commandline import Column, Finding, Quiet, Seed, command, listed
 from interpretkit.errors import InputError
 
 if TYPE_CHECKING:

@@ -19,9 +19,7 @@ from catalysis.commands._options import (
     data_files,
     load_sites,
 )
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device, Quiet, Seed
-from interpretkit.commandline.finding import Column, Finding, Here
+from interpretkit.commandline import Column, Device, Finding, Here, Quiet, Seed, command
 from interpretkit.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,10 +9,7 @@ import typer
 from catalysis.checks import check_evaluate, check_sites
 from catalysis.commands._model_page import warn_of
 from catalysis.commands._options import EnergyKey, Facet, Kind, Quick, data_files, load_sites
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device, Quiet, Seed
-from interpretkit.commandline.finding import Column, Finding
-from interpretkit.commandline.options import one_of
+from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, one_of
 
 _CLASS_COLUMNS = {
     "class": Column("facet, kind, coordination numbers of the contacts"),

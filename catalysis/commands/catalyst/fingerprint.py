@@ -17,8 +17,7 @@ from catalysis.commands._options import (
     data_files,
     load_sites,
 )
-from interpretkit.commandline.command import command
-from interpretkit.commandline.finding import Column, Finding, Here
+from interpretkit.commandline import Column, Finding, Here, command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

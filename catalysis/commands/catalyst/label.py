@@ -8,9 +8,7 @@ import typer
 
 from catalysis.checks import KINDS, check_label, some_of
 from catalysis.commands._options import BUNDLED, Facet, Kinds, Placed, Structures, data_files
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device, Quiet
-from interpretkit.commandline.finding import Column, Finding, Here
+from interpretkit.commandline import Column, Device, Finding, Here, Quiet, command
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
 

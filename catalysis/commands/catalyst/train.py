@@ -19,9 +19,7 @@ from catalysis.commands._options import (
     load_lost,
     load_sites,
 )
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device, Quiet, Seed
-from interpretkit.commandline.finding import Finding, Here
+from interpretkit.commandline import Device, Finding, Here, Quiet, Seed, command
 from interpretkit.runs.folder import Run
 
 

@@ -8,11 +8,8 @@ import typer
 
 from cnn_interp.commands._loading import COMPOSED, chosen_layers, load_concepts
 from cnn_interp.commands._options import Model, UnitLayers, Weights
+from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, kind_and_path
 from interpretkit.commandline.caution import no_better
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device, Quiet, Seed
-from interpretkit.commandline.finding import Column, Finding
-from interpretkit.commandline.options import kind_and_path
 from interpretkit.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,11 +9,8 @@ import typer
 
 from cnn_interp.commands._loading import ARTICULATED, PART_KINDS, chosen_layers, load_parts
 from cnn_interp.commands._options import Model, UnitLayers, Weights
+from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, kind_and_path
 from interpretkit.commandline.caution import no_better
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device, Quiet, Seed
-from interpretkit.commandline.finding import Column, Finding
-from interpretkit.commandline.options import kind_and_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

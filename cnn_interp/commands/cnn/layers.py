@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from cnn_interp.commands._options import Model, Weights
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device
-from interpretkit.commandline.finding import Column, Finding
+from interpretkit.commandline import Column, Device, Finding, command
 
 _COLUMNS = {
     "layer": Column("dotted name, as --layer takes it"),

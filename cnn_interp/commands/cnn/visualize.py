@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnn_interp.commands._options import Convert, Model, Weights
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device, Quiet, Seed
-from interpretkit.commandline.finding import Column, Finding
+from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
 

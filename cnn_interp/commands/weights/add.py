@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from interpretkit.commandline.command import command
-from interpretkit.commandline.finding import Finding
+from interpretkit.commandline import Finding, command
 
 
 @command(example=["interpretkit weights add mobilenet_v2", "interpretkit weights add resnet50@IMAGENET1K_V2"])

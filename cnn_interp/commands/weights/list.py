@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from interpretkit.commandline.command import command
-from interpretkit.commandline.finding import Column, Finding
+from interpretkit.commandline import Column, Finding, command
 
 _COLUMNS = {
     "network": Column("the network"),

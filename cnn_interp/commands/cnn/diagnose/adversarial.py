@@ -8,10 +8,7 @@ import typer
 
 from cnn_interp.commands._loading import check_given, classifier, images_as_pixels, layers_in
 from cnn_interp.commands._options import Convert, Images, Layers, Model, Weights
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device, Quiet, Seed
-from interpretkit.commandline.finding import Column, Finding
-from interpretkit.commandline.options import some_of
+from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, some_of
 from interpretkit.errors import InputError
 
 if TYPE_CHECKING:

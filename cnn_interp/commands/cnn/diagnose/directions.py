@@ -15,9 +15,7 @@ from cnn_interp.commands._loading import (
     scenes_as_pixels,
 )
 from cnn_interp.commands._options import Convert, Images, Layers, Model, Weights
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device, Quiet, Seed
-from interpretkit.commandline.finding import Column, Finding
+from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command
 from interpretkit.errors import InputError
 
 if TYPE_CHECKING:

@@ -8,9 +8,7 @@ import typer
 
 from cnn_interp.commands._loading import SCENE_SIDE, classifier_and_side, layers_in, scenes_as_pixels
 from cnn_interp.commands._options import Layers, Model, Weights
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device, Quiet, Seed
-from interpretkit.commandline.finding import Column, Finding
+from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,9 +14,7 @@ from cnn_interp.commands._loading import (
     small_pictures,
 )
 from cnn_interp.commands._options import Convert, Images, Model, SmallData, Weights
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device, Quiet, Seed
-from interpretkit.commandline.finding import Column, Finding
+from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

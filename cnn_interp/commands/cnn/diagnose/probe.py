@@ -8,10 +8,8 @@ import typer
 
 from cnn_interp.commands._loading import check_small_data, classifier_and_side, layers_in, small_pictures
 from cnn_interp.commands._options import Layers, Model, SmallData, Weights
+from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command
 from interpretkit.commandline.caution import no_better
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device, Quiet, Seed
-from interpretkit.commandline.finding import Column, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

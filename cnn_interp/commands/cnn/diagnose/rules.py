@@ -11,10 +11,8 @@ import typer
 
 from cnn_interp.commands._loading import check_folders, read_labelled, read_table
 from cnn_interp.commands._options import Model
+from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command
 from interpretkit.commandline.caution import no_better
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device, Quiet, Seed
-from interpretkit.commandline.finding import Column, Finding
 from interpretkit.errors import InputError
 
 if TYPE_CHECKING:

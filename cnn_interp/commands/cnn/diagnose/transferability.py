@@ -8,11 +8,8 @@ import typer
 
 from cnn_interp.commands._loading import check_small_data, small_pictures
 from cnn_interp.commands._options import SmallData
+from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, listed
 from interpretkit.commandline.caution import no_better
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device, Quiet, Seed
-from interpretkit.commandline.finding import Column, Finding
-from interpretkit.commandline.options import listed
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
 

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnn_interp.commands._loading import check_answerer, check_given
+from interpretkit.commandline import Column, Device, Finding, Here, Quiet, Seed, command
 from interpretkit.commandline.caution import no_better
-from interpretkit.commandline.command import command
-from interpretkit.commandline.contract import Device, Quiet, Seed
-from interpretkit.commandline.finding import Column, Finding, Here
 from interpretkit.errors import InputError
 
 if TYPE_CHECKING:
