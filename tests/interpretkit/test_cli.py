@@ -15,32 +15,32 @@ from interpretkit.commands.doctor import doctor
 MINE = """
 [interpretkit.commands]
 broken = broken_front_end.cli:app
-good = good_front_end.cli:app
-odd = good_front_end.cli:not_an_app
+good = good_front_end.commands
+odd = broken_front_end:not_an_app
 absent = no_such_module.cli:app
 """
-GOOD = '''
-"""A front end that works.
-
-More about it.
-"""
+GOOD = {
+    "__init__": '"Two commands in a group."',
+    "good/__init__": '"""A front end that works."""',
+    "good/one": '''
 import sys
 print("imported", file=sys.stderr)
-from interpretkit.commandline.contract import application, command
+from interpretkit.commandline import Finding, command
 
-app = application("Works.")
-not_an_app = 3
-
-@command(app, "one", example="interpretkit good one")
-def one() -> dict:
+@command(example="interpretkit good one")
+def one() -> Finding:
     """Do one thing."""
-    return {"one": 1}
+    return Finding("One").number("one", 1)
+''',
+    "good/two": '''
+from interpretkit.commandline import Finding, command
 
-@command(app, "two", example="interpretkit good two")
-def two() -> dict:
+@command(example="interpretkit good two")
+def two() -> Finding:
     """Do another."""
-    return {}
-'''
+    return Finding("Two")
+''',
+}
 
 
 @pytest.fixture
@@ -50,11 +50,13 @@ def environment(tmp_path: Path) -> dict[str, str]:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(MINE)
-    for name, text in (("good", GOOD), ("broken", '"""Breaks."""\nraise OSError("no such device")\n')):
-        package = tmp_path / f"{name}_front_end"
-        package.mkdir()
-        (package / "__init__.py").write_text("import sys\nprint('imported', file=sys.stderr)\n")
-        (package / "cli.py").write_text(text)
+    broken = {"__init__": "not_an_app = 3\n", "cli": '"""Breaks."""\nraise OSError("no such device")\n'}
+    good = {f"commands/{name}": text for name, text in GOOD.items()} | {"__init__": ""}
+    for name, files in (("good", good), ("broken", broken)):
+        for file, text in files.items():
+            path = tmp_path / f"{name}_front_end" / f"{file}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
     # A width at which no line of help is broken.
     return {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "200", "TERMINAL_WIDTH": "200"}
 

@@ -7,30 +7,28 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import pytest
 import typer
-from typer.main import get_command
 
-from interpretkit.commandline.contract import Device, Out, Quiet, Seed, application, command
+from interpretkit.commandline import Device, Finding, Quiet, Seed, command
+from interpretkit.commandline.command import as_command
+from interpretkit.commandline.contract import Group
 from interpretkit.errors import InputError
 from interpretkit.runs.invocation import command_line
 
-app = application("A front end for the tests.")
 
-
-@command(app, "work", example="interpretkit test work --out folder --n 3")
+@command(example="interpretkit test work --n 3")
 def work(
-    out: Out = Path("result"),
     n: Annotated[int, typer.Option(help="How many [of them].")] = 1,
     fail: Annotated[str, typer.Option(help="What to raise.")] = "",
     warn: Annotated[bool, typer.Option(help="Whether to warn.")] = False,
     device: Device = "auto",
     seed: Seed = 0,
     quiet: Quiet = False,
-) -> dict[str, Any]:
+) -> Finding:
     """Do a little work [gently].
 
     More about it.
@@ -55,29 +53,43 @@ def work(
     }
     if fail:
         raise errors[fail]
-    return {"n": np.int64(n), "out": out, "nan": float("nan"), "quiet": quiet, "values": np.arange(2)}
+    found = Finding("Worked").number("n", np.int64(n)).number("nan", float("nan"))
+    found.number("quiet", quiet).number("values", np.arange(2))
+    return found
 
 
-@command(app, "other", example=["interpretkit test other", "interpretkit test other --quiet"])
-def other(json: bool = False) -> None:
+@command(example=["interpretkit test other", "interpretkit test other --quiet"])
+def other() -> Finding:
     """Return nothing."""
+    return Finding("Nothing")
 
 
-@command(app, "named", example="interpretkit test named")
+@command(example="interpretkit test named")
 def named(
     message: Annotated[str, typer.Option("--message")] = "",
     network: Annotated[str, typer.Option("--model", "-m")] = "",
     images_per_forward: Annotated[int, typer.Option()] = 1,
     files: Annotated[list[Path] | None, typer.Argument()] = None,
-) -> None:
+) -> Finding:
     """Complain."""
     raise InputError(message)
 
 
-@command(app, "line", example="interpretkit test line")
-def line(words: Annotated[list[str] | None, typer.Argument()] = None) -> dict[str, Any]:
+@command(example="interpretkit test line")
+def line(words: Annotated[list[str] | None, typer.Argument()] = None) -> Finding:
     """Return what was typed."""
-    return {"line": command_line()}
+    return Finding("Line").number("line", command_line())
+
+
+app = Group(
+    name="test",
+    help="A front end for the tests.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    commands={
+        function.__name__: as_command(function, function.__name__) for function in (work, other, named, line)
+    },
+)
 
 
 def run(*arguments: str, code: int = 0) -> tuple[str, str]:
@@ -87,23 +99,21 @@ def run(*arguments: str, code: int = 0) -> tuple[str, str]:
         contextlib.redirect_stderr(stderr),
         pytest.raises(SystemExit) as end,
     ):
-        get_command(app).main(list(arguments), prog_name="interpretkit")
+        app.main(list(arguments), prog_name="interpretkit")
     assert end.value.code == code, stdout.getvalue() + stderr.getvalue()
     return stdout.getvalue(), stderr.getvalue()
 
 
 def test_json_is_the_only_line_on_stdout():
-    stdout, stderr = run("work", "--json", "--n", "3", "--out", "x")
+    stdout, stderr = run("work", "--json", "--n", "3")
     assert stdout.count("\n") == 1
-    assert json.loads(stdout) == {"n": 3, "out": "x", "nan": None, "quiet": False, "values": [0, 1]}
+    assert json.loads(stdout) == {"n": 3, "nan": None, "quiet": False, "values": [0, 1]}
     assert "printed by a library" in stderr
     assert json.loads(run("other", "--json")[0]) == {}
 
 
 def test_even_children_print_elsewhere_under_json():
-    script = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_command import app; app()"
-    )
+    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_command import app; app.main()"
     done = subprocess.run(
         [sys.executable, "-c", script, "work", "--json"], capture_output=True, text=True, check=True
     )
@@ -181,11 +191,11 @@ def test_a_usage_error_is_one_line(arguments: list[str], parts: list[str]):
 
 def test_help_shows_an_example_and_all_options_but_not_the_sections_of_the_docstring():
     text = run("work", "--help")[0]
-    assert "interpretkit test work --out folder --n 3" in text
+    assert "interpretkit test work --n 3" in text
     assert "Do a little work [gently]." in text
     assert "More about it." in text
     assert "Not for the help" not in text
-    for option in ("--out", "--device", "--seed", "--quiet", "--json", "--debug"):
+    for option in ("--device", "--seed", "--quiet", "--json", "--debug"):
         assert option in text
 
 
@@ -196,10 +206,10 @@ def test_a_group_without_a_command_shows_its_help():
 def test_a_command_knows_what_was_typed():
     stdout, _ = run("line", "a b", "--json")
     assert json.loads(stdout) == {"line": "interpretkit line 'a b' --json"}
-    assert line() == {"line": None}
+    assert line().summary() == {"line": None}
 
 
 def test_python_code_calls_the_function_itself():
     with pytest.raises(InputError):
         work(fail="input")
-    assert work(n=2)["out"] == Path("result")
+    assert work(n=2).summary()["n"] == 2

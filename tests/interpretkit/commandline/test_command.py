@@ -29,9 +29,7 @@ from typing import Annotated
 
 import typer
 
-from interpretkit.commandline.contract import Quiet, Seed
-from interpretkit.commandline.command import command
-from interpretkit.commandline.finding import Column, Finding, Here
+from interpretkit.commandline import Column, Finding, Here, Quiet, Seed, command
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
 
