@@ -223,11 +223,16 @@ Found = tuple[Floats, Floats, Any]
 
 
 def _non_negative(sample: Tensor, count: int, seed: int) -> Found:
-    from sklearn.decomposition import MiniBatchNMF
+    from sklearn.decomposition import NMF
     from sklearn.exceptions import ConvergenceWarning
 
-    model = MiniBatchNMF(
-        count, init="nndsvda", batch_size=1024, max_iter=30, random_state=derive_seed(seed, "nmf") % 2**32
+    # Coordinate descent: batches of it end in worse minima.
+    model = NMF(
+        n_components=count,  # pyright: ignore[reportArgumentType]
+        init="nndsvda",
+        max_iter=300,
+        tol=1e-4,
+        random_state=derive_seed(seed, "nmf") % 2**32,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -264,16 +269,23 @@ def _components(sample: Tensor, method: Method, count: int, seed: int) -> Found:
     x = sample.double().numpy()
     if method == "pca":
         pca = PCA(count, random_state=state).fit(x)
-        forward, back, mean = pca.components_, pca.components_, pca.mean_
+        forward, back, mean = np.asarray(pca.components_), np.asarray(pca.components_), np.asarray(pca.mean_)
     else:
-        with warnings.catch_warnings():
+        # Directions in which nothing varies are divided by 0, and left out if enough others remain.
+        with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
             warnings.simplefilter("ignore", ConvergenceWarning)
             ica = FastICA(count, whiten="unit-variance", random_state=state, max_iter=200, tol=1e-3).fit(x)
-        forward, back, mean = ica.components_, ica.mixing_.T, ica.mean_
+        forward, back, mean = np.asarray(ica.components_), np.asarray(ica.mixing_).T, np.asarray(ica.mean_)
+    if not np.isfinite(forward).all():
+        raise InputError(
+            f"count {count}: the responses vary in fewer directions; expected fewer concepts by {method}"
+        )
     codes = (x - mean) @ forward.T
     # The sign of a component is anyone's choice; a concept is seen at few positions, strongly.
     sign = np.where(((codes - codes.mean(axis=0)) ** 3).mean(axis=0) < 0, -1.0, 1.0)
-    linear = _Linear(forward * sign[:, None], mean)
+    linear = _Linear(
+        np.asarray(forward * sign[:, None], dtype=np.float64), np.asarray(mean, dtype=np.float64)
+    )
     return np.asarray(back * sign[:, None]), np.asarray(mean), linear
 
 
@@ -359,9 +371,9 @@ def _sparse(
         dead = silent >= settings.patience
         if not bool(dead.any()):
             return {"loss": main}
-        # Without the bias and ReLU that silenced them, dead codes feel a gradient again.
-        linear = ((x - network.mean) @ network.encoder.T).masked_fill(~dead, -torch.inf)
-        revived = _largest_of(linear, min(settings.revived, int(dead.sum())))
+        # Without the ReLU that silenced them, dead codes feel a gradient again.
+        linear = ((x - network.mean) @ network.encoder.T + network.bias).masked_fill(~dead, -torch.inf)
+        revived = _largest(linear, min(settings.revived, int(dead.sum())))
         again = (rest.detach() - network.back(revived)).square().sum(dim=1).mean()
         return {"loss": main + settings.revival * again}
 
@@ -374,11 +386,6 @@ def _sparse(
         directions = F.normalize(model.directions, dim=1).double().numpy()
         mean = model.mean.double().numpy() * unit
     return directions, mean, _Sparse(model, unit)
-
-
-def _largest_of(values: Tensor, count: int) -> Tensor:
-    kept = values.topk(count, dim=1)
-    return torch.zeros_like(values).scatter(1, kept.indices, kept.values.clamp_min(0))
 
 
 class _Sparse:

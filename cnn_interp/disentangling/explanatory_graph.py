@@ -39,6 +39,8 @@ FORMAT = 1
 _VALUES_AT_ONCE = 1 << 22
 _VALUES_AT_ONCE_ON_GPU = 1 << 27
 _TINY = 1e-12
+# Steps of k-means before expectation maximisation.
+_MEANS = 10
 
 
 @dataclass(frozen=True)
@@ -329,7 +331,7 @@ class ExplanatoryGraph:
         expected = frame.inward(places.expected[numbers][:, of_filters])
         spread = torch.as_tensor(level.deviations[of_filters] / frame.side, dtype=torch.float32)
         found = torch.empty(len(numbers), len(of_filters), responses.shape[2])
-        mixture = _Mixture(responses, frame.inward(maps.positions), self.settings, frame)
+        mixture = _Mixture.of(responses, level.grid, self.settings, self.image)
         for some, _, explained in mixture.explained(expected, spread):
             found[:, some] = explained.flatten(1, 2)
         place = own * per_filter + chosen % per_filter
@@ -618,12 +620,28 @@ class _Above:
 
 @dataclass(frozen=True, eq=False)
 class _Mixture:
-    """Responses ``(n, filters, positions)`` that nodes and a background are to explain."""
+    """Responses ``(n, filters, rows · columns)`` that nodes and a background are to explain."""
 
     responses: Tensor
-    positions: Tensor
+    rows: Tensor
+    columns: Tensor
     settings: GraphSettings
     frame: _Frame
+
+    @classmethod
+    def of(
+        cls, responses: Tensor, grid: UnitGrid, settings: GraphSettings, image: tuple[int, int]
+    ) -> _Mixture:
+        """Return the mixture for a layer whose positions are laid out in rows and columns."""
+        frame = _Frame(image)
+        height, width = grid.field.shape
+        places = frame.inward(grid.centres(np.arange(height * width))).to(responses.device)
+        return cls(responses, places[::width, 0], places[:width, 1], settings, frame)
+
+    @property
+    def positions(self) -> Tensor:
+        """Rows and columns, position by position, ``(positions, 2)``."""
+        return torch.cartesian_prod(self.rows, self.columns)
 
     def explained(self, expected: Tensor, spread: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Give portion by portion what nodes explain of responses.
@@ -653,12 +671,14 @@ class _Mixture:
             nodes = slice(first * per_filter, last * per_filter)
             where = expected[:, nodes].unflatten(1, (last - first, per_filter))
             sigma = spread[nodes].unflatten(0, (last - first, per_filter))[None, :, :, None]
-            down = self.positions[:, 0] - where[..., 0:1]
-            right = self.positions[:, 1] - where[..., 1:2]
             reach = (3 * sigma).clamp_max(self.settings.search)
-            inside = (down.abs() <= reach) & (right.abs() <= reach)
-            square = down.square_().add_(right.square_())
-            relative = torch.exp(square / (-2 * sigma.square())).mul_(inside)
+            # The density of rows times that of columns: 14 exponentials rather than 49 for a map of 7 × 7.
+            along = []
+            for axis, places in enumerate((self.rows, self.columns)):
+                away = places - where[..., axis, None]
+                near = away.abs() <= reach
+                along.append(torch.exp(away.square() / (-2 * sigma.square())) * near)
+            relative = (along[0][..., :, None] * along[1][..., None, :]).flatten(3)
             density = relative / (2 * torch.pi * sigma.square())
             total = density.sum(dim=2, keepdim=True) + self.settings.background / self.frame.area
             share = density.div_(total.clamp_min(_TINY)).mul_(self.responses[:, first:last, None])
@@ -723,8 +743,8 @@ def _learned(
     n, filters, _ = responses.shape
     if not bool((responses > 0).any()):
         raise InputError(f"layer {maps.layer!r}: no response is above 0 in any image; expected some")
-    positions = frame.inward(maps.positions).to(device)
-    mixture = _Mixture(responses, positions, settings, frame)
+    mixture = _Mixture.of(responses, maps.grid, settings, image)
+    positions = mixture.positions
     stride = max(maps.grid.field.stride) / frame.side
     means = _beginning(responses, positions, per_filter, stride, generator)
     filter_of = torch.arange(filters, device=device).repeat_interleave(per_filter)
@@ -804,6 +824,11 @@ def _beginning(
             means[:, node] = places[drawn]
             distance = (places - means[:, node, None]).square().sum(dim=2)
             far = distance if node == 0 else torch.minimum(far, distance)
+        for _ in range(_MEANS):
+            nearest = (places[None, :, None] - means[:, None]).square().sum(dim=3).argmin(dim=2)
+            member = torch.nn.functional.one_hot(nearest, per_filter).double() * weights[..., None]
+            total = member.sum(dim=1)[..., None]
+            means = torch.where(total > 0, member.transpose(1, 2) @ places / total.clamp_min(_TINY), means)
         # Nodes that begin at one position, for want of others, would stay together.
         means += (torch.rand(means.shape, generator=generator, dtype=torch.float64) - 0.5) * stride
     return means.flatten(0, 1).float().to(responses.device)
@@ -872,15 +897,14 @@ def _located(
 ) -> _Located:
     """Return where the nodes of a layer are."""
     frame, device = _Frame(image), responses.device
-    n, filters, cells = responses.shape
+    n, filters, _ = responses.shape
     expected = frame.inward(level.means).to(device).expand(n, -1, -1)
     if above is not None and level.parents.shape[1]:
         parents = torch.as_tensor(level.parents, device=device)
         expected = expected + _mean_displacement(above.displacements, parents)
-    grid = level.grid
-    positions = frame.inward(grid.centres(np.arange(cells))).to(device)
     spread = torch.as_tensor(level.deviations / frame.side, dtype=torch.float32, device=device)
-    mixture = _Mixture(responses, positions, settings, frame)
+    mixture = _Mixture.of(responses, level.grid, settings, image)
+    positions = mixture.positions
     values = torch.empty(n, len(level), device=device)
     strongest = torch.empty(n, len(level), dtype=torch.int64, device=device)
     powers = torch.cat([torch.ones_like(positions[:, :1]), positions], dim=1)
