@@ -274,7 +274,14 @@ def _components(sample: Tensor, method: Method, count: int, seed: int) -> Found:
         # Directions in which nothing varies are divided by 0, and left out if enough others remain.
         with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
             warnings.simplefilter("ignore", ConvergenceWarning)
-            ica = FastICA(count, whiten="unit-variance", random_state=state, max_iter=200, tol=1e-3).fit(x)
+            ica = FastICA(
+                count,
+                whiten="unit-variance",
+                whiten_solver="eigh",
+                random_state=state,
+                max_iter=200,
+                tol=1e-3,
+            ).fit(x)
         forward, back, mean = np.asarray(ica.components_), np.asarray(ica.mixing_).T, np.asarray(ica.mean_)
     if not np.isfinite(forward).all():
         raise InputError(

@@ -44,8 +44,8 @@ def locate_parts(
     """Assign units to parts by a few annotated images, and locate the parts in all images.
 
     A unit's offset from a part is its mean over the annotated images. The units whose offset varies least, and is
-    small, are chosen: of many units some keep any offset in few images by chance, and one that is near the part anyway is
-    the likelier to follow it. The part is where they say on average, each weighted by the inverse of its misfit.
+    small, are chosen: of many units some keep any offset in few images by chance, and one that is near the part anyway
+    is the likelier to follow it. The part is where they say on average, each weighted by the inverse of its misfit.
 
     Parameters
     ----------
