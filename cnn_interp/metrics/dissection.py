@@ -222,11 +222,42 @@ def dissect(
     ----------
     Bau, Zhou, Khosla, Oliva, Torralba: Network Dissection, CVPR 2017.
     """
+    passes = MapPasses(module, layers, batches, quiet=quiet)
+    return dissect_maps(passes, concepts, share=share, detector_iou=detector_iou, top=top, capacity=capacity)
+
+
+def dissect_maps(
+    passes: MapPasses[Tensor],
+    concepts: Sequence[Concept],
+    *,
+    share: float = SHARE,
+    detector_iou: float = DETECTOR_IOU,
+    top: int = 10,
+    capacity: int = CAPACITY,
+) -> dict[str, Dissection]:
+    """Compare any maps with labelled concepts: those of layers, or stored ones.
+
+    Parameters
+    ----------
+    passes : MapPasses
+        The maps, with labels beside them.
+    concepts, share, detector_iou, top, capacity
+        See :func:`dissect`.
+
+    Returns
+    -------
+    dict
+        From what the maps are called to :class:`Dissection`.
+
+    Raises
+    ------
+    InputError
+        As :func:`dissect`.
+    """
     concepts = tuple(concepts)
     if not concepts:
         raise InputError("concepts: there are none; expected at least one")
-    columns = column_of(concepts)
-    passes = MapPasses(module, layers, batches, quiet=quiet)
+    columns, layers = column_of(concepts), passes.layers
     units = measure_units(passes, share=share, top=top, capacity=capacity)
     n_images = next(iter(units.values())).n_images
     kinds = list(dict.fromkeys(concept.category for concept in concepts))

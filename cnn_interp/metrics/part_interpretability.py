@@ -148,6 +148,42 @@ def part_interpretability(
     Zhang, Wu, Zhu: Interpretable Convolutional Neural Networks, CVPR 2018.
     """
     passes = MapPasses(module, layers, batches, quiet=quiet)
+    return part_interpretability_of_maps(
+        passes, categories=categories, category_names=category_names, part_names=part_names, share=share,
+        part_iou=part_iou, capacity=capacity,
+    )  # fmt: skip
+
+
+def part_interpretability_of_maps(
+    passes: MapPasses[Tensor],
+    *,
+    categories: ArrayLike | None = None,
+    category_names: Sequence[str] = (),
+    part_names: Sequence[str] = (),
+    share: float = SHARE,
+    part_iou: float = PART_IOU,
+    capacity: int = CAPACITY,
+) -> dict[str, PartInterpretability]:
+    """Measure how often the active regions of any maps are parts of objects: those of layers, or stored ones.
+
+    Parameters
+    ----------
+    passes : MapPasses
+        The maps, with masks of parts beside them.
+    categories, category_names, part_names, share, part_iou, capacity
+        See :func:`part_interpretability`.
+
+    Returns
+    -------
+    dict
+        From what the maps are called to :class:`PartInterpretability`.
+
+    Raises
+    ------
+    InputError
+        As :func:`part_interpretability`.
+    """
+    layers = passes.layers
     units = measure_units(passes, share=share, capacity=capacity)
     n_images = next(iter(units.values())).n_images
     kinds = np.zeros(n_images, dtype=np.int64) if categories is None else np.asarray(categories)

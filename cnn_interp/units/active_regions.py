@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cnn_interp.units.positions import UnitGrid, unit_grids
@@ -100,6 +102,10 @@ class MapPasses(Generic[Beside]):
         self.kept_bytes = kept_bytes
         self._kept: list[tuple[Beside, dict[str, Tensor]]] | None = None
 
+    def grids(self, inputs: Tensor) -> dict[str, UnitGrid]:
+        """Return where the positions of the maps are, for inputs of this size."""
+        return unit_grids(self.module, self.layers, inputs)
+
     def first(self, description: str) -> Iterator[tuple[Tensor, Beside, dict[str, Tensor]]]:
         """Give what :func:`layer_maps` gives."""
         kept: list[tuple[Beside, dict[str, Tensor]]] | None = []
@@ -126,6 +132,57 @@ class MapPasses(Generic[Beside]):
         for _, beside, maps in layer_maps(
             self.module, self.layers, self.batches, description, quiet=self.quiet
         ):
+            yield beside, maps
+
+
+class StoredMaps(MapPasses[Beside]):
+    """Maps that are at hand, such as concepts' or nodes', to be gone through as those of a network's layers are.
+
+    Parameters
+    ----------
+    maps : mapping of str to callable
+        From what the maps are called, to a function that returns those of some images, given by their numbers, as a
+        tensor ``(m, units, h, w)``.
+    grids : mapping of str to UnitGrid
+        Where their positions are.
+    batches : iterable of (numbers, anything)
+        The images' numbers, ``(m,)`` int, and what comes with them; can be gone through again.
+    quiet : bool
+        Whether to show no progress bar.
+
+    Raises
+    ------
+    InputError
+        If the batches can be gone through only once.
+    """
+
+    def __init__(
+        self,
+        maps: Mapping[str, Callable[[NDArray[np.int64]], Tensor]],
+        grids: Mapping[str, UnitGrid],
+        batches: Iterable[tuple[NDArray[np.int64], Beside]],
+        *,
+        quiet: bool = True,
+    ) -> None:
+        super().__init__(nn.Identity(), tuple(maps), (), quiet=quiet)
+        if iter(batches) is batches:
+            raise InputError("batches: can be gone through only once; expected a list, a loader or the like")
+        self._maps, self._grids, self._numbered = maps, grids, batches
+
+    def grids(self, inputs: Tensor) -> dict[str, UnitGrid]:
+        """Return where the positions of the maps are."""
+        return dict(self._grids)
+
+    def first(self, description: str) -> Iterator[tuple[Tensor, Beside, dict[str, Tensor]]]:
+        """Give inputs without channels, what comes with them, and their maps."""
+        image = next(iter(self._grids.values())).image
+        for numbers, beside in track(self._numbered, description, quiet=self.quiet):
+            maps = {name: make(numbers).float() for name, make in self._maps.items()}
+            yield torch.empty(len(numbers), 0, *image), beside, maps
+
+    def again(self, description: str) -> Iterator[tuple[Beside, dict[str, Tensor]]]:
+        """Give the same once more but for the inputs."""
+        for _, beside, maps in self.first(description):
             yield beside, maps
 
 
@@ -163,7 +220,7 @@ def measure_units(
     grids: dict[str, UnitGrid] = {}
     n_images = 0
     for inputs, _, maps in passes.first("Finding thresholds"):
-        grids = grids or unit_grids(passes.module, passes.layers, inputs)
+        grids = grids or passes.grids(inputs)
         expect_size(inputs, grids)
         items = torch.arange(n_images, n_images + len(inputs))
         n_images += len(inputs)

@@ -127,8 +127,12 @@ def test_every_setting_is_read_as_its_method_takes_it() -> None:
 
 
 def test_every_method_of_attribution_has_a_name_here() -> None:
-    asked = request.check_request(",".join(METHODS), "", "")
-    assert asked.attributions == tuple(METHODS)
+    able = [name for name, method in METHODS.items() if not method.requires]
+    asked = request.check_request(",".join(able), "", "")
+    assert asked.attributions == tuple(able)
+    for name in set(METHODS) - set(able):
+        with pytest.raises(InputError, match=f"--method {name}: needs .*, which only Python gives it"):
+            request.check_request(name, "", "")
 
 
 def test_the_table_of_methods_says_what_the_methods_say() -> None:
