@@ -14,10 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnn_interp.datasets.animal_part import read_animal_part
-from cnn_interp.datasets.articulated import articulated_images
-from cnn_interp.datasets.composed import composed_concepts
-from cnn_interp.datasets.part_images import PartImages
 from cnn_interp.disentangling.comparison import (
     FILTERS,
     NODES,
@@ -35,10 +31,14 @@ from cnn_interp.disentangling.concepts import SparseSettings
 from cnn_interp.disentangling.explanatory_graph import GraphSettings
 from cnn_interp.disentangling.features import TrunkFeatures, trunk_features
 from cnn_interp.disentangling.part_localization import constant_parts, locate_parts, normalised_error
-from cnn_interp.metrics.batches import ConceptBatches, PartMaskBatches, landmarks_in_inputs
-from cnn_interp.models import load_network
-from interpretkit.evidence import Row, markdown
-from interpretkit.progress import track
+from cnn_interp.images.animal_part import read_animal_part
+from cnn_interp.images.articulated import articulated_images
+from cnn_interp.images.batches import ConceptBatches, PartMaskBatches, landmarks_in_inputs
+from cnn_interp.images.composed import composed_concepts
+from cnn_interp.images.part_images import PartImages
+from cnn_interp.networks.loading import load_network
+from interpretkit.bench.evidence import Row, markdown
+from interpretkit.runs.progress import track
 from interpretkit.training.seeds import numpy_generator
 
 NETWORK = "mobilenet_v2"

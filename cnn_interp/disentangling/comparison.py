@@ -12,17 +12,17 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cnn_interp.datasets.concept_images import Concept
 from cnn_interp.disentangling.concepts import METHODS, Method, SparseSettings, find_concepts
 from cnn_interp.disentangling.explanatory_graph import GraphSettings, NodePlaces, learn_graph
 from cnn_interp.disentangling.features import LayerMaps, TrunkFeatures
-from cnn_interp.metrics.active_regions import StoredMaps
+from cnn_interp.images.concept_images import Concept
 from cnn_interp.metrics.dissection import dissect_maps
 from cnn_interp.metrics.location_instability import FEWEST, TOP, location_instability
 from cnn_interp.metrics.part_interpretability import part_interpretability_of_maps
-from cnn_interp.metrics.positions import UnitGrid
+from cnn_interp.units.active_regions import StoredMaps
+from cnn_interp.units.positions import UnitGrid
 from interpretkit.errors import InputError
-from interpretkit.progress import track
+from interpretkit.runs.progress import track
 
 Floats = NDArray[np.float64]
 FILTERS, NODES, CONSTANT = "filters", "graph nodes", "constant"

@@ -19,13 +19,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cnn_interp.datasets.images import Images, Picture
-from cnn_interp.datasets.images import resized as picture_resized
 from cnn_interp.disentangling.features import LayerMaps, TrunkFeatures
-from cnn_interp.metrics.positions import UnitGrid
+from cnn_interp.images.sets import Images, Picture
+from cnn_interp.images.sets import resized as picture_resized
+from cnn_interp.units.positions import UnitGrid
 from interpretkit.errors import InputError
-from interpretkit.files import atomic_path, dump_json
-from interpretkit.progress import track
+from interpretkit.runs.files import atomic_path, dump_json
+from interpretkit.runs.progress import track
 from interpretkit.training.device import resolve_device
 from interpretkit.training.seeds import torch_generator
 
@@ -994,7 +994,7 @@ def _write_level(path: Path, level: LayerNodes, fingerprint: str) -> None:
 
 def _read_level(path: Path, fingerprint: str | None) -> LayerNodes | None:
     """Return a level; None if it is missing, damaged, or not the one of the fingerprint, where one is given."""
-    from cnn_interp.receptive_fields import ReceptiveField
+    from interpretkit.networks.receptive_fields import ReceptiveField
 
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -17,15 +17,15 @@ from numpy.lib.format import open_memmap
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cnn_interp.datasets.images import Images
-from cnn_interp.metrics.active_regions import expect_size, layer_maps
-from cnn_interp.metrics.batches import InputBatches
-from cnn_interp.metrics.positions import UnitGrid, unit_grids
-from cnn_interp.models import Network
-from cnn_interp.receptive_fields import ReceptiveField
+from cnn_interp.images.batches import InputBatches
+from cnn_interp.images.sets import Images
+from cnn_interp.networks.loading import Network
+from cnn_interp.units.active_regions import expect_size, layer_maps
+from cnn_interp.units.positions import UnitGrid, unit_grids
 from interpretkit.errors import InputError
-from interpretkit.files import atomic_path, dump_json
-from interpretkit.progress import track
+from interpretkit.networks.receptive_fields import ReceptiveField
+from interpretkit.runs.files import atomic_path, dump_json
+from interpretkit.runs.progress import track
 
 Precision = Literal["float32", "float16"]
 # Changes when what is kept changes, so that nothing older is read by mistake.

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from cnn_interp.datasets.concept_images import Concept
 from cnn_interp.disentangling.comparison import (
     SYSTEMS,
     ComparisonSettings,
@@ -21,10 +20,11 @@ from cnn_interp.disentangling.comparison import (
 from cnn_interp.disentangling.concepts import SparseSettings
 from cnn_interp.disentangling.explanatory_graph import GraphSettings
 from cnn_interp.disentangling.features import LayerMaps, TrunkFeatures
+from cnn_interp.images.concept_images import Concept
 from cnn_interp.metrics.location_instability import location_instability
-from cnn_interp.metrics.positions import UnitGrid
-from cnn_interp.receptive_fields import ReceptiveField
+from cnn_interp.units.positions import UnitGrid
 from interpretkit.errors import InputError
+from interpretkit.networks.receptive_fields import ReceptiveField
 
 IMAGE, SIDE = (96, 96), 12
 GRID = UnitGrid(ReceptiveField("x", (16.0, 16.0), (8.0, 8.0), (3.5, 3.5), (SIDE, SIDE)), IMAGE)

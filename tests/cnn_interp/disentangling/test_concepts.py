@@ -7,9 +7,9 @@ from scipy.optimize import nnls
 
 from cnn_interp.disentangling.concepts import METHODS, SparseSettings, find_concepts
 from cnn_interp.disentangling.features import LayerMaps
-from cnn_interp.metrics.positions import UnitGrid
-from cnn_interp.receptive_fields import ReceptiveField
+from cnn_interp.units.positions import UnitGrid
 from interpretkit.errors import InputError
+from interpretkit.networks.receptive_fields import ReceptiveField
 
 FAST = SparseSettings(active=2, epochs=60, batch_size=256, learning_rate=1e-2)
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from cnn_interp.datasets import articulated_images
 from cnn_interp.disentangling.explanatory_graph import (
     PUBLISHED,
     GraphSettings,
@@ -15,11 +14,12 @@ from cnn_interp.disentangling.explanatory_graph import (
     load_graph,
 )
 from cnn_interp.disentangling.features import LayerMaps, TrunkFeatures, trunk_features
+from cnn_interp.images import articulated_images
 from cnn_interp.metrics.location_instability import location_instability
-from cnn_interp.metrics.positions import UnitGrid
-from cnn_interp.models import load_network
-from cnn_interp.receptive_fields import ReceptiveField
+from cnn_interp.networks.loading import load_network
+from cnn_interp.units.positions import UnitGrid
 from interpretkit.errors import InputError
+from interpretkit.networks.receptive_fields import ReceptiveField
 
 IMAGE = (224, 224)
 SIDE, STRIDE = 14, 16.0

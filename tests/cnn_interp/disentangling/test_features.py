@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from cnn_interp.activations import layer_outputs
-from cnn_interp.datasets.images import Images
 from cnn_interp.disentangling.features import trunk_features
-from cnn_interp.metrics.batches import network_inputs
-from cnn_interp.models import Network
-from cnn_interp.receptive_fields import receptive_field
+from cnn_interp.images.batches import network_inputs
+from cnn_interp.images.sets import Images
+from cnn_interp.networks.loading import Network
 from interpretkit.errors import InputError
+from interpretkit.networks.receptive_fields import receptive_field
+from interpretkit.networks.recording import layer_outputs
 
 LAYERS = ["0", "2"]
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cnn_interp.cli import app
 from PIL import Image
 
-from cnn_interp.cli import app
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import load_network
 from cnn_interp.visualization import request, settings, systems
