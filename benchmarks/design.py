@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from catalysis.design import Target, search
-from catalysis.labelling import bridge_reference, label_structures, make_calculator
+from catalysis.labelling import bridge_reference, label_structures
 from catalysis.model import SHIPPED, SiteModel
+from catalysis.potentials import make_calculator
 from interpretkit.bench.evidence import Row, markdown
 
 TARGETS_EV = (0.1, -0.3, -1.0)

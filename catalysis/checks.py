@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from catalysis.potentials import get_potential
 from interpretkit.errors import InputError
-from interpretkit.runs.environment import install_command
 
 BUNDLED = "bundled"
 ENERGY_KEY = "adsorption_energy_eV"
 KINDS = ("top", "bridge", "hollow")
-CALCULATORS = ("chgnet", "emt")
 GROUPINGS = ("slab_id", "site_id", "site_class", "facet")
 SUMMARIES = ("entropy", "silhouette", "landscape")
 MOST_DESIGNS = 10_000
@@ -61,24 +59,7 @@ def check_label(structures: str, calculator: str, kinds: str) -> None:
     if structures != BUNDLED:
         check_sites(structures, "SITES")
     some_of(KINDS, kinds, "--kinds")
-    require_calculator(calculator)
-
-
-def require_calculator(name: str) -> None:
-    """Check that a calculator can be made, importing nothing.
-
-    Raises
-    ------
-    InputError
-        For a name that is not in `CALCULATORS`, or if its package is not installed.
-    """
-    if name not in CALCULATORS:
-        raise InputError(f"calculator: {name!r}; expected one of {', '.join(CALCULATORS)}")
-    if name == "chgnet" and find_spec("chgnet") is None:
-        raise InputError(
-            f"calculator: chgnet is not installed; run, in the checkout, {install_command('mlip')}, "
-            "or try with --calculator emt"
-        )
+    get_potential(calculator)
 
 
 def check_evaluate(test: str, *, folds: int, group_by: str, jobs: int) -> None:

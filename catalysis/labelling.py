@@ -6,9 +6,7 @@ bridge metals, so that a bridge site stays one: without that, *OH slides to the 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +17,6 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from catalysis.adsorbates import get_adsorbate
-from catalysis.checks import require_calculator
 from catalysis.elements import COVALENT_RADIUS, METALS, fcc_lattice_constant
 from catalysis.ordering import first_smallest
 from catalysis.sites import (
@@ -36,12 +33,6 @@ from interpretkit.errors import InputError
 from interpretkit.runs.files import dump_json
 from interpretkit.runs.folder import ResumableTable
 from interpretkit.runs.progress import track
-
-LEVELS_OF_THEORY = {
-    "chgnet": "CHGNet 0.4.2, model r2scan (pretrained universal potential)",
-    "emt": "ASE effective medium theory (Al, Ni, Cu, Pd, Ag, Pt, Au, C, N, O, H; for trials only)",
-}
-"""What the energies of each calculator mean."""
 
 _STIFFNESS = {
     "normal": 12.0,
@@ -79,37 +70,6 @@ class Relaxation:
     converged: bool
     steps: int
     max_force: float
-
-
-def make_calculator(name: str, device: str = "cpu") -> Calculator:
-    """Return an ASE calculator: `"chgnet"` (extra `mlip`) or `"emt"`.
-
-    Raises
-    ------
-    InputError
-        As `require_calculator`.
-    """
-    require_calculator(name)
-    if name == "emt":
-        from ase.calculators.emt import EMT
-
-        return EMT()
-    from chgnet.model.dynamics import CHGNetCalculator
-    from chgnet.model.model import CHGNet
-
-    class EnergyAndForces(CHGNetCalculator):
-        """CHGNet without stresses and magnetic moments, which take a third of its time."""
-
-        def calculate(self, atoms=None, properties=None, system_changes=None, task="ef"):  # type: ignore[no-untyped-def]
-            del task
-            super().calculate(atoms, properties, system_changes, task="ef")
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        return EnergyAndForces(
-            CHGNet.load(model_name="r2scan", use_device=device, verbose=False),
-            use_device=device,
-            on_isolated_atoms="ignore",
-        )
 
 
 def calculator_digest(calculator: Calculator) -> str:

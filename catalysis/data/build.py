@@ -18,12 +18,11 @@ from ase.data import atomic_numbers
 
 from catalysis.data import BUNDLED, ELEMENTS
 from catalysis.labelling import (
-    LEVELS_OF_THEORY,
     bridge_reference,
     label_site,
-    make_calculator,
     potential_energy,
 )
+from catalysis.potentials import POTENTIALS, make_calculator
 from catalysis.sites import BRIDGE_CLASSES, Site, find_sites
 from catalysis.surfaces import bare_slab, decorate, vegard_lattice_constant
 from interpretkit.runs.files import write_json
@@ -181,7 +180,7 @@ def pack(work: Path, seed: int, target: Path = BUNDLED) -> dict[str, Any]:
     provenance = {
         "made_on": date.today().isoformat(),
         "seed": seed,
-        "level_of_theory": LEVELS_OF_THEORY["chgnet"],
+        "level_of_theory": POTENTIALS["chgnet"].level_of_theory,
         "reference": "E(slab + OH) - E(slab), less the same on the (111) bridge of platinum",
         "reference_ev": slabs[0]["reference_ev"],
         "relaxed": "the adsorbate alone, from the better of two orientations, O held midway between the two metals",

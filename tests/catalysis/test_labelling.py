@@ -5,7 +5,8 @@ import pytest
 from ase.calculators.calculator import Calculator, all_changes
 
 from catalysis.elements import fcc_lattice_constant
-from catalysis.labelling import ends_as, label_site, make_calculator, potential_energy, relax_adsorbate
+from catalysis.labelling import ends_as, label_site, potential_energy, relax_adsorbate
+from catalysis.potentials import make_calculator
 from catalysis.sites import find_sites
 from catalysis.surfaces import bare_slab
 from interpretkit.errors import InputError

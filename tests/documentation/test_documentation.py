@@ -17,9 +17,9 @@ from typer.main import get_command
 # Its neighbours are no package, so they are found by their names.
 sys.path.insert(0, str(Path(__file__).parent))
 from blocks import PAGES, ROOT, Block, blocks_of, inline_commands, run_python, stated_result
-from cnn_interp.visualization.cli import DEFAULT_METHODS
 from inputs import GIVEN, INPUTS, SMALLER_COMMANDS, SMALLER_DEFAULTS, SMALLER_SNIPPETS
 
+from cnn_interp.commands.cnn.visualize import DEFAULT_METHODS
 from interpretkit.bench.quotes import QUOTES, names_in, read_quotes, refresh
 from interpretkit.bench.running import read_results
 from interpretkit.cli import ENTRY_POINTS, app, main

@@ -8,6 +8,7 @@ import typer
 
 from catalysis.checks import KINDS, check_label, some_of
 from catalysis.commands._options import BUNDLED, Facet, Kinds, Placed, Structures, data_files
+from catalysis.potentials import POTENTIALS
 from interpretkit.commandline import Column, Device, Finding, Here, Quiet, command
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
@@ -34,7 +35,7 @@ _COLUMNS = {
 def label(
     structures: Structures,
     calculator: Annotated[
-        str, typer.Option("--calculator", metavar="chgnet|emt", help="The interatomic potential.")
+        str, typer.Option("--calculator", metavar="|".join(POTENTIALS), help="The interatomic potential.")
     ] = "chgnet",
     kinds: Kinds = "bridge",
     adsorbate: Placed = "OH",
@@ -64,12 +65,11 @@ def label(
         raise InputError("SITES: 'bundled' is labelled already; expected a file or folder of slabs")
     from catalysis.adsorbates import get_adsorbate
     from catalysis.labelling import (
-        LEVELS_OF_THEORY,
         bridge_reference,
         calculator_digest,
         label_structures,
-        make_calculator,
     )
+    from catalysis.potentials import get_potential
     from catalysis.sites import read_structures
     from interpretkit.training.device import resolve_device
 
@@ -80,7 +80,7 @@ def label(
             atoms.info["facet"] = facet
     files = data_files(structures)
     where = resolve_device(device)
-    potential = make_calculator(calculator, str(where))
+    potential = get_potential(calculator).make(str(where))
     references: dict[str, float] = {}
 
     def reference(name: str) -> float:
@@ -109,7 +109,7 @@ def label(
 
     found = Finding(
         f"{len(usable)} labelled sites",
-        f"By {LEVELS_OF_THEORY[calculator]}. The metals were held, the adsorbate was relaxed; "
+        f"By {get_potential(calculator).level_of_theory}. The metals were held, the adsorbate was relaxed; "
         + (
             "energies are E(slab + adsorbate) − E(slab)."
             if absolute
@@ -123,7 +123,7 @@ def label(
     found.number("n_lost", len(lost), "left their site", note="what designs should avoid")
     found.values.update(
         reference_ev={row["adsorbate"]: row["reference_ev"] for row in rows},
-        level_of_theory=LEVELS_OF_THEORY[calculator],
+        level_of_theory=get_potential(calculator).level_of_theory,
     )
     if not all(frame.info.get("facet") for frame in usable):
         found.warn(
