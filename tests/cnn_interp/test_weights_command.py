@@ -16,7 +16,9 @@ import pytest
 import torch
 
 from cnn_interp.networks import weights
-from cnn_interp.weights_cli import app
+from interpretkit.commandline.groups import Folder
+
+app = Folder("cnn_interp.commands.weights")
 
 CallCommand = Callable[..., tuple[int, dict[str, Any] | None, str]]
 FILE = "mobilenet_v2-b0353104.pth"

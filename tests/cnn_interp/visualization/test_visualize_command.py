@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cnn_interp.cli import app
+from interpretkit.commandline.groups import Folder
+
+app = Folder("cnn_interp.commands.cnn")
 from PIL import Image
 
 from cnn_interp.images.photographs import Photographs
