@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from cnn_interp.networks.loading import load_network
 from interpretkit.attribution import attribute
-from interpretkit.attribution.lean import lean_layers
 from interpretkit.bench.evidence import Row
 from interpretkit.errors import InputError
+from interpretkit.networks.cheaper_passes import lean_layers
 from interpretkit.runs.progress import track
 from interpretkit.training import resolve_device
 

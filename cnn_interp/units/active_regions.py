@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from cnn_interp.units.positions import UnitGrid, unit_grids
 from cnn_interp.units.streaming import CAPACITY, LargestValues, UpperQuantiles
-from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
+from interpretkit.networks.cheaper_passes import leanly
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.recording import recording
 from interpretkit.runs.progress import track

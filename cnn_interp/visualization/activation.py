@@ -9,8 +9,8 @@ from torch import Tensor
 
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import Network
-from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
+from interpretkit.networks.cheaper_passes import leanly
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.truncated import UpTo
 

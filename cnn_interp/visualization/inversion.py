@@ -13,8 +13,8 @@ from torch import Tensor
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import Network
 from cnn_interp.visualization.fourier import from_spectrum, natural_colours, random_spectrum
-from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
+from interpretkit.networks.cheaper_passes import leanly
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.truncated import UpTo
 from interpretkit.runs.progress import progress

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import Network
-from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
+from interpretkit.networks.cheaper_passes import leanly
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.runs.progress import progress
 from interpretkit.training import TensorBatches, derive_seed, fit, torch_generator

@@ -15,8 +15,8 @@ from torch import Tensor
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import Network
 from cnn_interp.visualization.activation import check_channels
-from interpretkit.attribution.lean import leanly
 from interpretkit.errors import InputError
+from interpretkit.networks.cheaper_passes import leanly
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.receptive_fields import ReceptiveField, receptive_field
 from interpretkit.networks.truncated import UpTo

@@ -28,13 +28,13 @@ from interpretkit.attribution import (
     prediction_difference,
     shapley,
 )
-from interpretkit.attribution.lean import lean_passes
-from interpretkit.attribution.memory_order import agree, forget, plain_structure, untouched_state
 from interpretkit.attribution.problem import Problem, Result, prepared
 from interpretkit.attribution.target import Target, TargetScores
 from interpretkit.errors import InputError
 from interpretkit.networks.batching import Chunks, out_of_memory
+from interpretkit.networks.cheaper_passes import lean_passes
 from interpretkit.networks.instrumentation import instrumented
+from interpretkit.networks.memory_order import agree, forget, plain_structure, untouched_state
 from interpretkit.runs.folder import run_folder
 
 
@@ -211,7 +211,7 @@ def attribute(
         A name in ``METHODS``.
     layer : str, optional
         The dotted name of a layer, for the methods that take one; by default the last that holds places, as
-        :func:`~interpretkit.attribution.last_map.last_map` tells. The result names it.
+        :func:`~interpretkit.networks.last_map.last_map` tells. The result names it.
     seed : int
         The same seed gives the same bits on a CPU.
     images_per_forward : int, optional

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from interpretkit.attribution.memory_order import Watch, in_channels_last
 from interpretkit.attribution.target import TargetScores
 from interpretkit.errors import InputError
 from interpretkit.networks.batching import Chunks
 from interpretkit.networks.instrumentation import LayerTap
+from interpretkit.networks.memory_order import Watch, in_channels_last
 
 # What inputs are replaced by where they are taken away: a number, or values that broadcast to one or all inputs.
 Baseline = float | ArrayLike | Tensor
@@ -49,7 +49,7 @@ class Problem:
         The layer that was asked for.
     any_order : bool
         Whether the model is known to take images in any order of memory; then a pass may raise
-        :class:`~interpretkit.attribution.memory_order.NoticedError`.
+        :class:`~interpretkit.networks.memory_order.NoticedError`.
     """
 
     model: nn.Module

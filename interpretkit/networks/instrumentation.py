@@ -16,8 +16,8 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 
-from interpretkit.attribution.memory_order import NoticedError, untouched_state
 from interpretkit.errors import InputError
+from interpretkit.networks.memory_order import NoticedError, untouched_state
 from interpretkit.training.seeds import derive_seed
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -177,7 +177,8 @@ def test_a_word_is_said_before_what_is_heavy(quiet: list[str], said: list[str]) 
     code = (
         "import sys, time\n"
         "from interpretkit import cli\n"
-        "from interpretkit.commandline.contract import command\n"
+        "from interpretkit.commandline import Finding, command\n"
+        "from interpretkit.commandline.command import as_command\n"
         "import importlib.abc, importlib.machinery\n"
         "class Slow(importlib.abc.MetaPathFinder, importlib.abc.Loader):\n"
         "    def find_spec(self, name, path, target=None):\n"
@@ -185,11 +186,12 @@ def test_a_word_is_said_before_what_is_heavy(quiet: list[str], said: list[str]) 
         "    def exec_module(self, module):\n"
         "        print('importing', module.__name__, file=sys.stderr)\n"
         "sys.meta_path.insert(0, Slow())\n"
-        "@command(cli.app, 'slow', example='interpretkit slow')\n"
-        "def slow() -> dict:\n"
+        "@command(example='interpretkit slow')\n"
+        "def slow() -> Finding:\n"
         "    'Import something.'\n"
         "    import torch, scipy\n"
-        "    return {}\n"
+        "    return Finding('Slow')\n"
+        "cli.Root.deferred = lambda self: [as_command(slow, 'slow')]\n"
         "cli.main(['slow', *sys.argv[1:]])\n"
     )
     done = subprocess.run([sys.executable, "-c", code, *quiet], capture_output=True, text=True, check=True)

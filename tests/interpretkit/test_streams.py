@@ -18,26 +18,27 @@ TINY = """
 import contextlib, os, shutil, sys
 from pathlib import Path
 from interpretkit import cli
-from interpretkit.commandline.contract import Out, command
+from interpretkit.commandline import Finding, Quiet, command
+from interpretkit.commandline.groups import commands_in
+from interpretkit.commandline.command import as_command
 from interpretkit.runs.progress import track
-from interpretkit.runs.folder import run_folder
 
-@command(cli.app, "tiny", example="interpretkit tiny FILE")
-def tiny(file: str, out: Out = Path("out"), leave: bool = False, quiet: bool = False) -> dict:
+@command(out="out", example="interpretkit tiny FILE")
+def tiny(file: str, leave: bool = False, quiet: Quiet = False) -> Finding:
     "Write down what a file is called."
-    with run_folder(out, "tiny", {"file": file}, data=[file] if Path(file).exists() else []) as run:
-        for part in track(range(3), "Working … on ✓", quiet=quiet):
-            print(f"half of it – {file} ×", file=sys.stderr, flush=True)
-            with contextlib.suppress(OSError):  # as compiled code would
-                os.write(2, b"a library complains\\n")
-        if leave:
-            shutil.rmtree(os.getcwd())
-        run.save_table("names.csv", [{"file": file, "mark": "Å ✓"}])
-        run.save_arrays(f"arrays/{Path(file).stem}.npz", **{file: [1.0]})
-        run.save_text("text.txt", file)
-        run.summary["file"] = file
-    return {"file": file, "mark": "Å ✓ …", "out": out}
+    for part in track(range(3), "Working … on ✓", quiet=quiet):
+        print(f"half of it – {file} ×", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # as compiled code would
+            os.write(2, b"a library complains\\n")
+    if leave:
+        shutil.rmtree(os.getcwd())
+    found = Finding("Tiny").reads(*([file] if Path(file).exists() else []))
+    found.number("file", file).number("mark", "Å ✓ …")
+    found.table("names.csv", [{"file": file, "mark": "Å ✓"}])
+    found.arrays(f"arrays/{Path(file).stem}.npz", **{file: [1.0]})
+    return found.file("text.txt", lambda path: path.write_text("text"))
 
+cli.Root.deferred = lambda self, others=cli.Root.deferred: [*others(self), as_command(tiny, "tiny")]
 cli.main()
 """
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors and names of POSIX")
@@ -92,7 +93,7 @@ def test_closed_and_full_streams_lose_nothing(script: Path, line: str, code: int
             b"Error: stdout cannot be written to (No space left on device); the result itself is whole, in out"
         )
     out = script.parent / "here" / "out"
-    assert load_manifest(out)["summary"] == {"file": "name"}
+    assert load_manifest(out)["summary"]["file"] == "name"
     # What a library writes to a closed descriptor must not end in a file of the result.
     for file in out.rglob("*"):
         assert file.is_dir() or b"complains" not in file.read_bytes()
@@ -104,7 +105,7 @@ def test_closed_and_full_streams_lose_nothing(script: Path, line: str, code: int
 def test_every_encoding_takes_what_is_printed(script: Path, encoding: str, json_: bool) -> None:
     done = shell(script, "TINY nåme" + " --json" * json_, PYTHONIOENCODING=encoding)
     assert done.returncode == 0, done.stderr
-    assert load_manifest(script.parent / "here" / "out")["summary"] == {"file": "nåme"}
+    assert load_manifest(script.parent / "here" / "out")["summary"]["file"] == "nåme"
     if json_:
         assert json.loads(done.stdout)["mark"] == "Å ✓ …"
     else:
@@ -144,7 +145,7 @@ def test_a_deleted_current_folder_loses_nothing(script: Path) -> None:
     gone = 'mkdir gone; cd gone; rmdir "$PWD"; '
     done = shell(script, f"{gone} TINY name --out {out} --json")
     assert done.returncode == 0, done.stderr
-    assert load_manifest(out)["summary"] == {"file": "name"}
+    assert load_manifest(out)["summary"]["file"] == "name"
     done = shell(script, f"{gone} TINY name --out here")
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

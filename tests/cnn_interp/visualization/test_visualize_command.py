@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from interpretkit.commandline.groups import Folder
 
 app = Folder("cnn_interp.commands.cnn")

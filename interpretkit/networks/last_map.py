@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from interpretkit.attribution.memory_order import untouched_state
 from interpretkit.errors import InputError
+from interpretkit.networks.memory_order import untouched_state
 
 # From a layer's output to maps (m, channels, ...).
 Layout = Callable[[Tensor], Tensor]

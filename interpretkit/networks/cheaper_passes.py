@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from interpretkit.attribution.memory_order import compared, decided, forget, in_channels_last, indifferent
 from interpretkit.networks.batching import out_of_memory
+from interpretkit.networks.memory_order import compared, decided, forget, in_channels_last, indifferent
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ def leanly(function: Callable[[Tensor], T], images: Tensor, model: nn.Module) ->
     """Return what a function of a model, or of its first layers, gives for images ``(n, channels, height, width)``.
 
     Convolutions of several images are cheaper on a CPU with the channels next to each other in memory. They get them
-    so if the model is known not to notice (:func:`~interpretkit.attribution.memory_order.indifferent`); models with
+    so if the model is known not to notice (:func:`~interpretkit.networks.memory_order.indifferent`); models with
     hooks are not.
 
     Parameters
@@ -85,7 +85,7 @@ def lean_passes(model: nn.Module, images: Tensor, *, single: bool) -> Iterator[b
 class LeanPasses(TorchFunctionMode):
     """While active, networks in evaluation mode take images in any order of memory, and differentiate fast.
 
-    For those alone that are known not to notice: see :mod:`interpretkit.attribution.memory_order`.
+    For those alone that are known not to notice: see :mod:`interpretkit.networks.memory_order`.
     ``Tensor.view`` of what has its channels last copies it where it must, as ``reshape`` does. Batch normalisation by
     kept statistics is one multiplication and addition if it is to be differentiated: its own backward pass
     prepares for gradients of its parameters, which nobody asks for. The first convolution is differentiated as

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from interpretkit.attribution import attribute
-from interpretkit.attribution.lean import LeanPasses, input_gradient, lean_layers
+from interpretkit.networks.cheaper_passes import LeanPasses, input_gradient, lean_layers
 
 
 class OldFashioned(nn.Module):
