@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from cnn_interp.networks import weights
 from interpretkit.commandline.groups import Folder
 
-app = Folder("cnn_interp.commands.weights")
+from cnn_interp.networks import weights
 
+app = Folder("cnn_interp.commands.weights")
 CallCommand = Callable[..., tuple[int, dict[str, Any] | None, str]]
 FILE = "mobilenet_v2-b0353104.pth"
 

@@ -16,9 +16,6 @@ import numpy as np
 import pytest
 import torch
 
-from interpretkit.commandline.groups import Folder
-
-app = Folder("cnn_interp.commands.cnn")
 from PIL import Image
 
 from cnn_interp.images.photographs import Photographs
@@ -28,12 +25,14 @@ from cnn_interp.visualization.settings import read_settings
 from cnn_interp.visualization.sheet import gallery, heat, overlay, percent
 from interpretkit import attribution
 from interpretkit.attribution import METHODS, attribute
+from interpretkit.commandline.groups import Folder
 from interpretkit.errors import InputError
 
 # The networks' factories are named on the command line, so their module must be found by its name.
 sys.path.insert(0, str(Path(__file__).parent))
 import small_networks
 
+app = Folder("cnn_interp.commands.cnn")
 CallCommand = Callable[..., tuple[int, dict[str, Any] | None, str]]
 COLOURS = "small_networks:colour_classifier"
 CONVOLUTIONAL = "small_networks:convolutional"
