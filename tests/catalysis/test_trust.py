@@ -26,9 +26,9 @@ def test_a_sound_model_gets_no_warning() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"mae_ev": 0.10}, "THE TEACHER IS NO BETTER THAN ITS BASELINE"),
-        ({"vae_mae_ev": 0.2}, "THE HEAD OF THE VAE IS NO BETTER THAN ITS BASELINE"),
-        ({"r2": -0.1}, "NO BETTER THAN THE MEAN"),
+        ({"mae_ev": 0.10}, "THE TEACHER, WHICH RANKS DESIGNS, IS NO BETTER THAN ITS BASELINE: 0.100"),
+        ({"vae_mae_ev": 0.2}, "PROPOSES DESIGNS, IS NO BETTER THAN ITS BASELINE: 0.200 beside 0.100"),
+        ({"r2": -0.1}, "THE TEACHER IS NO BETTER THAN THE MEAN ENERGY: -0.10"),
         ({"teacher_rms_z": 2.4}, "TOO NARROW: residuals on unseen sites are 2.4 times"),
     ],
 )
@@ -62,12 +62,11 @@ def test_page_and_terminal_say_it_loudly(capsys: pytest.CaptureFixture[str]) -> 
     page = evaluation_report(numbers, predictions, split="x", command="x", seed=0, data=[]).html()
     head = page.split("<main>")[0]
     assert head.count('class="alarm"') == 2
-    assert "THE TEACHER IS NO BETTER THAN ITS BASELINE" in head
+    assert "RANKS DESIGNS, IS NO BETTER THAN ITS BASELINE" in head
     assert 'class="alarm"' not in page.split("<main>")[1]
     print_with_trust({**numbers, "trust": trust_warnings(numbers)})
     shown = " ".join(capsys.readouterr().out.split())
-    assert "DO NOT TRUST THESE ENERGIES" in shown
     assert "NO BETTER THAN ITS BASELINE" in shown
-    assert "Warning: odd data" in shown
+    assert "odd data" in shown
     print_with_trust(SOUND)
-    assert "TRUST" not in capsys.readouterr().out
+    assert "BETTER" not in capsys.readouterr().out
