@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import chi2
 
+from interpretkit.commandline.caution import no_better
+
 TOO_NARROW = 1.5
 """Residuals this many times as large as predicted make intervals too narrow."""
+
+_HEAD = "the head of the VAE, which proposes designs,"
 
 
 def rms_z(residual_ev: np.ndarray, deviation_ev: np.ndarray) -> float:
@@ -34,23 +38,22 @@ def trust_warnings(numbers: Mapping[str, Any]) -> list[str]:
         The teacher is no better than the mean energy, or than the baseline; the VAE's head is not; the predicted
         deviations are too small: by 1.5 and by more than the scatter of so few test sites explains.
     """
-    found = []
-    teacher, head = _number(numbers, "mae_ev"), _number(numbers, "vae_mae_ev")
-    baseline, r2 = _number(numbers, "baseline_mae_ev"), _number(numbers, "r2")
-    if r2 <= 0:
-        found.append(
-            "THE TEACHER IS NO BETTER THAN THE MEAN ENERGY: on unseen sites it explains none of the variance "
-            f"(R² {r2:.2f})"
-        )
-    for error, name, part in (
-        (teacher, "THE TEACHER", "ranks designs"),
-        (head, "THE HEAD OF THE VAE", "proposes designs"),
-    ):
-        if error >= baseline:
-            found.append(
-                f"{name} IS NO BETTER THAN ITS BASELINE: it {part}, and its error on unseen sites is {error:.3f} eV; "
-                f"class and contact elements alone give {baseline:.3f} eV"
+    r2 = _number(numbers, "r2")
+    found = [
+        *no_better("the teacher", r2, "the mean energy", 0.0, form=".2f"),
+        *(
+            line
+            for model, error in (("the teacher, which ranks designs,", "mae_ev"), (_HEAD, "vae_mae_ev"))
+            for line in no_better(
+                model,
+                numbers.get(error),
+                "its baseline",
+                numbers.get("baseline_mae_ev"),
+                lower_is_better=True,
+                form=".3f",
             )
+        ),
+    ]
     ratio, count = _number(numbers, "teacher_rms_z"), _number(numbers, "n_test")
     # Of so few sites, calibrated ones would exceed this once in a thousand cases.
     scatter = float(np.sqrt(chi2.ppf(0.999, count) / count)) if count > 0 else TOO_NARROW

@@ -468,7 +468,7 @@ def _deconvolved(asked: Asked) -> Tensor:
 
 def _relevance_of_layer(asked: Asked) -> Tensor:
     assert asked.layer is not None
-    return layer_relevance(replace(asked.problem, layer=asked.layer.name), asked.options["rules"])[0]
+    return layer_relevance(asked.problem, asked.layer, asked.options["rules"])
 
 
 # The table
@@ -861,7 +861,7 @@ def _shown(
     if entry.of == "layer":
         assert layer is not None
         size = problem.inputs.shape[2:]
-        return as_places(found, layer.name, size, options["reshape"], upsample=options["upsample"])
+        return as_places(found, layer, size, options["reshape"], upsample=options["upsample"])
     # All channels of a segment have the same.
     return found[:, :1] if "segments" in entry.options and found.ndim == 4 else found
 

@@ -96,7 +96,7 @@ def tcav(
         sensitivities.append(torch.stack([part.sum() for part in parts]))
         if upsample:
             size = problem.inputs.shape[2:]
-            maps = [as_places(part, layer.name, size, reshape, upsample=True) for part in parts]
+            maps = [as_places(part, layer, size, reshape, upsample=True) for part in parts]
             values.append(torch.cat(maps, 1))
     found = torch.stack(sensitivities).to(problem.precise)
     details = {

@@ -94,9 +94,9 @@ def layer_deeplift(problem: Problem, layer: Layer, start: Tensor) -> Tensor:
         with torch.no_grad(), tape, layer.read() as output:
             problem.outputs(start[rows].clone())
             before = output().detach()
-        with layer.read(cut=True) as output:
-            with _Differences(tape):
-                outputs = problem.outputs(problem.inputs[rows].clone())
+        # The layer is met within the rules, so that it sees the calls of the model alone.
+        with _Differences(tape), layer.read(cut=True) as output:
+            outputs = problem.outputs(problem.inputs[rows].clone())
             values = output()
         problem.target.resolve(outputs, rows)
         scores = problem.target.pick(outputs, rows)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from interpretkit.attribution.problem import Problem
 from interpretkit.attribution.target import TargetScores
 from interpretkit.errors import InputError
-from interpretkit.networks.instrumentation import find_layer, tapped
+from interpretkit.networks.instrumentation import find_layer
+from interpretkit.networks.last_map import last_map
 
 # The index of a neuron in a layer's output, without the examples' axis; or the channel.
 Neuron = int | Sequence[int] | None
@@ -26,25 +28,26 @@ _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 _TIE = 1e-4
 
 
-@dataclass
+@dataclass(frozen=True)
 class Layer:
-    """A layer of a model, of whose runs in a pass the last one counts.
+    """A layer of a model, or a function that it calls, of whose runs in a pass the last one counts.
 
     Attributes
     ----------
     name : str
-        Its dotted name.
-    module : Module
-        The layer.
+        A dotted name; or a function's, such as ``cat()``, with the number of its call if it is one of several.
+    model : Module
+        The model.
     runs : int
-        How often it runs in a pass.
+        How often it runs in a pass; with a number that call alone is a run.
+    layout : callable or None
+        What brings its values to ``(m, channels, ...)``, where that is known.
     """
 
     name: str
-    module: nn.Module
+    model: nn.Module
     runs: int
-    _met: int = field(default=0, repr=False)
-    _output: Tensor | None = field(default=None, repr=False)
+    layout: Reshape | None = None
 
     @contextmanager
     def read(self, *, replaced_by: Tensor | None = None, cut: bool = False) -> Iterator[Callable[[], Tensor]]:
@@ -53,66 +56,136 @@ class Layer:
         The output may be replaced by other values, or `cut`: replaced by a leaf with the same, where gradients start.
         What follows in the model may work in place on a copy.
         """
-        self._met, self._output = 0, None
+        found: list[Tensor] = []
+        met = 0
 
-        def hook(module: nn.Module, given: Any, output: Any) -> Tensor | None:
-            self._met += 1
-            if self._met % self.runs:
+        def meet(output: Any, given: Any) -> Tensor | None:
+            nonlocal met
+            met += 1
+            if met % self.runs:
                 return None
-            if replaced_by is not None:
-                output = replaced_by
-            elif cut:
-                output = output.detach().clone().requires_grad_()
-            self._output = output
-            return output.clone()
+            if not isinstance(output, Tensor) or not output.is_floating_point():
+                raise InputError(
+                    f"layer {self.name!r}: gives no tensor of floating-point numbers; expected one"
+                )
+            if replaced_by is None and not cut:
+                # A copy, for the model may change its own.
+                found[:] = [output.clone()]
+                return None
+            put = output.detach().clone().requires_grad_() if replaced_by is None else replaced_by
+            found[:] = [put]
+            # Others may know the output by the name of the input.
+            same = any(output is tensor for tensor in _tensors(given))
+            return output.copy_(put) if same else put.clone()
 
-        def found() -> Tensor:
-            if self._output is None:
-                raise InputError(f"layer {self.name!r}: does not run in the model's forward pass")
-            return self._output
+        with watched(self.model, self.name, meet):
+            yield lambda: found[0] if found else _never(self.name)
 
-        handle = self.module.register_forward_hook(hook)
-        try:
-            yield found
-        finally:
-            handle.remove()
-            self._output = None
+
+def _never(name: str) -> Tensor:
+    raise InputError(f"layer {name!r}: does not run in the model's forward pass")
+
+
+# From what a layer gave, and what it was given, to what takes its place; None if it stays.
+Meet = Callable[[Any, Any], Tensor | None]
+
+
+class _Calls(TorchFunctionMode):
+    """Meets the calls of a function; with a number that call in the block alone."""
+
+    def __init__(self, function: str, number: int | None, meet: Meet) -> None:
+        super().__init__()
+        self._function = function
+        self._number = number
+        self._meet = meet
+        self._calls = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", None) != self._function:
+            return output
+        self._calls += 1
+        if self._number not in (None, self._calls):
+            return output
+        replaced = self._meet(output, (args, kwargs or {}))
+        return output if replaced is None else replaced
+
+
+@contextmanager
+def watched(model: nn.Module, name: str, meet: Meet) -> Iterator[None]:
+    """Meet what a layer gives in the block, of one pass; the layer may be a function, such as ``cat()#3``.
+
+    Raises
+    ------
+    InputError
+        If the model has no layer of that name.
+    """
+    function, marked, number = name.partition("()")
+    with ExitStack() as stack:
+        # Else layers of transformers may run in one piece, without their parts.
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
+        if marked and function.isidentifier() and (not number or number[1:].isdecimal()):
+            stack.enter_context(_Calls(function, int(number[1:]) if number else None, meet))
+        else:
+            module = find_layer(model, name)
+            if isinstance(module, torch.jit.ScriptModule):
+                raise InputError(f"layer {name!r}: is compiled by TorchScript; expected a layer that is not")
+
+            def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | None:
+                return meet(output, (args, kwargs))
+
+            stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+        yield
 
 
 def settled_layer(problem: Problem) -> Layer:
-    """Return the layer that was asked for, or the one taken by default.
+    """Return the layer that was asked for; by default the last that holds places.
 
     Raises
     ------
     InputError
         If there is none, or it does not run, or gives anything but a tensor with a row for each example.
     """
+    name, layout = problem.layer, None
+    if name is None:
+        found = last_map(problem.model, problem.inputs)
+        name, layout = found.layer, found.layout
+    outputs: list[Any] = []
+
+    def meet(output: Any, given: Any) -> None:
+        outputs.append(output.shape if isinstance(output, Tensor) else type(output).__name__)
+
     first = torch.zeros(1, dtype=torch.long)
-    with tapped(problem.model, problem.layer) as tap:
-        problem.layer_activations(tap, problem.inputs[first], first)
-    name = str(tap.name)
-    module = find_layer(problem.model, name)
-    runs, shapes = 0, []
-
-    def count(module: nn.Module, given: Any, output: Any) -> None:
-        nonlocal runs
-        runs += 1
-        shapes.append(output.shape if isinstance(output, Tensor) else None)
-
-    handle = module.register_forward_hook(count)
-    try:
+    with watched(problem.model, name, meet):
         problem.scores(problem.inputs[first].clone(), first)
-    finally:
-        handle.remove()
-    if not shapes or shapes[-1] is None or len(shapes[-1]) < 2 or shapes[-1][0] != 1:
-        raise InputError(
-            f"layer {name!r}: gives {None if not shapes else shapes[-1]} for an example; expected a tensor (n, ...)"
-        )
-    return Layer(name, module, runs)
+    if not outputs:
+        _never(name)
+    last = outputs[-1]
+    if not isinstance(last, torch.Size) or len(last) < 2 or last[0] != 1:
+        shown = tuple(last) if isinstance(last, torch.Size) else f"a {last}"
+        raise InputError(f"layer {name!r}: gives {shown} for an example; expected one tensor (1, ...)")
+    return Layer(name, problem.model, len(outputs), layout)
+
+
+def _tensors(given: Any) -> Iterator[Tensor]:
+    if isinstance(given, Tensor):
+        yield given
+    elif isinstance(given, (list, tuple)):
+        for value in given:
+            yield from _tensors(value)
+    elif isinstance(given, dict):
+        yield from _tensors(list(given.values()))
 
 
 def as_places(
-    values: Tensor, layer: str, size: Sequence[int], reshape: Reshape | None, *, upsample: bool
+    values: Tensor, layer: Layer, size: Sequence[int], reshape: Reshape | None, *, upsample: bool
 ) -> Tensor:
     """Return a layer's values ``(m, ...)`` as maps ``(m, 1, ...)`` of the inputs' size, summed over channels.
 
@@ -123,12 +196,13 @@ def as_places(
     InputError
         If they have no places.
     """
-    values = values if reshape is None else reshape(values)
     if not upsample:
-        return values
+        return values if reshape is None else reshape(values)
+    reshape = reshape or layer.layout
+    values = values if reshape is None else reshape(values)
     if values.ndim != 2 + len(size) or len(size) not in _INTERPOLATION:
         raise InputError(
-            f"layer {layer!r}: gives {tuple(values.shape)}, which has no places; expected (n, channels, height, "
+            f"layer {layer.name!r}: gives {tuple(values.shape)}, which has no places; expected (n, channels, height, "
             "width), the option reshape, or upsample=False"
         )
     return F.interpolate(values.sum(1, keepdim=True), tuple(size), mode=_INTERPOLATION[len(size)])
@@ -195,7 +269,9 @@ def of_neuron(problem: Problem, row: int, layer: Layer, neuron: tuple[int, ...])
     wrapped = NeuronOf(problem.model, layer, neuron)
     wrapped.training = False
     target = TargetScores(lambda outputs: outputs, 1)
-    return replace(problem, model=wrapped, inputs=problem.inputs[row : row + 1], target=target, layer=None)
+    # What is known of the model's passes is not known of those of another.
+    own = {"model": wrapped, "inputs": problem.inputs[row : row + 1], "target": target, "layer": None}
+    return replace(problem, **own, any_order=False)
 
 
 def of_example(problem: Problem, row: int) -> Problem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, Literal, get_args
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from interpretkit.attribution.affine import AffineMap
+from interpretkit.attribution.layer_values import Layer
 from interpretkit.attribution.problem import Baseline, Problem, Result
 from interpretkit.attribution.relevance import RelevanceMode, RunningModules, last_layers
 from interpretkit.attribution.rules import (
@@ -23,7 +24,6 @@ from interpretkit.attribution.rules import (
     ZPlus,
 )
 from interpretkit.errors import InputError
-from interpretkit.networks.instrumentation import LayerTap, tapped
 
 Convolutions = Literal["epsilon", "z_plus", "alpha2_beta1"]
 First = Literal["same", "flat", "box", "w_square"]
@@ -96,40 +96,19 @@ def lrp(
     return Result(values, {"scores": scores, "conservation_gap": values.flatten(1).sum(1) - scores})
 
 
-def layer_relevance(
-    problem: Problem,
-    composite: Composite | Rule | None = None,
-    epsilon: float = _EPSILON,
-) -> tuple[Tensor, Tensor, str]:
-    """Return the relevance ``(n, ...)`` of a layer's outputs, the scores ``(n,)`` and the layer's name.
+def layer_relevance(problem: Problem, layer: Layer, rules: Composite | Rule | None = None) -> Tensor:
+    """Return the relevance ``(n, ...)`` of a layer's values, by rules as :func:`lrp` takes them."""
+    composite = _composite(problem, rules, "z_plus", None, _EPSILON, None, None)
+    bounds = _ends(problem, composite)
 
-    Parameters
-    ----------
-    problem : Problem
-        With the layer's name.
-    composite : Composite or Rule, optional
-        As for :func:`lrp`.
-    epsilon : float
-        As for :func:`lrp`.
-    """
-    chosen = _composite(problem, composite, "z_plus", None, epsilon, None, None)
-    bounds = _ends(problem, chosen)
+    def work(rows: Tensor) -> Tensor:
+        leaf = problem.inputs[rows].clone().requires_grad_()
+        scores, values = propagated.from_layer(leaf, rows, layer)
+        found = problem.differentiate(scores, values, f"layer {layer.name!r}")
+        return (found * values.detach()).to(problem.precise)
 
-    def work(tap: LayerTap, rows: Tensor) -> tuple[Tensor, Tensor]:
-        tap.clear()
-        scores = propagated(problem.inputs[rows].clone().requires_grad_(), rows)
-        if tap.last is not None and tap.last != tap.name:
-            tap.cut = {tap.last}
-            scores = propagated(problem.inputs[rows].clone().requires_grad_(), rows)
-        if tap.activation is None:
-            raise InputError(f"layer {problem.layer!r}: does not run in the model's forward pass")
-        found = problem.differentiate(scores, tap.activation, f"layer {tap.name!r}")
-        return scores.detach(), (found * tap.activation.detach()).to(problem.precise)
-
-    with tapped(problem.model, problem.layer) as tap, _Propagation(problem, chosen, bounds) as propagated:
-        parts = problem.chunks.run(len(problem), lambda rows: work(tap, rows), each=2)
-    scores, values = (torch.cat(p) for p in zip(*parts, strict=True))
-    return values, scores.to(problem.precise), str(tap.name)
+    with _Propagation(problem, composite, bounds) as propagated:
+        return torch.cat(problem.chunks.run(len(problem), work, each=2))
 
 
 def check(options: Mapping[str, Any]) -> None:
@@ -222,7 +201,7 @@ class _Propagation:
         self._running: RunningModules | None = None
         self._last: frozenset[int] | None = None
 
-    def __enter__(self) -> Callable[[Tensor, Tensor], Tensor]:
+    def __enter__(self) -> _Propagation:
         if self._composite.asks_modules:
             self._running = RunningModules(self._problem.model)
             for undo in self._running.watched():
@@ -234,21 +213,42 @@ class _Propagation:
 
     def __call__(self, leaf: Tensor, rows: Tensor) -> Tensor:
         """Return the scores ``(m,)`` of inputs, by which the leaf's gradient is its relevance."""
+        self._find_last(leaf, rows)
+        return self._scored(*self._pass(leaf, rows), rows)
+
+    def from_layer(self, leaf: Tensor, rows: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
+        """Return scores ``(m,)`` and a layer's values, by which their gradient is relevance divided by them."""
+        self._find_last(leaf, rows)
+        outputs, mode, values = self._pass_to(layer, leaf, rows)
+        return self._scored(outputs, mode, rows), values
+
+    def _find_last(self, leaf: Tensor, rows: Tensor) -> None:
+        """Find which layers come last, if a rule asks for it; that is known after a pass only."""
         if self._last is None and self._composite.last is not None:
-            # Which layers come last is known after a pass only.
             self._last = frozenset()
             outputs, _ = self._pass(leaf[:1], rows[:1], numbering=True)
             self._last = last_layers(outputs)
-        problem = self._problem
-        outputs, mode = self._pass(leaf, rows)
+
+    def _scored(self, outputs: Tensor, mode: RelevanceMode, rows: Tensor) -> Tensor:
         if mode.met == 0:
             raise InputError("model: has no convolution or linear layer; the method expects one that has")
         with mode:
             outputs = mode.leave(outputs)
-            problem.target.resolve(outputs, rows)
-            return problem.target.pick(outputs, rows)
+            self._problem.target.resolve(outputs, rows)
+            return self._problem.target.pick(outputs, rows)
 
     def _pass(self, leaf: Tensor, rows: Tensor, *, numbering: bool = False) -> tuple[Tensor, RelevanceMode]:
+        mode, entry = self._begun(leaf, rows, numbering)
+        with mode:
+            return self._problem.outputs(entry), mode
+
+    def _pass_to(self, layer: Layer, leaf: Tensor, rows: Tensor) -> tuple[Tensor, RelevanceMode, Tensor]:
+        mode, entry = self._begun(leaf, rows, numbering=False)
+        # The layer is met within the rules, so that it sees the calls of the model alone.
+        with mode, layer.read(cut=True) as output:
+            return self._problem.outputs(entry), mode, output()
+
+    def _begun(self, leaf: Tensor, rows: Tensor, numbering: bool) -> tuple[RelevanceMode, Tensor]:
         chosen: dict[int, Rule] = {}
         running = self._running
         if running is not None:
@@ -267,7 +267,4 @@ class _Propagation:
 
         mode = RelevanceMode(choose, numbering=numbering)
         low, high = (bound[rows] for bound in self._bounds)
-        entry = mode.enter(leaf, low, high)
-        with mode:
-            outputs = self._problem.outputs(entry)
-        return outputs, mode
+        return mode, mode.enter(leaf, low, high)

@@ -136,9 +136,9 @@ def test_what_can_be_checked_is_checked_before_training(
     file = tmp_path / "sites.extxyz"
     write_sites(file, sites)
     for target_ev, elements, facets, message in (
-        (9.0, "", "", "far from anything"),
-        (0.0, "Ag", "", "does not know Ag"),
-        (0.0, "", "211", "no facet 211"),
+        (9.0, None, None, "far from anything"),
+        (0.0, "Ag", None, "does not know Ag"),
+        (0.0, None, "211", "no facet 211"),
     ):
         with pytest.raises(InputError, match=message):
             design_command(str(file), target_ev, elements=elements or None, facets=facets or None, quiet=True)

@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from interpretkit.commandline.groups import Folder
-
 from cnn_interp.networks import weights
+from interpretkit.commandline.groups import Folder
 
 app = Folder("cnn_interp.commands.weights")
 CallCommand = Callable[..., tuple[int, dict[str, Any] | None, str]]

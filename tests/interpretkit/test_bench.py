@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from interpretkit.bench import running as module
 from interpretkit.bench.running import (
     GivenData,
     bench,
@@ -18,6 +17,7 @@ from interpretkit.bench.running import (
     read_data_options,
     read_results,
 )
+from interpretkit.bench.running import running as module
 from interpretkit.errors import InputError
 
 ALPHA = '''"""Alpha: how a planted number comes out.

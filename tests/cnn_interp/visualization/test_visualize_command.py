@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from PIL import Image
 
 from cnn_interp.images.photographs import Photographs

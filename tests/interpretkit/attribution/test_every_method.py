@@ -36,7 +36,7 @@ CHEAP = {
     "feature_permutation": {"segments": SEGMENTS, "reference": images(6), "samples": 2},
     "shapley_value_sampling": {"segments": SEGMENTS, "samples": 2},
     "shapley_values": {"segments": SEGMENTS // 8},
-    "layer_gradient_shap": {"samples": 4},
+    "layer_gradient_shap": {"samples": 4, "deviation": 0.1},
     "layer_feature_ablation": {"features": "channels"},
     "layer_feature_permutation": {"features": "channels", "reference": images(6), "samples": 2},
     "layer_deeplift_shap": {"baselines": images(2)},
