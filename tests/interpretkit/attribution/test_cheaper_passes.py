@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from interpretkit.attribution import attribute
-from interpretkit.networks.cheaper_passes import LeanPasses, input_gradient, lean_layers
+from interpretkit.networks.cheaper_passes import LeanPasses, input_gradient, lean_layers, leanly
+from interpretkit.networks.instrumentation import instrumented
 
 
 class OldFashioned(nn.Module):
@@ -27,7 +28,6 @@ class OldFashioned(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x.mul_(2)
         maps = self.norm(self.first(x)).relu_()
-        assert len(x) == 1 or not maps.is_contiguous()
         return self.last(maps.view(len(x), -1))
 
 
@@ -60,16 +60,19 @@ def test_a_model_that_views_its_maps_is_explained_as_by_hand(model: OldFashioned
     assert found.values.is_contiguous()
 
 
-def test_single_images_keep_their_order(model: OldFashioned, images: Tensor) -> None:
-    assert channels_last(images[:1], model) is not None
-    assert channels_last(images[:1], model).is_contiguous()
-    assert not channels_last(images, model).is_contiguous()
+def test_a_model_is_given_images_in_another_order_only_if_it_does_not_mind(images: Tensor) -> None:
+    orders: list[bool] = []
 
+    def noted(x: Tensor) -> Tensor:
+        orders.append(x.is_contiguous())
+        return x.sum((1, 2, 3))
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_scripted_modules_get_images_in_the_usual_order(model: OldFashioned, images: Tensor) -> None:
-    scripted: Any = torch.jit.trace(nn.Conv2d(3, 2, 3).double().eval(), images)
-    assert channels_last(images, nn.Sequential(scripted)).is_contiguous()
+    plain = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2)).double().eval()
+    scripted: Any = torch.jit.trace(plain, images)
+    for model, several_as_they_are in ((plain, False), (nn.Sequential(scripted), True)):
+        with instrumented(model, 0):
+            leanly(noted, images, model)
+            assert orders.pop() == several_as_they_are
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (4, 3, 7), (4, 3, 5, 5), (4, 3, 2, 3, 4)])
