@@ -66,7 +66,7 @@ def bench(
     Rows of benchmarks that are not run stay as they are in an earlier result. An interrupted bench goes on when it is
     called again in the same way. If a benchmark fails, the others go on, and the exit code is 1.
     """
-    from interpretkit.bench.running import running as benches
+    from interpretkit.bench import running as benches
 
     if listing:
         return _listing()

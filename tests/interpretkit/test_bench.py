@@ -17,7 +17,7 @@ from interpretkit.bench.running import (
     read_data_options,
     read_results,
 )
-from interpretkit.bench.running import running as module
+from interpretkit.bench import running as module
 from interpretkit.errors import InputError
 
 ALPHA = '''"""Alpha: how a planted number comes out.
