@@ -189,7 +189,11 @@ def test_few_questions_lack_some_kinds(run: Run, model: Path, tmp_path: Path) ->
         (["vqa", "--epochs", "0"], "--epochs"),
     ],
 )
-def test_bad_input_is_told_in_one_line(run: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_bad_input_is_told_in_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64)).save("x.png")
     out = tmp_path / "run"
     code, _, err = run(*arguments, "--out", out)
     assert code == 2

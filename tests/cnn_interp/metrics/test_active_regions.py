@@ -52,7 +52,8 @@ def test_the_network_runs_again_unless_little_is_kept(kept_bytes: int, passes: i
     twice = MapPasses(module, LAYERS, batches(), kept_bytes=kept_bytes)
     first = [(beside, maps) for _, beside, maps in twice.first("")]
     again = list(twice.again(""))
-    assert module.images == 23 * passes
+    # Before the first pass a few images tell whether the network minds another order of memory.
+    assert 23 * passes <= module.images <= 23 * passes + 4
     assert len(first) == len(again) == 3
     for (beside, maps), (same_beside, same_maps) in zip(first, again, strict=True):
         assert torch.equal(beside, same_beside)
