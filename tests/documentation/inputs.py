@@ -53,7 +53,8 @@ def _slabs(path: Path) -> None:
     from catalysis.surfaces import build_slab
 
     path.mkdir()
-    for seed in range(2):
+    # One of them is held out, and at least 20 sites are learned from.
+    for seed in range(3):
         slab = build_slab("111", "CuPdPt", seed=seed, min_repeat_angstrom=4.0)
         # As structures come from elsewhere: nothing in the file tells the facet.
         slab.info.clear()
