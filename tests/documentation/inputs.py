@@ -213,7 +213,7 @@ codes = factors + np.random.default_rng(1).normal(0, 0.1, factors.shape)
 SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit catalyst design": "--n 4",
     "interpretkit catalyst train": "--quick",
-    "interpretkit catalyst evaluate": "--quick --folds 2",
+    "interpretkit catalyst evaluate": "--quick",
     "interpretkit cnn visualize": "--set occlusion.window=112 --set integrated_gradients.steps=2 --set lime.samples=8",
     "interpretkit cnn dissect": "--images 8",
     "interpretkit cnn dissect --model resnet50": "--no-baseline",
