@@ -264,6 +264,7 @@ def find_sites(
     coordination = metals.coordination
     exposed = [i for i in range(len(metals)) if coordination[i] < 12 and heights[i] > middle - 1e-6]
     sites = []
+    named: Counter[str] = Counter()
     for contacts in metals.contact_sets(exposed, wanted):
         environment = metals.environment(contacts)
         positions, symbols = environment.positions, environment.symbols
@@ -285,9 +286,12 @@ def find_sites(
             facet, _kind_of(positions, count, frame[2]), [int(coordination[index]) for index, _ in contacts]
         )
         number = "-".join(str(index) for index, _ in contacts)
-        sites.append(
-            replace(site, facet=facet, site_class=name, slab_id=slab_id, site_id=f"{slab_id}_{name}_{number}")
-        )
+        # In a small cell the same atoms make several sites, by other images: each has a name of its own.
+        site_id = f"{slab_id}_{name}_{number}"
+        named[site_id] += 1
+        if named[site_id] > 1:
+            site_id += f".{named[site_id]}"
+        sites.append(replace(site, facet=facet, site_class=name, slab_id=slab_id, site_id=site_id))
     return sites
 
 

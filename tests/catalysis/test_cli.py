@@ -201,6 +201,19 @@ def test_labels_of_slabs_without_a_facet_are_read_back(run: Run, tmp_path: Path)
     assert any("facet" in warning for warning in found["warnings"])
 
 
+def test_sites_of_a_small_cell_are_all_read_back(run: Run, tmp_path: Path) -> None:
+    # Three atoms in the surface: each pair of them makes three bridges, by different images.
+    write(tmp_path / "slab.cif", build_slab("111", "PtCu", seed=0, min_repeat_angstrom=4.0))
+    code, found, err = run(
+        "label", tmp_path / "slab.cif", "--calculator", "emt", "--adsorbate", "O", "--out", tmp_path / "out", "--json"
+    )  # fmt: skip
+    assert code == 0, err
+    assert found is not None
+    assert found["n_labelled"] == 9
+    sites = read_sites(tmp_path / "out" / "sites.extxyz", require_energies=True)
+    assert len({site.site_id for site in sites}) == len(sites) == found["n_usable"]
+
+
 def test_energies_refer_to_the_adsorbate_that_a_slab_carries(run: Run, tmp_path: Path) -> None:
     slab = build_slab("111", "Pt", seed=0, min_repeat_angstrom=5.0)
     frames = []
