@@ -75,7 +75,7 @@ WRONG = [
     "catalyst evaluate --train bundled --group-by moon",
     "catalyst evaluate --train bundled --test bundled --folds 3",
     "catalyst evaluate --train bundled --geometry odd",
-    "catalyst evaluate --train bundled --jobs 0",
+    "catalyst evaluate --train bundled --jobs -1",
     "cnn visualize --method magic",
     "cnn visualize --set occlusion.window=0",
     "cnn visualize --weights damaged.pth",
