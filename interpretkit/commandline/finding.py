@@ -339,7 +339,7 @@ class Finding:
     def summary(self) -> dict[str, Any]:
         """Return the figures and values, as the manifest and ``--json`` have them."""
         found = {name: number.value for name, number in self.numbers.items()} | self.values
-        return found | {"warnings": list(self.warnings)} if self.warnings else found
+        return found | {"warnings": list(self.warnings)}
 
     # ------------------------------------------------------------------------------ what it is made of
 

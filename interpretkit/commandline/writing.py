@@ -135,7 +135,9 @@ def page(
             report.add_figures(*figures)
     for step in found.next_steps:
         report.add_next_step(step.text, step.line(out))
-    return report.set_provenance(f"interpretkit {command}", seed=seed, data=[Path(p) for p in found.inputs])
+    return report.set_provenance(
+        ["interpretkit", *command.split()], seed=seed, data=[Path(path) for path in found.inputs]
+    )
 
 
 def _add_table(report: Report, table: TableBlock) -> None:

@@ -58,8 +58,19 @@ class _OfNetwork(Case):
     )
 
 
-def prepare(folder: Path) -> None:
-    """Lay small inputs for all commands into a folder."""
+def prepare(folder: Path, words: str) -> None:
+    """Lay small inputs for a command into a folder."""
+    if words.startswith("catalyst"):
+        from ase.io import write
+
+        from catalysis.data import load_bundled
+        from catalysis.sites import write_sites
+        from catalysis.surfaces import build_slab
+
+        sites = [site for site in load_bundled() if site.site_class in ("111_bridge", "100_bridge")]
+        write_sites(folder / "sites.extxyz", sites[:: max(1, len(sites) // 70)])
+        write(folder / "slab.extxyz", build_slab("111", "CuPt", seed=0, min_repeat_angstrom=4.0))
+        return
     (folder / "tiny.py").write_text(TINY)
     draws = np.random.default_rng(0)
     for name in ("photos", "labelled/dark", "labelled/light"):
@@ -74,6 +85,64 @@ def prepare(folder: Path) -> None:
 
 
 CASES: dict[str, Case] = {
+    "bench": Case(
+        ("fingerprints", "--quick"),
+        runs=False,
+        refused=(("nosuch", "nosuch"), ("--data hea-oh", "data"), ("--data hea-oh=absent", "absent")),
+    ),
+    "scores": Case(
+        ("codes.npz", "--metrics", "mig,sap", "--bootstrap", "5"),
+        seeded=True,
+        refused=(
+            ("codes.npz --metrics magic", "magic"),
+            ("codes.npz --binning odd", "--binning"),
+            ("codes.npz --codes-key absent", "absent"),
+        ),
+        file="FILE",
+        suffix=".npz",
+    ),
+    "catalyst label": Case(
+        ("slab.extxyz", "--calculator", "emt", "--kinds", "top", "--adsorbate", "O", "--absolute"),
+        same=(".csv", ".extxyz"),
+        refused=(("slab.extxyz --calculator dft", "dft"), ("slab.extxyz --kinds moon", "--kinds")),
+        file="FILE --calculator emt",
+        suffix=".extxyz",
+    ),
+    "catalyst fingerprint": Case(
+        ("sites.extxyz",),
+        refused=(("sites.extxyz --summaries magic", "--summaries"), ("bundled --facet 111", "--facet")),
+        file="FILE",
+        suffix=".extxyz",
+    ),
+    "catalyst train": Case(
+        ("--data", "sites.extxyz", "--quick"),
+        seeded=True,
+        same=(".npz", "numbers.json"),
+        refused=(("--held-out 2", "--held-out"), ("--data absent.extxyz", "absent.extxyz")),
+        file="--data FILE",
+        suffix=".extxyz",
+    ),
+    "catalyst evaluate": Case(
+        ("--train", "sites.extxyz", "--folds", "2", "--jobs", "1", "--quick"),
+        seeded=True,
+        refused=(
+            ("--train sites.extxyz --geometry odd", "--geometry"),
+            ("--train sites.extxyz --folds 1", "--folds"),
+        ),
+        file="--train FILE",
+        suffix=".extxyz",
+    ),
+    "catalyst design": Case(
+        ("--n", "3", "--target-ev", "-0.2"),
+        refused=(
+            ("--window-ev -1", "--window-ev"),
+            ("--facets 777", "777"),
+            ("--elements Xx", "Xx"),
+            ("--n 99999999", "--n"),
+        ),
+        file="--data FILE",
+        suffix=".extxyz",
+    ),
     "doctor": Case(has_folder=False),
     "weights list": Case(has_folder=False),
     "weights add": Case(runs=False, has_folder=False, refused=(("", "NAME"), ("nosuch", "nosuch"))),

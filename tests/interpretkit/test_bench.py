@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from interpretkit.bench import running as module
 from interpretkit.bench.running import (
     GivenData,
     bench,
@@ -17,7 +18,6 @@ from interpretkit.bench.running import (
     read_data_options,
     read_results,
 )
-from interpretkit.bench import running as module
 from interpretkit.errors import InputError
 
 ALPHA = '''"""Alpha: how a planted number comes out.
@@ -112,11 +112,13 @@ def test_folder_is_found_from_inside_the_checkout_and_from_elsewhere(checkout: P
     other = tmp_path / "other"
     (other / "benchmarks").mkdir(parents=True)
     (other / "pyproject.toml").write_text('[project]\nname = "other"\n')
-    assert find_folder(other) == Path(module.__file__).parents[1] / "benchmarks"
+    assert find_folder(other) == Path(module.__file__).parents[2] / "benchmarks"
 
 
 def test_absent_folder_is_said_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "site-packages" / "interpretkit" / "bench.py"))
+    monkeypatch.setattr(
+        module, "__file__", str(tmp_path / "site-packages" / "interpretkit" / "bench" / "running.py")
+    )
     with pytest.raises(InputError, match="in a checkout of interpretkit"):
         find_folder(tmp_path)
 

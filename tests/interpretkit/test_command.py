@@ -107,9 +107,9 @@ def run(*arguments: str, code: int = 0) -> tuple[str, str]:
 def test_json_is_the_only_line_on_stdout():
     stdout, stderr = run("work", "--json", "--n", "3")
     assert stdout.count("\n") == 1
-    assert json.loads(stdout) == {"n": 3, "nan": None, "quiet": False, "values": [0, 1]}
+    assert json.loads(stdout) == {"n": 3, "nan": None, "quiet": False, "values": [0, 1], "warnings": []}
     assert "printed by a library" in stderr
-    assert json.loads(run("other", "--json")[0]) == {}
+    assert json.loads(run("other", "--json")[0]) == {"warnings": []}
 
 
 def test_even_children_print_elsewhere_under_json():
@@ -205,8 +205,8 @@ def test_a_group_without_a_command_shows_its_help():
 
 def test_a_command_knows_what_was_typed():
     stdout, _ = run("line", "a b", "--json")
-    assert json.loads(stdout) == {"line": "interpretkit line 'a b' --json"}
-    assert line().summary() == {"line": None}
+    assert json.loads(stdout) == {"line": "interpretkit line 'a b' --json", "warnings": []}
+    assert line().summary()["line"] is None
 
 
 def test_python_code_calls_the_function_itself():

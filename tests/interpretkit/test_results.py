@@ -184,7 +184,7 @@ def another_process(tmp_path: Path, work: str) -> Iterator[subprocess.Popen[str]
     """Start a process that does `work`, which ends in `wait()`, and kill it with SIGKILL at the end."""
     script = (
         "import os, sys, time\n"
-        "from interpretkit import results\n"
+        "from interpretkit.runs import folder as results\n"
         "from interpretkit.runs.folder import kept_until_done, run_folder\n"
         "def wait(*_, **__):\n"
         "    print('waiting', flush=True)\n"

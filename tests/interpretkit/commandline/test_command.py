@@ -171,7 +171,7 @@ def test_everything_found_is_written(run: Run, file: Path, tmp_path: Path) -> No
     mean = np.random.default_rng(3).normal(size=2).mean()
     assert answer == {
         "mean_ev": pytest.approx(mean), "share": 0.25, "by_layer": {"a": 1.5, "b": 2.0}, "before": "nothing",
-        "out": "x", "report": "x/report.html",
+        "warnings": [], "out": "x", "report": "x/report.html",
     }  # fmt: skip
     manifest = load_manifest(tmp_path / "x")
     assert manifest["command"] == "toy measure"
@@ -237,7 +237,7 @@ def test_what_is_kept_is_found_by_the_same_work_alone(run: Run, file: Path) -> N
 def test_a_command_without_a_folder_writes_none(run: Run, tmp_path: Path) -> None:
     code, out, err = run("inner-group", "say-so", "--json")
     assert code == 0
-    assert json.loads(out) == {"so": "yes"}
+    assert json.loads(out) == {"so": "yes", "warnings": []}
     assert "printed by a library" in err
     assert "yes" in run("inner-group", "say-so")[1]
 
