@@ -120,7 +120,8 @@ WRONG = [
     "bench --data nowhere=nowhere",
 ]
 # Reading pictures and arrays takes these, which are there in a fraction of a second.
-TORCHES = HEAVY - {"scipy", "h5py", "joblib"}
+# ase knows the elements and is there in a third of a second.
+TORCHES = HEAVY - {"scipy", "h5py", "joblib", "ase"}
 
 
 def test_the_help_of_every_command_imports_nothing_heavy() -> None:
