@@ -249,7 +249,7 @@ class LayerTap:
         given : iterable
             What the layer was given.
         new : bool
-            Whether nobody else can hold the output.
+            Whether nobody else holds the output, once it is replaced.
         """
         if not isinstance(output, Tensor):
             raise InputError(f"layer {self.name!r}: gives a {type(output).__name__}; expected one tensor")
@@ -257,9 +257,10 @@ class LayerTap:
             raise InputError(
                 f"layer {self.name!r}: gives numbers of type {output.dtype}; expected floating-point ones"
             )
-        kept = output.detach() if new else output.detach().clone()
+        replaces = torch.is_grad_enabled()
+        kept = output.detach() if new and replaces else output.detach().clone()
         self.activation = kept
-        if not torch.is_grad_enabled():
+        if not replaces:
             return None
         kept.requires_grad_()
         if not any(output is tensor for tensor in _tensors(given)):

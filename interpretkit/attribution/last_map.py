@@ -42,15 +42,22 @@ def _named(*spaces: Any, names: str) -> set[Any]:
     return {getattr(space, name) for name in names.split() for space in spaces if hasattr(space, name)}
 
 
-# What takes places together, or moves numbers about, and adds nothing that a map could show.
+# What takes places together, or draws them out, and adds nothing that a map could show.
 _POOLS = _named(
     torch,
     F,
     Tensor,
     names="avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d max_pool3d max_pool2d_with_indices lp_pool2d "
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
-    "adaptive_max_pool3d interpolate dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout "
-    "clone contiguous to float double detach view view_as reshape flatten unflatten permute transpose movedim swapaxes "
+    "adaptive_max_pool3d interpolate",
+)
+# What hands numbers on, or moves them about.
+_MOVES = _named(
+    torch,
+    F,
+    Tensor,
+    names="dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout clone contiguous to float double "
+    "detach view view_as reshape flatten unflatten permute transpose movedim swapaxes "
     "moveaxis swapdims squeeze unsqueeze",
 )
 # Functions of each number alone, which belong to the layer before them.
@@ -356,6 +363,8 @@ class _Search:
     def _adds_nothing(self, event: _Event) -> bool:
         """Return whether an event is but another form of a map before it."""
         if event.func in _POOLS:
+            return True
+        if event.func in _MOVES:
             before = {step for step, _ in event.node.next_functions}
             return any(other.node in before and other.is_map for other in self._record.events)
         return event.layout is not None and event.func in _NORMS
