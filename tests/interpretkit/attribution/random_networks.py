@@ -303,14 +303,18 @@ class Attend(Step):
         weights = torch.baddbmm(q.new_zeros(1, 1, 1), q, k.transpose(1, 2)).div_(channels**0.5).softmax(-1)
         found = self.back(weights @ v)
         found += tokens
-        return found.transpose(1, 2).reshape(n, channels, height, width).contiguous()
+        return (
+            found.transpose(1, 2)
+            .reshape(n, channels, height, width)
+            .clone(memory_format=torch.contiguous_format)
+        )
 
     def plain(self, h: Tensor, x: Tensor, rectify: Rectify) -> Tensor:
         tokens = h.flatten(2).transpose(1, 2)
         q, k, v = self.qkv(self.norm(tokens)).chunk(3, 2)
         weights = (torch.bmm(q, k.transpose(1, 2)) / h.shape[1] ** 0.5).softmax(-1)
         found = self.back(torch.matmul(weights, v)) + tokens
-        return found.transpose(1, 2).reshape(h.shape).contiguous()
+        return found.transpose(1, 2).reshape(h.shape)
 
 
 class FromTheInput(Step):
@@ -318,21 +322,20 @@ class FromTheInput(Step):
 
     def __init__(self, draw: random.Random, channels: int) -> None:
         super().__init__(draw, channels)
-        self.stem = nn.Conv2d(3, channels, 1)
         self.kind = draw.randrange(2)
         self.out = channels if self.kind else channels + 4
-        self.widen = nn.Conv2d(3, 4, 1, bias=False)
+        self.stem = nn.Conv2d(3, channels if self.kind else 4, 1, bias=bool(self.kind))
 
     def written(self, h: Tensor, x: Tensor) -> Tensor:
         small = F.adaptive_avg_pool2d(x, h.shape[2:])  # type: ignore[arg-type]
         if self.kind:
             h += self.stem(small)
             return h
-        return torch.cat([h, self.widen(small)], dim=1)
+        return torch.cat([h, self.stem(small)], dim=1)
 
     def plain(self, h: Tensor, x: Tensor, rectify: Rectify) -> Tensor:
         small = F.adaptive_avg_pool2d(x, h.shape[2:])  # type: ignore[arg-type]
-        return h + self.stem(small) if self.kind else torch.cat([h, self.widen(small)], 1)
+        return h + self.stem(small) if self.kind else torch.cat([h, self.stem(small)], 1)
 
 
 class _Swish(torch.autograd.Function):
@@ -453,10 +456,7 @@ class RandomNetwork(nn.Module):
         kept = True
         for step in self.steps:
             assert isinstance(step, Step)
-            if self.plainly:
-                h = step.plain(h, x, self.rectify)
-            else:
-                h = step.written(h.clone() if kept else h, x)
+            h = step.plain(h, x, self.rectify) if self.plainly else step.written(h.clone() if kept else h, x)
             kept = step.keeps
         return self._head(self.last(h))
 
