@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -56,8 +57,14 @@ def deeplift(problem: Problem, *, baseline: Baseline = 0.0) -> Result:
     shared = all(bool(torch.equal(start[:1], other[None])) for other in start[1:])
 
     def work(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if shared and len(rows) > 1:
+            with suppress(_MisfitError):
+                return compare(rows, start[:1])
+        # Also where the model lays its examples together, so that one does not stand for all.
+        return compare(rows, start[rows])
+
+    def compare(rows: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         tape = _Tape()
-        own = start[:1] if shared else start[rows]
         with torch.no_grad(), tape:
             start_outputs = problem.outputs(own.clone())
         images = problem.inputs[rows]
@@ -106,6 +113,10 @@ def layer_deeplift(problem: Problem, layer: Layer, start: Tensor) -> Tensor:
     return torch.cat(problem.chunks.run(len(problem), work, each=2))
 
 
+class _MisfitError(InputError):
+    """A step is given something of another shape than for the baseline."""
+
+
 class _Tape(TorchFunctionMode):
     """Notes what every step with a rule is given, in the order of the calls."""
 
@@ -136,11 +147,14 @@ class _Tape(TorchFunctionMode):
         if self._read < len(self._steps):
             step, recorded = self._steps[self._read]
             self._steps[self._read] = (step, ())
-            fits = all(a.shape[1:] == b.shape[1:] for a, b in zip(recorded, given, strict=False))
+            fits = all(
+                a.shape[1:] == b.shape[1:] and a.shape[:1] in ((1,), b.shape[:1])
+                for a, b in zip(recorded, given, strict=False)
+            )
             recorded = recorded if step is func and fits else None
         self._read += 1
         if recorded is None:
-            raise InputError(
+            raise _MisfitError(
                 "model: takes other steps for the baseline than for the inputs; expected a fixed computation"
             )
         return recorded

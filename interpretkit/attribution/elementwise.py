@@ -13,24 +13,76 @@ from torch import Tensor
 
 # Functions of each number alone, by which a model bends its signal. Some take the option inplace.
 _OUT_OF_PLACE = {
-    *(F.relu, F.relu6, F.hardtanh, F.elu, F.selu, F.celu, F.leaky_relu, F.silu, F.mish, F.hardswish),
+    *(
+        F.relu,
+        F.relu6,
+        F.hardtanh,
+        F.elu,
+        F.selu,
+        F.celu,
+        F.leaky_relu,
+        F.silu,
+        F.mish,
+        F.hardswish,
+        F.threshold,
+    ),
     *(F.hardsigmoid, F.sigmoid, F.tanh, F.softsign, F.tanhshrink, F.gelu, F.softplus, F.logsigmoid, F.prelu),
-    *(torch.relu, torch.sigmoid, torch.tanh, torch.exp, torch.square, torch.abs, torch.clamp),
-    *(Tensor.relu, Tensor.sigmoid, Tensor.tanh, Tensor.exp, Tensor.square, Tensor.abs, Tensor.clamp),
+    *(F.hardshrink, F.softshrink, Tensor.hardshrink, torch.prelu, Tensor.prelu, torch.selu, torch.celu),
+    *(torch.relu, torch.sigmoid, torch.tanh, torch.exp, torch.square, torch.abs, torch.sin, torch.cos),
+    *(
+        Tensor.relu,
+        Tensor.sigmoid,
+        Tensor.tanh,
+        Tensor.exp,
+        Tensor.square,
+        Tensor.abs,
+        Tensor.sin,
+        Tensor.cos,
+    ),
+    *(torch.clamp, torch.clamp_min, torch.clamp_max, Tensor.clamp, Tensor.clamp_min, Tensor.clamp_max),
+    *(torch.clip, Tensor.clip),
 }
-# Those that may have a parameter for each channel or position.
-_NOT_UNIFORM = {F.prelu, torch.clamp, Tensor.clamp}
 _IN_PLACE: dict[Callable[..., Any], Callable[..., Any]] = {
+    F.elu_: F.elu,
+    F.selu_: F.selu,
+    F.celu_: F.celu,
+    F.leaky_relu_: F.leaky_relu,
+    F.hardtanh_: F.hardtanh,
+    F.threshold_: F.threshold,
     torch.relu_: torch.relu,
     Tensor.relu_: torch.relu,
     torch.sigmoid_: torch.sigmoid,
     Tensor.sigmoid_: torch.sigmoid,
     torch.tanh_: torch.tanh,
     Tensor.tanh_: torch.tanh,
+    torch.exp_: torch.exp,
     Tensor.exp_: torch.exp,
+    torch.square_: torch.square,
     Tensor.square_: torch.square,
+    torch.abs_: torch.abs,
     Tensor.abs_: torch.abs,
+    Tensor.sin_: torch.sin,
+    Tensor.cos_: torch.cos,
+    torch.clamp_: torch.clamp,
     Tensor.clamp_: torch.clamp,
+    Tensor.clamp_min_: torch.clamp_min,
+    Tensor.clamp_max_: torch.clamp_max,
+    Tensor.clip_: torch.clamp,
+}
+# Those that may have a parameter for each channel or position.
+_NOT_UNIFORM = {
+    *(
+        F.prelu,
+        torch.prelu,
+        Tensor.prelu,
+        torch.clamp,
+        torch.clamp_min,
+        torch.clamp_max,
+        torch.clip,
+        torch.clamp_,
+    ),
+    *(Tensor.clamp, Tensor.clamp_min, Tensor.clamp_max, Tensor.clip),
+    *(Tensor.clamp_, Tensor.clamp_min_, Tensor.clamp_max_, Tensor.clip_),
 }
 _MAX_POOLINGS = {
     *(F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d),
@@ -73,7 +125,7 @@ def activation_call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dic
             args[0],
             lambda x: _IN_PLACE[func](x, *args[1:], **kwargs),
             inplace=True,
-            uniform=func is not Tensor.clamp_,
+            uniform=func not in _NOT_UNIFORM,
         )
     if func not in _OUT_OF_PLACE:
         return None

@@ -270,6 +270,15 @@ def _patterns(sums: list[_Sums]) -> Patterns:
     return Patterns(tuple(own.direction() for own in sums), tuple(own.merged for own in sums))
 
 
+def _is_the_same(x: Tensor, output: Tensor) -> bool:
+    """Return whether a tensor holds the numbers of another, be it as a view of another shape."""
+    return x is output or (
+        x.numel() == output.numel()
+        and x.data_ptr() == output.data_ptr()
+        and x.untyped_storage().data_ptr() == output.untyped_storage().data_ptr()
+    )
+
+
 class _Statistics(AffineMode):
     """Sums up what goes into each layer and comes out of it, one layer at a time."""
 
@@ -294,7 +303,7 @@ class _Statistics(AffineMode):
     def activation(self, call: Call) -> None:
         if self._open is not None:
             step, values, output, version, _ = self._open
-            if call.x is output and output._version == version:
+            if _is_the_same(call.x, output) and output._version == version:
                 kept = call.apply(call.x[:1])
                 # A rectifier gives nothing where nothing above zero comes in.
                 rectifies = bool((kept[call.x[:1] <= 0] == 0).all())

@@ -249,7 +249,7 @@ class LayerTap:
         given : iterable
             What the layer was given.
         new : bool
-            Whether nobody else can hold the output.
+            Whether nobody else holds the output, once it is replaced.
         """
         if not isinstance(output, Tensor):
             raise InputError(f"layer {self.name!r}: gives a {type(output).__name__}; expected one tensor")
@@ -257,9 +257,10 @@ class LayerTap:
             raise InputError(
                 f"layer {self.name!r}: gives numbers of type {output.dtype}; expected floating-point ones"
             )
-        kept = output.detach() if new else output.detach().clone()
+        replaces = torch.is_grad_enabled()
+        kept = output.detach() if new and replaces else output.detach().clone()
         self.activation = kept
-        if not torch.is_grad_enabled():
+        if not replaces:
             return None
         kept.requires_grad_()
         if not any(output is tensor for tensor in _tensors(given)):
@@ -284,10 +285,16 @@ class _FunctionTap(TorchFunctionMode):
         self._function = function
         self._number = number
         self._calls = 0
+        self._runs = False
 
     def begin(self, *_: Any) -> None:
-        """Count from the first call again."""
+        """Count from the first call again: the model begins."""
         self._calls = 0
+        self._runs = True
+
+    def end(self, *_: Any) -> None:
+        """Let all calls pass: the model has ended."""
+        self._runs = False
 
     def __torch_function__(
         self,
@@ -297,7 +304,7 @@ class _FunctionTap(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", None) != self._function:
+        if not self._runs or getattr(func, "__name__", None) != self._function:
             return output
         self._calls += 1
         if self._number not in (None, self._calls):
@@ -329,6 +336,7 @@ def tapped(model: nn.Module, layer: str) -> Iterator[LayerTap]:
         ):
             mode = _FunctionTap(tap, function, int(number[1:]) if number else None)
             stack.callback(model.register_forward_pre_hook(mode.begin).remove)
+            stack.callback(model.register_forward_hook(mode.end, always_call=True).remove)
             stack.enter_context(mode)
         else:
             module = find_layer(model, layer)

@@ -42,17 +42,26 @@ def _named(*spaces: Any, names: str) -> set[Any]:
     return {getattr(space, name) for name in names.split() for space in spaces if hasattr(space, name)}
 
 
-# What takes places together, or moves numbers about, and adds nothing that a map could show.
+# What takes places together, or draws them out, and adds nothing that a map could show.
 _POOLS = _named(
     torch,
     F,
     Tensor,
     names="avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d max_pool3d max_pool2d_with_indices lp_pool2d "
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
-    "adaptive_max_pool3d interpolate dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout "
-    "clone contiguous to float double detach view view_as reshape flatten unflatten permute transpose movedim swapaxes "
-    "moveaxis swapdims squeeze unsqueeze",
+    "adaptive_max_pool3d interpolate",
 )
+# What hands numbers on, or moves them about.
+_MOVES = _named(
+    torch,
+    F,
+    Tensor,
+    names="dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout clone contiguous to float double "
+    "detach __getitem__ narrow expand expand_as view view_as reshape flatten unflatten permute transpose movedim "
+    "swapaxes moveaxis swapdims squeeze unsqueeze",
+)
+_TRANSPOSES = _named(torch, Tensor, names="transpose swapaxes swapdims")
+_PERMUTES = _named(torch, Tensor, names="permute")
 # Functions of each number alone, which belong to the layer before them.
 _ELEMENTWISE = _named(
     torch,
@@ -150,6 +159,8 @@ def last_map(model: nn.Module, images: Tensor) -> LastMap:
 
 def _searched(model: nn.Module, image: Tensor) -> LastMap:
     leaf = image.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        given = leaf.clone()
     with untouched_state(model), torch.enable_grad(), ExitStack() as stack:
         record = _Record(leaf, {id(module): name for name, module in model.named_modules()})
         for module in model.modules():
@@ -157,7 +168,7 @@ def _searched(model: nn.Module, image: Tensor) -> LastMap:
             if not isinstance(module, torch.jit.ScriptModule):
                 stack.callback(module.register_forward_hook(record.hook).remove)
         stack.enter_context(record)
-        outputs = model(leaf.clone())
+        outputs = model(given)
     hidden = any(
         isinstance(module, torch.jit.ScriptModule) and any(weight.ndim > 2 for weight in module.parameters())
         for module in model.modules()
@@ -197,6 +208,8 @@ class _Record(TorchFunctionMode):
         # The extents of all that are maps for certain.
         self._extents = {leaf.shape[2:]}
         self._channels_last = False
+        # Whether rows stand for columns at present.
+        self._turned = False
         # From the number of tokens to that of the first that has a place; None if it is not the same for all.
         self._offsets: dict[int, int | None] = {}
         self._grid: torch.Size | None = None
@@ -213,6 +226,8 @@ class _Record(TorchFunctionMode):
         self.calls[name] = self.calls.get(name, 0) + 1
         if func in _JOINS and isinstance(result, Tensor) and result.ndim == 3:
             self._join(args, kwargs or {}, result)
+        if isinstance(result, Tensor) and result.ndim == 4 and _turns(func, args, kwargs or {}):
+            self._turned = not self._turned
         if isinstance(result, Tensor):
             self._note(func, f"{name}()", self.calls[name], None, result)
         return result
@@ -250,17 +265,24 @@ class _Record(TorchFunctionMode):
                 return None, given.shape[2:] in self._extents and given[0, 0].numel() > 1
             first, second, third = given.shape[1:]
             as_usual, as_last = self._fits(second, third), self._fits(first, second)
-            if func is not None and not as_usual and as_last and self._maps:
+            if func is not None and as_last and self._maps and not self._turned:
                 old = self._maps[-1]
                 if old.shape[1:] == (third, first, second) and torch.equal(old.permute(0, 2, 3, 1), given):
                     self._channels_last = True
-            if self._channels_last and as_last and not as_usual:
-                return _from_channels_last, first * second > 1
-            if self._channels_last and as_last == as_usual:
+            if self._turned:
                 return None, False
-            if second * third > 1 and (as_usual or given.shape[2:] in self._extents):
+            known = given.shape[2:] in self._extents
+            if self._channels_last and known == (given.shape[1:3] in self._extents):
+                known = as_usual
+                if as_usual == as_last:
+                    return None, False
+            elif not self._channels_last:
+                known = known or as_usual
+            if known and second * third > 1:
                 self._maps.append(given.detach())
                 return None, True
+            if self._channels_last and not known:
+                return _from_channels_last, first * second > 1
             return None, False
         if given.ndim == 3 and self._dimensions == 4:
             return self._token_layout(func, given)
@@ -356,6 +378,8 @@ class _Search:
     def _adds_nothing(self, event: _Event) -> bool:
         """Return whether an event is but another form of a map before it."""
         if event.func in _POOLS:
+            return True
+        if event.func in _MOVES:
             before = {step for step, _ in event.node.next_functions}
             return any(other.node in before and other.is_map for other in self._record.events)
         return event.layout is not None and event.func in _NORMS
@@ -462,6 +486,18 @@ class _Search:
         # The smallest part that has parts of its own: a block rather than its last layer, or the stage that it ends.
         blocks = [e for e in given if any(True for _ in e.module.children())]  # type: ignore[union-attr]
         return next(iter(blocks or given), None)
+
+
+def _turns(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return whether a function makes rows of the columns of maps ``(n, channels, height, width)``."""
+    given = [*args[1:], *kwargs.values()]
+    if func in _TRANSPOSES:
+        return sorted(axis % 4 for axis in given if isinstance(axis, int)) == [2, 3]
+    if func in _PERMUTES:
+        axes = given[0] if len(given) == 1 else given
+        order = [axis % 4 for axis in axes] if isinstance(axes, (tuple, list, torch.Size)) else []
+        return len(order) == 4 and order.index(3) < order.index(2) and order[1] == 1
+    return func == Tensor.mT.__get__  # type: ignore[attr-defined]
 
 
 def _from_channels_last(maps: Tensor) -> Tensor:

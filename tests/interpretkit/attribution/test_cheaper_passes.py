@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from interpretkit.attribution import attribute
-from interpretkit.networks.cheaper_passes import LeanPasses, input_gradient, lean_layers, leanly
-from interpretkit.networks.instrumentation import instrumented
+from interpretkit.networks.cheaper_passes import LeanPasses, input_gradient, lean_layers
 
 
 class OldFashioned(nn.Module):
@@ -60,19 +59,221 @@ def test_a_model_that_views_its_maps_is_explained_as_by_hand(model: OldFashioned
     assert found.values.is_contiguous()
 
 
-def test_a_model_is_given_images_in_another_order_only_if_it_does_not_mind(images: Tensor) -> None:
+def seen_orders(model: nn.Module, images: Tensor) -> list[bool]:
+    """Return whether the first layer has met images with the channels next to each other, pass by pass."""
     orders: list[bool] = []
+    first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    kind = type(first)
 
-    def noted(x: Tensor) -> Tensor:
-        orders.append(x.is_contiguous())
-        return x.sum((1, 2, 3))
+    class Noting(nn.Conv2d):
+        def forward(self, input: Tensor) -> Tensor:
+            # By the object, so that nothing is called that could be noticed.
+            with torch._C.DisableTorchFunction():
+                orders.append(not input.is_contiguous())
+            return super().forward(input)
 
-    plain = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2)).double().eval()
-    scripted: Any = torch.jit.trace(plain, images)
-    for model, several_as_they_are in ((plain, False), (nn.Sequential(scripted), True)):
-        with instrumented(model, 0):
-            leanly(noted, images, model)
-            assert orders.pop() == several_as_they_are
+    first.__class__ = Noting
+    try:
+        attribute(model, images, 1, method="saliency")
+    finally:
+        first.__class__ = kind
+    return orders
+
+
+def test_several_images_have_their_channels_next_to_each_other_where_it_is_harmless(
+    model: OldFashioned, images: Tensor
+) -> None:
+    # First as they are, then otherwise, to compare.
+    assert seen_orders(model, images) == [False, True, True]
+    assert seen_orders(model, images[:1]) == [False]
+    assert seen_orders(nn.Sequential(model, Strided()), images) == [False, True, False]
+
+
+class Strided(nn.Module):
+    """Looks at how its numbers lie in memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x.stride(0)
+
+
+class Writes(nn.Module):
+    """Takes the mean out of its maps, by a view of them."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.how = how
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.last = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.first(x)
+        if self.how == "view":
+            flat = maps.view(len(x), 6, -1)
+            flat -= flat.mean(2, keepdim=True)
+        elif self.how == "reshape":
+            maps.reshape(len(x), 6, -1).sub_(maps.mean((2, 3)).unsqueeze(2))
+        elif self.how == "flatten":
+            maps.flatten(2)[:, :2].mul_(3)
+        elif self.how == "contiguous":
+            maps.contiguous().mul_(3)
+        elif self.how == "base":
+            flat = maps.flatten(2)
+            maps.mul_(3)
+            return self.last(flat.tanh().square().mean(2))
+        else:
+            maps = _Scaled.apply(maps)
+        return self.last(maps.tanh().square().mean((2, 3)))
+
+
+class _Scaled(torch.autograd.Function):
+    """A function of somebody's, whose way back expects its gradient in one stretch of memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return (gradients[0].as_strided((gradients[0].numel(),), (1,)) * 2).view(gradients[0].shape)
+
+
+@pytest.mark.parametrize("how", ["view", "reshape", "flatten", "contiguous", "base", "function"])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_networks_that_mind_the_order_of_memory_are_explained_as_they_are(
+    how: str, count: int, images: Tensor
+) -> None:
+    model, some = Writes(how).double().eval(), images[:count]
+    leaf = some.clone().requires_grad_()
+    scores = model(leaf)[:, 1]
+    (expected,) = torch.autograd.grad(scores.sum(), leaf)
+    found = attribute(model, some, 1, method="saliency", absolute=False)
+    torch.testing.assert_close(found.values, expected, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(found.details["scores"], scores.detach(), rtol=1e-12, atol=1e-15)
+    # A single image in the company of its own copies.
+    gap = attribute(model, some[:1], 1, method="integrated_gradients").details["completeness_gap"]
+    assert gap.abs().max() < (1e-6 if how != "function" else 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("mean", (2, 1, 8, 10)), ("halves", (2, 6, 8, 10)), ("five", (2, 3, 6, 8)), ("as", (2, 3, 8, 10))],
+)
+def test_views_that_need_one_stretch_of_memory(name: str, shape: tuple[int, ...]) -> None:
+    class Viewing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv = nn.Conv2d(shape[1], 6, 3, padding=1)
+            self.deep = nn.Conv3d(1, 2, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if name == "halves":
+                return (x[:, :3].view(len(x), -1) - x[:, 3:].view(len(x), -1))[:, :4]
+            maps = self.conv(x).relu()
+            if name == "mean":
+                return maps.mean(2).view(len(x), -1)[:, :4]
+            if name == "five":
+                return self.deep(maps.view(len(x), 1, *maps.shape[1:])).mean((3, 4)).flatten(1)[:, :4]
+            return maps.view_as(maps.new_empty(len(x), maps[0].numel()))[:, 3:7]
+
+    model, images = Viewing().double(), torch.rand(shape, dtype=torch.float64)
+    leaf = images.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)
+    for some, truth in ((images, expected), (images[:1], expected[:1])):
+        found = attribute(model, some, 1, method="saliency", absolute=False)
+        torch.testing.assert_close(found.values, truth, rtol=1e-12, atol=1e-15)
+        assert attribute(model, some, 1, method="occlusion").values.isfinite().all()
+
+
+def test_hooks_and_layers_that_are_changed_later_are_met() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    model, images = model.double().eval(), torch.rand(3, 3, 8, 8, dtype=torch.float64)
+
+    def agrees() -> None:
+        leaf = images.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)
+        found = attribute(model, images, 1, method="saliency", absolute=False)
+        torch.testing.assert_close(found.values, expected, rtol=1e-12, atol=1e-15)
+
+    agrees()
+
+    def centre(_: nn.Module, __: Any, maps: Tensor) -> None:
+        maps.flatten(2).sub_(maps.detach().mean((2, 3)).unsqueeze(2))
+
+    handle = model[0].register_forward_hook(centre)
+    agrees()
+    handle.remove()
+    agrees()
+    model[1] = Sorted()
+    agrees()
+    Sorted.forward = lambda self, x: x.flatten(2).mul_(2).view(x.shape) + x  # type: ignore[method-assign,assignment]
+    agrees()
+
+
+class Sorted(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2).sort(2).values.view(x.shape)
+
+
+def test_a_network_that_goes_another_way_for_some_images_is_explained_as_it_is() -> None:
+    """Though the way that it first went is harmless."""
+
+    class Turns(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv = nn.Conv2d(3, 4, 3).double()
+            self.writes = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            maps = self.conv(x)
+            if self.writes:
+                maps.flatten(2)[..., 0] *= 5
+            return maps.tanh().mean((2, 3))
+
+    model, images = Turns(), torch.rand(2, 3, 6, 6, dtype=torch.float64)
+    for writes in (False, True, False):
+        model.writes = writes
+        leaf = images.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)
+        found = attribute(model, images, 1, method="saliency", absolute=False)
+        torch.testing.assert_close(found.values, expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_scripted_modules_get_images_in_the_usual_order(images: Tensor) -> None:
+    convolution = nn.Conv2d(3, 2, 3).double().eval()
+
+    class Ordered(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch._C.DisableTorchFunction():
+                assert x.is_contiguous()
+            return x.mean((2, 3))
+
+    scripted: Any = torch.jit.trace(nn.Conv2d(3, 3, 3).double().eval(), images)
+    attribute(nn.Sequential(convolution, Ordered()), images[:1], 1, method="saliency")
+    found = attribute(nn.Sequential(scripted, Ordered()), images, 1, method="saliency")
+    assert found.values.abs().sum() > 0
+
+
+def test_the_layers_of_a_single_image_may_be_changed_in_place() -> None:
+    """A convolution with a stride that a ReLU in place follows, as AlexNet begins."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 5, 2), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Flatten())
+    image = torch.rand(1, 3, 15, 15)
+    leaf = image.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)
+    found = attribute(model, image, 1, method="saliency", absolute=False).values
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+    model.requires_grad_(False)
+    with lean_layers(model):
+        maps = model[:2](image.clone().requires_grad_())
+    assert maps.is_contiguous()
+    assert maps._base is None
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (4, 3, 7), (4, 3, 5, 5), (4, 3, 2, 3, 4)])
