@@ -1,12 +1,13 @@
 """Adsorption energies: errors on unseen slabs beside a linear baseline, and what the PGH-VAE holds.
 
-Run as `python -m benchmarks.adsorption [--full] [--hea-oh FOLDER]`.
+Run as `python -m benchmarks.adsorption [--full] [--hea-oh FOLDER] [--hea-agirpdptru FOLDER]`.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from catalysis.sites import Site, read_sites
 from interpretkit.bench.evidence import Row, markdown
 
 PAPER = "Wang et al., npj Comput. Mater. (2025)"
+CHEAT = "Clausen et al., High Entropy Alloys & Materials (2022)"
+# The published graph network of the group that made the data, on a random test set of a later version of them.
+ONE_CLASS = {"*OH on top": ("oh_top.extxyz.gz", 0.058), "*O in fcc hollows": ("o_fcc.extxyz.gz", 0.080)}
 
 
 def run(quick: bool = True, data: Mapping[str, Path] | None = None, seed: int = 0) -> list[Row]:
@@ -28,7 +32,8 @@ def run(quick: bool = True, data: Mapping[str, Path] | None = None, seed: int = 
     quick
         Take the shipped model's own held-out numbers in place of a cross-validation of the bundled data.
     data
-        `"hea-oh"`: folder with `sites.extxyz`, 919 DFT-labelled sites of the paper.
+        `"hea-oh"`: folder with `sites.extxyz`, 919 DFT-labelled sites of the paper. `"hea-agirpdptru"`: folder with
+        `oh_top.extxyz.gz` and `o_fcc.extxyz.gz`, one class of sites each, on AgIrPdPtRu (111).
     seed
         Of folds and training.
     """
@@ -38,7 +43,13 @@ def run(quick: bool = True, data: Mapping[str, Path] | None = None, seed: int = 
         rows += _cross_validated("bundled (CHGNet), 5 folds by slab", load_bundled(), seed)
     if data and "hea-oh" in data:
         sites = read_sites(data["hea-oh"] / "sites.extxyz", require_energies=True)
-        rows += _cross_validated(f"*OH on IrPdPtRhRu, {len(sites)} DFT sites, 5 folds by slab", sites, seed)
+        where = f"*OH on IrPdPtRhRu, {len(sites)} DFT sites, 5 folds by slab"
+        rows += _cross_validated(where, sites, seed)
+    if data and "hea-agirpdptru" in data:
+        for what, (file, published) in ONE_CLASS.items():
+            sites = read_sites(data["hea-agirpdptru"] / file, require_energies=True)
+            where = f"{what} of AgIrPdPtRu (111), {len(sites)} DFT sites, 5 folds by slab"
+            rows += _cross_validated(where, sites, seed, published)
     return rows
 
 
@@ -79,36 +90,42 @@ def _held_out(model: SiteModel) -> list[Row]:
     ]  # fmt: skip
 
 
-def _cross_validated(where: str, sites: list[Site], seed: int) -> list[Row]:
-    found = evaluate(sites, folds=5, seed=seed)
+def _cross_validated(where: str, sites: list[Site], seed: int, published: float | None = None) -> list[Row]:
+    found = evaluate(sites, folds=5, seed=seed, jobs=0)
     errors = np.abs(np.array(found["predictions"]["teacher_ev"]) - found["predictions"]["true_ev"])
     draws = np.random.default_rng(seed).choice(errors, (2000, len(errors))).mean(1)
     low, high = np.quantile(draws, [0.025, 0.975])
-    return [
-        Row(
-            system="teacher, class and elements only",
-            data=where,
-            name="mean absolute error",
-            value=found["mae_ev"],
-            unit="eV",
-            interval=(float(low), float(high)),
-            baseline=found["baseline_mae_ev"],
-            seed=seed,
-        ),
-        Row(
-            system="PGH-VAE, energy head",
-            data=where,
-            name="mean absolute error",
-            value=found["vae_mae_ev"],
-            unit="eV",
-            baseline=found["baseline_mae_ev"],
-            reference=0.045,
-            source=f"{PAPER}, abstract",
-            seed=seed,
-            stand_in=True,
-            notes="the reference chose its checkpoint on the test set, and its labels are not the DFT energies",
-        ),
-    ]
+    teacher = Row(
+        system="teacher, class and elements only",
+        data=where,
+        name="mean absolute error",
+        value=found["mae_ev"],
+        unit="eV",
+        interval=(float(low), float(high)),
+        baseline=found["baseline_mae_ev"],
+        seed=seed,
+    )
+    head = replace(teacher, system="PGH-VAE, energy head", value=found["vae_mae_ev"], interval=None)
+    calibration = Row(
+        system="teacher, class and elements only",
+        data=where,
+        name="residual over predicted deviation, root mean square",
+        value=found["teacher_rms_z"],
+        reference=1.0,
+        source="calibrated",
+        seed=seed,
+    )
+    if published is not None:
+        source = f"{CHEAT}, graph network"
+        notes = "the reference is of a random test set of a later version of the data"
+        teacher, head = (
+            replace(row, reference=published, source=source, stand_in=True, notes=notes)
+            for row in (teacher, head)
+        )
+    else:
+        notes = "the reference chose its checkpoint on the test set, and its labels are not the DFT energies"
+        head = replace(head, reference=0.045, source=f"{PAPER}, abstract", stand_in=True, notes=notes)
+    return [teacher, head, calibration]
 
 
 def main() -> None:
@@ -116,8 +133,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="also cross-validate the bundled data")
     parser.add_argument("--hea-oh", type=Path, help="folder with the paper's sites.extxyz")
+    parser.add_argument(
+        "--hea-agirpdptru", type=Path, help="folder with oh_top.extxyz.gz and o_fcc.extxyz.gz"
+    )
     options = parser.parse_args()
-    data = {"hea-oh": options.hea_oh} if options.hea_oh else None
+    given = {"hea-oh": options.hea_oh, "hea-agirpdptru": options.hea_agirpdptru}
+    data = {kind: path for kind, path in given.items() if path is not None}
     print(markdown(run(quick=not options.full, data=data)))
 
 
