@@ -271,9 +271,15 @@ def _components(sample: Tensor, method: Method, count: int, seed: int) -> Found:
         pca = PCA(count, random_state=state).fit(x)
         forward, back, mean = np.asarray(pca.components_), np.asarray(pca.components_), np.asarray(pca.mean_)
     else:
-        # Directions in which nothing varies are divided by 0, and left out if enough others remain.
-        with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        rank = int(np.linalg.matrix_rank(np.cov(x.T), hermitian=True))
+        if count > rank:
+            raise InputError(
+                f"count {count}: the responses vary in {rank} directions; expected no more concepts by ica"
+            )
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
+            # Of directions in which nothing varies, which are left out.
+            warnings.filterwarnings("ignore", "There are some small singular values", UserWarning)
             ica = FastICA(
                 count,
                 whiten="unit-variance",
@@ -283,10 +289,6 @@ def _components(sample: Tensor, method: Method, count: int, seed: int) -> Found:
                 tol=1e-3,
             ).fit(x)
         forward, back, mean = np.asarray(ica.components_), np.asarray(ica.mixing_).T, np.asarray(ica.mean_)
-    if not np.isfinite(forward).all():
-        raise InputError(
-            f"count {count}: the responses vary in fewer directions; expected fewer concepts by {method}"
-        )
     codes = (x - mean) @ forward.T
     # The sign of a component is anyone's choice; a concept is seen at few positions, strongly.
     sign = np.where(((codes - codes.mean(axis=0)) ** 3).mean(axis=0) < 0, -1.0, 1.0)

@@ -130,6 +130,8 @@ def test_components_are_skewed_upwards():
         ({"count": 13}, "count 13"),
         ({"count": 0}, "count 0"),
         ({"rows": []}, "rows"),
+        # Of 12 units that five directions make up.
+        ({"method": "ica", "count": 6}, "5 directions"),
     ],
 )
 def test_bad_input_in_one_line(change, said):
