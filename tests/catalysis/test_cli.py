@@ -13,7 +13,7 @@ import pytest
 from ase import Atoms
 from ase.io import read, write
 
-from catalysis import checks
+from catalysis import potentials
 from catalysis.elements import parse_elements
 from catalysis.sites import find_sites, read_sites, read_structures
 from catalysis.surfaces import build_slab
@@ -240,7 +240,7 @@ def test_energies_refer_to_the_adsorbate_that_a_slab_carries(run: Run, tmp_path:
 def test_a_missing_potential_is_told_before_anything_is_read(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    monkeypatch.setattr(potentials, "find_spec", lambda name: None)
     (tmp_path / "slabs").mkdir()
     code, _, err = run("label", tmp_path / "slabs", "--out", tmp_path / "out")
     assert code == 2

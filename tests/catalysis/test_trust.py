@@ -56,7 +56,7 @@ def test_a_page_says_it_and_what_else_is_to_be_known_of_the_data() -> None:
     found = Finding("Errors on unseen sites")
     warn_of(found, {**SOUND, "mae_ev": 0.2, "warnings": ["odd data"]})
     assert len(found.warnings) == 2
-    assert "THE TEACHER IS NO BETTER THAN ITS BASELINE" in found.warnings[0]
+    assert "RANKS DESIGNS, IS NO BETTER THAN ITS BASELINE" in found.warnings[0]
     assert found.warnings[1] == "Odd data."
     sound = Finding("Errors on unseen sites")
     warn_of(sound, SOUND)

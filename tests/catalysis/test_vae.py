@@ -139,9 +139,6 @@ def test_bad_input_is_refused(trained: tuple[PGHVAE, VAEReport], teacher: Teache
         model.predict([site.with_elements(["Au"] * len(site))])
     with pytest.raises(InputError, match="expected at least 20"):
         train_vae(planted(5, 0), None, teacher)
-    edges = [replace(site, site_class="211_edge") for site in planted(30, 0)]
-    with pytest.raises(InputError, match="site_class: all 30 sites are 211_edge; expected at least two"):
-        train_vae(edges, None, teacher)
     with pytest.raises(InputError, match="teacher: it uses relaxed geometry"):
         train_vae(planted(30, 0), None, Teacher(geometry="relaxed"))
     with pytest.raises(InputError, match="no such file"):
