@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interpretkit.attribution.gradients import guided_backprop
+from interpretkit.attribution.last_map import last_map
 from interpretkit.attribution.problem import Problem, Result
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import LayerTap, tapped
-from interpretkit.networks.last_map import last_map
 
 # From activations and gradients, (m, channels, ...) each, to a map (m, 1, ...).
 Weighting = Callable[[Tensor, Tensor], Tensor]

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from interpretkit.attribution.last_map import last_map
 from interpretkit.attribution.problem import Problem
 from interpretkit.attribution.target import TargetScores
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import find_layer
-from interpretkit.networks.last_map import last_map
 
 # The index of a neuron in a layer's output, without the examples' axis; or the channel.
 Neuron = int | Sequence[int] | None

@@ -213,16 +213,7 @@ class Problem:
             If it gives anything else.
         """
         outputs = self._run_in_any_order(images) if self.any_order else self.model(images)
-        if not isinstance(outputs, Tensor):
-            raise InputError(
-                f"model: gives a {type(outputs).__name__}; expected one tensor (wrap it in a module that returns "
-                "its logits)"
-            )
-        if outputs.ndim == 0 or len(outputs) != len(images):
-            raise InputError(
-                f"model: gives outputs of shape {tuple(outputs.shape)} for {len(images)} images; "
-                "expected a row for each"
-            )
+        check_outputs(outputs, len(images))
         return outputs
 
     def _run_in_any_order(self, images: Tensor) -> Any:
@@ -254,6 +245,20 @@ class Problem:
                 f"target: no gradient passes from the score to {by}; expected a differentiable path"
             )
         return gradient
+
+
+def check_outputs(outputs: Any, examples: int) -> None:
+    """Raise InputError unless a model has given a tensor with a row for each example."""
+    if not isinstance(outputs, Tensor):
+        raise InputError(
+            f"model: gives a {type(outputs).__name__}; expected one tensor (wrap it in a module that returns "
+            "its logits)"
+        )
+    if outputs.ndim == 0 or len(outputs) != examples:
+        raise InputError(
+            f"model: gives outputs of shape {tuple(outputs.shape)} for {examples} images; "
+            "expected a row for each"
+        )
 
 
 def prepared(
