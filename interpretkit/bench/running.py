@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 from interpretkit.bench.evidence import Row
-from interpretkit.bench.quotes import QUOTES, refresh_pages
 from interpretkit.errors import InputError
 from interpretkit.runs.dependencies import dependencies
 from interpretkit.runs.environment import DISTRIBUTION, versions
@@ -428,11 +427,6 @@ def bench(
             bar.advance()
     (out / UNFINISHED).unlink(missing_ok=True)
     results = read_results(out)
-    if (out / QUOTES).is_file() and ran:
-        try:
-            refresh_pages(out, results)
-        except InputError as error:
-            _say(f"the pages that quote results stay as they are: {error}")
     unused = set(paths).difference(*(results[name]["data"] for name in [*resumed, *ran]))
     if unused and not failed and not quiet:
         _say(f"data that no benchmark of this call has taken: {', '.join(sorted(unused))}")

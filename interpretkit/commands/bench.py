@@ -67,6 +67,7 @@ def bench(
     called again in the same way. If a benchmark fails, the others go on, and the exit code is 1.
     """
     from interpretkit.bench import running as benches
+    from interpretkit.bench.quotes import QUOTES, refresh_pages
 
     if listing:
         return _listing()
@@ -83,6 +84,8 @@ def bench(
         results = benches.read_results(work)
     if update is not None:
         benches.update(update, {name: results[name] for name in [*done["resumed"], *done["ran"]]})
+        if (update / QUOTES).is_file():
+            refresh_pages(update, benches.read_results(update))
 
     measured = [*done["resumed"], *done["ran"]]
     found = Finding(
