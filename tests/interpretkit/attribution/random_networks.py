@@ -296,9 +296,15 @@ class Attend(Step):
         self.qkv = nn.Linear(channels, 3 * channels)
         self.back = nn.Linear(channels, channels)
 
+    @staticmethod
+    def _flat(h: Tensor) -> Tensor:
+        # Brings the gradient back in one stretch: of a single example in the order of tokens, torch's own layers
+        # before have given wrong ones.
+        return h.reshape(len(h), -1)
+
     def written(self, h: Tensor, x: Tensor) -> Tensor:
         n, channels, height, width = h.shape
-        tokens = h.view(n, channels, -1).transpose(1, 2)
+        tokens = self._flat(h).view(n, channels, -1).transpose(1, 2)
         q, k, v = self.qkv(self.norm(tokens)).view(n, -1, 3, channels).unbind(2)
         weights = torch.baddbmm(q.new_zeros(1, 1, 1), q, k.transpose(1, 2)).div_(channels**0.5).softmax(-1)
         found = self.back(weights @ v)
@@ -310,11 +316,11 @@ class Attend(Step):
         )
 
     def plain(self, h: Tensor, x: Tensor, rectify: Rectify) -> Tensor:
-        tokens = h.flatten(2).transpose(1, 2)
+        tokens = self._flat(h).unflatten(1, (h.shape[1], -1)).transpose(1, 2)
         q, k, v = self.qkv(self.norm(tokens)).chunk(3, 2)
         weights = (torch.bmm(q, k.transpose(1, 2)) / h.shape[1] ** 0.5).softmax(-1)
         found = self.back(torch.matmul(weights, v)) + tokens
-        return found.transpose(1, 2).reshape(h.shape)
+        return found.transpose(1, 2).reshape(h.shape).contiguous()
 
 
 class FromTheInput(Step):
