@@ -310,7 +310,7 @@ def _check_model(chosen: Method, model: nn.Module, alone: bool) -> None:
                 f"{where} is compiled by TorchScript, where the method cannot follow what is computed; expected the "
                 "module that it was made from, or a method such as integrated_gradients"
             )
-        if chosen.differentiates and ".quantized" in type(module).__module__:
+        if chosen.differentiates and _is_quantized(module):
             raise InputError(
                 f"{where} is quantized ({type(module).__name__}), which no gradient passes; expected the model in "
                 "floating-point numbers, or a method without gradients, such as occlusion"
@@ -321,6 +321,11 @@ def _check_model(chosen: Method, model: nn.Module, alone: bool) -> None:
                 f"{where} normalises by the statistics of the batch, so that examples depend on each other; expected "
                 "running statistics"
             )
+
+
+def _is_quantized(module: nn.Module) -> bool:
+    home = type(module).__module__
+    return home.startswith("torch.") and ".quantized" in home
 
 
 # Of models that have been found to give the same while they are watched, the structures.

@@ -48,7 +48,7 @@ _IN_PLACE: dict[Callable[..., Any], Callable[..., Any]] = {
     F.celu_: F.celu,
     F.leaky_relu_: F.leaky_relu,
     F.hardtanh_: F.hardtanh,
-    F.threshold_: F.threshold,
+    torch.threshold_: F.threshold,
     torch.relu_: torch.relu,
     Tensor.relu_: torch.relu,
     torch.sigmoid_: torch.sigmoid,

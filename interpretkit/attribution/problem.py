@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from interpretkit.attribution.target import TargetScores
 from interpretkit.errors import InputError
 from interpretkit.networks.batching import Chunks
-from interpretkit.networks.instrumentation import LayerTap
+from interpretkit.networks.instrumentation import LayerTap, check_outputs
 from interpretkit.networks.memory_order import Watch, in_channels_last
 
 # What inputs are replaced by where they are taken away: a number, or values that broadcast to one or all inputs.
@@ -213,16 +213,7 @@ class Problem:
             If it gives anything else.
         """
         outputs = self._run_in_any_order(images) if self.any_order else self.model(images)
-        if not isinstance(outputs, Tensor):
-            raise InputError(
-                f"model: gives a {type(outputs).__name__}; expected one tensor (wrap it in a module that returns "
-                "its logits)"
-            )
-        if outputs.ndim == 0 or len(outputs) != len(images):
-            raise InputError(
-                f"model: gives outputs of shape {tuple(outputs.shape)} for {len(images)} images; "
-                "expected a row for each"
-            )
+        check_outputs(outputs, len(images))
         return outputs
 
     def _run_in_any_order(self, images: Tensor) -> Any:

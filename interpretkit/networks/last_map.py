@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from interpretkit.errors import InputError
+from interpretkit.networks.instrumentation import check_outputs
 from interpretkit.networks.memory_order import untouched_state
 
 # From a layer's output to maps (m, channels, ...).
@@ -173,7 +174,8 @@ def _searched(model: nn.Module, image: Tensor) -> LastMap:
         isinstance(module, torch.jit.ScriptModule) and any(weight.ndim > 2 for weight in module.parameters())
         for module in model.modules()
     )
-    if hidden or not isinstance(outputs, Tensor) or not record.events:
+    check_outputs(outputs, 1)
+    if hidden or not record.events:
         raise _untold(record)
     # What gradients do not reach is searched as far as they do.
     return _Search(record, leaf, outputs if outputs.requires_grad else record.events[-1].tensor).result()

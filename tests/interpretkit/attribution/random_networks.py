@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,7 @@ class Convolve(Step):
         self.out = draw.choice([4, 6])
         groups = draw.choice([1, 1, 2])
         stride, kernel = draw.choice([(1, 3), (1, 1), (2, 3), (2, 1), (1, 3)])
-        mode = draw.choice(["zeros", "zeros", "replicate"])
+        mode: Any = draw.choice(["zeros", "zeros", "replicate"])
         self.conv = nn.Conv2d(
             channels, self.out, kernel, stride, kernel // 2, groups=groups, padding_mode=mode
         )

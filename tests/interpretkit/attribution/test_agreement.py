@@ -376,6 +376,38 @@ def test_rectifiers_of_every_kind_are_met(method):
         assert torch.equal(other, values[0])
 
 
+@pytest.mark.parametrize("method", ["guided_backprop", "deconvnet"])
+@pytest.mark.parametrize("form", ["whole", "part", "slices", "keyword"])
+def test_rectifiers_that_write_through_views_are_met(method, form):
+    class Views(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.same = plain(torch.float64)
+
+        def relu(self, x: Tensor) -> Tensor:
+            if form == "whole":
+                x.view(len(x), -1).relu_()
+            elif form == "part":
+                x[:, :3].relu_()
+                return torch.cat([x[:, :3], F.relu(x[:, 3:])], 1)
+            elif form == "slices":
+                for row in range(x.shape[2]):
+                    x[:, :, row] = F.relu(x[:, :, row].clone(), inplace=True)
+            else:
+                return torch.relu(input=x)
+            return x
+
+        def forward(self, x: Tensor) -> Tensor:
+            for module in self.same:  # type: ignore[union-attr]
+                x = self.relu(x) if isinstance(module, nn.ReLU) else module(x)
+            return x
+
+    inputs = images().double()
+    for some in (inputs, inputs[:1]):
+        expected = attribute(plain(torch.float64), some, 1, method=method).values
+        assert_exact(attribute(Views(), some, 1, method=method).values, expected)
+
+
 def test_guided_backprop_of_a_capped_relu():
     """What reaches the cap passes nothing back, as the ReLU6 of MobileNet has it."""
     for relu in (nn.ReLU6(), nn.ReLU6(inplace=True), F.relu6):

@@ -369,7 +369,8 @@ def test_a_layer_within_a_transformer_of_torchs_own_runs() -> None:
 
     model, images = Encoder().double().eval(), torch.randn(2, 3, 8, 12, dtype=torch.float64)
     kept: list[Tensor] = []
-    handle = model.encoder.layers[1].norm1.register_forward_hook(lambda *found: kept.append(found[2]))
+    norm = model.get_submodule("encoder.layers.1.norm1")
+    handle = norm.register_forward_hook(lambda *found: kept.append(found[2]))
     (gradient,) = torch.autograd.grad(model(images)[:, 1].sum(), kept[-1])
     handle.remove()
     expected = (kept[-1].detach() * gradient.mean(1, keepdim=True)).sum(2).reshape(2, 1, 2, 3)

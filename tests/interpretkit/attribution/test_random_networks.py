@@ -25,7 +25,7 @@ from interpretkit.training.seeds import torch_generator
 sys.path.insert(0, str(Path(__file__).parent))
 from random_networks import CLASSES, SIZE, RandomNetwork, Rectify
 
-NETWORKS = int(os.environ.get("INTERPRETKIT_RANDOM_NETWORKS", "6"))
+NETWORKS = int(os.environ.get("INTERPRETKIT_RANDOM_NETWORKS", "12"))
 SEGMENTS = torch.arange(SIZE)[:, None] // 4 * 2 + torch.arange(SIZE)[None] // 4
 TARGETS = (1, 3)
 # Those that are compared with themselves on the network written plainly.
