@@ -48,8 +48,8 @@ def fit_patterns(
 ) -> Patterns:
     """Estimate the signal directions of a model's neurons (Kindermans et al., 2018, arXiv:1705.05598).
 
-    Neurons that a rectifier follows at once get the estimator of two components, whose expectations run over the
-    positive outputs: ``(E₊[xy] − E₊[x] E[y]) / (wᵀE₊[xy] − wᵀE₊[x] E[y])``; all others the linear one, the
+    Neurons of a layer whose whole output a rectifier takes at once get the estimator of two components, whose
+    expectations run over the positive outputs: ``(E₊[xy] − E₊[x] E[y]) / (wᵀE₊[xy] − wᵀE₊[x] E[y])``; all others the linear one, the
     covariance of input and output by the output's variance.
 
     Parameters
