@@ -49,8 +49,8 @@ def fit_patterns(
     """Estimate the signal directions of a model's neurons (Kindermans et al., 2018, arXiv:1705.05598).
 
     Neurons of a layer whose whole output a rectifier takes at once get the estimator of two components, whose
-    expectations run over the positive outputs: ``(E₊[xy] − E₊[x] E[y]) / (wᵀE₊[xy] − wᵀE₊[x] E[y])``; all others the linear one, the
-    covariance of input and output by the output's variance.
+    expectations run over the positive outputs: ``(E₊[xy] − E₊[x] E[y]) / (wᵀE₊[xy] − wᵀE₊[x] E[y])``; all others the
+    linear one, the covariance of input and output by the output's variance.
 
     Parameters
     ----------
