@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from interpretkit.attribution.problem import check_outputs
 from interpretkit.errors import InputError
+from interpretkit.networks.instrumentation import check_outputs
 from interpretkit.networks.memory_order import untouched_state
 
 # From a layer's output to maps (m, channels, ...).

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from interpretkit.attribution.target import TargetScores
 from interpretkit.errors import InputError
 from interpretkit.networks.batching import Chunks
-from interpretkit.networks.instrumentation import LayerTap
+from interpretkit.networks.instrumentation import LayerTap, check_outputs
 from interpretkit.networks.memory_order import Watch, in_channels_last
 
 # What inputs are replaced by where they are taken away: a number, or values that broadcast to one or all inputs.
