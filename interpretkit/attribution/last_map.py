@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from interpretkit.attribution.problem import check_outputs
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import check_outputs
 from interpretkit.networks.memory_order import untouched_state

@@ -247,20 +247,6 @@ class Problem:
         return gradient
 
 
-def check_outputs(outputs: Any, examples: int) -> None:
-    """Raise InputError unless a model has given a tensor with a row for each example."""
-    if not isinstance(outputs, Tensor):
-        raise InputError(
-            f"model: gives a {type(outputs).__name__}; expected one tensor (wrap it in a module that returns "
-            "its logits)"
-        )
-    if outputs.ndim == 0 or len(outputs) != examples:
-        raise InputError(
-            f"model: gives outputs of shape {tuple(outputs.shape)} for {examples} images; "
-            "expected a row for each"
-        )
-
-
 def prepared(
     model: nn.Module, inputs: Tensor | NDArray[np.floating], name: str = "inputs"
 ) -> tuple[Tensor, torch.device]:
