@@ -86,9 +86,10 @@ def test_weights_are_looked_at_by_their_form(tmp_path: Path) -> None:
                 check_weights(str(path))
             with pytest.raises(InputError):
                 read_state_dict(path)
-    (tmp_path / "net-0123abcd.pth").write_bytes(whole)
+    named = tmp_path / "net-0123abcd.pth"
+    torch.save(state, named)
     with pytest.raises(InputError, match="its name says 0123abcd"):
-        check_weights(str(tmp_path / "net-0123abcd.pth"))
+        check_weights(str(named))
     for missing in (tmp_path, tmp_path / "none.pth"):
         with pytest.raises(InputError, match=r"no such file|is a folder"):
             check_weights(str(missing))

@@ -159,8 +159,9 @@ def test_what_is_out_of_range_the_methods_refuse_as_well(option: str) -> None:
                 if "int" in settings.known_methods()["attributions"][name]["options"][option]["kinds"]
                 else float
             )
+            chosen: dict[str, Any] = {option: kind(value)}
             with pytest.raises(InputError):
-                attribute(network.module, inputs, 0, method=name, **{option: kind(value)})
+                attribute(network.module, inputs, 0, method=name, **chosen)
 
 
 def test_wrong_options_are_refused_without_torch(folder: Path, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Numbers as people have them: right, or refused in one line; and what is worth a warning."""
 
 import sys
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +36,9 @@ from metric_cases import planted
 CODES, FACTORS = planted(300)
 
 
-def refused(message: str, codes=CODES, factors=FACTORS, score=mig, **options) -> None:
+def refused(
+    message: str, codes: Any = CODES, factors: Any = FACTORS, score: Callable[..., Any] = mig, **options: Any
+) -> None:
     with pytest.raises(InputError, match=message) as caught:
         score(codes, factors, **options)
     assert "\n" not in str(caught.value)
@@ -96,7 +100,8 @@ def test_what_is_said_of_factors_is_true_or_false():
         refused("discrete: holds .*; expected True or False", factors=two, discrete=said)
     refused("discrete 'none': expected True or False", factors=two, discrete="none")
     refused("discrete 1: expected True or False", factors=two, discrete=1)
-    found = sap(CODES, two, discrete=np.array([True, False])).details["discrete"]
+    as_array: Any = np.array([True, False])
+    found = sap(CODES, two, discrete=as_array).details["discrete"]
     assert found.tolist() == [True, False]
     assert sap(CODES, two, discrete=[None, False]).details["discrete"].tolist() == [True, False]
     refused("discrete_codes: holds 0", discrete_codes=[0, 1, 0, 0, 0, 0])
@@ -177,7 +182,14 @@ def test_outliers_that_empty_the_bins_are_told():
     assert not any("code 2" in line for line in even.warnings)
     for score in (med, modularity):
         assert any("code 2" in line for line in score(codes, factors).warnings)
-    for score, options in ((sap, {}), (irs, {}), (beta_vae, {"points": 100}), (infomec, {}), (tc, {})):
+    others: list[tuple[Callable[..., Any], dict[str, Any]]] = [
+        (sap, {}),
+        (irs, {}),
+        (beta_vae, {"points": 100}),
+        (infomec, {}),
+        (tc, {}),
+    ]
+    for score, options in others:
         assert any(line.startswith("code 2: 95 %") for line in score(codes, factors, **options).warnings)
     clean = planted(3000)
     assert dci(codes, factors, trees=3).value == pytest.approx(dci(*clean, trees=3).value, abs=0.02)
@@ -238,7 +250,11 @@ def test_rows_that_are_alone_with_their_value_are_left_out():
     lonely[:200, 0] = 1000 + np.arange(200)
     noise = np.random.default_rng(3).standard_normal(codes.shape)
     discrete = [False, True, True]
-    for score, options in ((beta_vae, {"points": 400}), (factor_vae, {"votes": 400})):
+    pairs: list[tuple[Callable[..., Any], dict[str, Any]]] = [
+        (beta_vae, {"points": 400}),
+        (factor_vae, {"votes": 400}),
+    ]
+    for score, options in pairs:
         found = score(noise, lonely, discrete=discrete, bins=1000, bounds=False, **options)
         assert found.value < 0.6
         assert any("share their value with no other" in line for line in found.warnings)

@@ -30,7 +30,12 @@ from interpretkit.disentanglement import (
 sys.path.insert(0, str(Path(__file__).parent))
 from metric_cases import planted
 
-FEW = settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FEW = settings(
+    max_examples=4,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=tuple(HealthCheck.__members__.values()),
+)
 # The score, its options, and by how much it may move where rounding moves a row from bin to bin, or a search ends.
 SCORES: dict[str, tuple[Callable[..., Any], dict[str, Any], float]] = {
     "mig": (mig, {}, 1e-9),
