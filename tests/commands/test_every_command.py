@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cases import CASES, Case, prepare
 
 from interpretkit.cli import FrontEnd, command_tree
 from interpretkit.commandline.groups import File
 from interpretkit.runs.folder import load_manifest
+
+# The tests are imported by path, so that the cases must be found by hand.
+sys.path.insert(0, str(Path(__file__).parent))
+from cases import CASES, Case, prepare
 
 # Too heavy for a list of commands or a help text to bring along.
 HEAVY = ("torch", "matplotlib", "scipy", "sklearn", "skimage", "ase", "numba", "captum", "gudhi", "pandas")
