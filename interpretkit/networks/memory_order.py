@@ -297,7 +297,7 @@ def plain_structure(model: nn.Module) -> Hashable | None:
         state = vars(module)
         if isinstance(module, torch.jit.ScriptModule) or any(state.get(kind) for kind in _HOOKS):
             return None
-        if state.get("_compiled_call_impl") is not None:
+        if state.get("_compiled_call_impl") is not None or "forward" in state:
             return None
         for parameter in state["_parameters"].values():
             if parameter is not None and (
@@ -305,7 +305,7 @@ def plain_structure(model: nn.Module) -> Hashable | None:
             ):
                 return None
         convolutional = convolutional or isinstance(module, nn.Conv2d)
-        parts.append((name, type(module), type(module).forward, state.get("forward")))
+        parts.append((name, type(module), type(module).forward))
     return tuple(parts) if convolutional else None
 
 
