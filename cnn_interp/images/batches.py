@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from cnn_interp.images.sets import Images, resized
 from cnn_interp.networks.loading import Network
 
 Given = TypeVar("Given", covariant=True)
+Set = TypeVar("Set", bound=Images, covariant=True)
 BATCH = 16
 # Labels at half the resolution of the usual input, as Broden has them, cost a quarter.
 LABEL_SIDE = 112
@@ -39,10 +40,8 @@ class Batches(Protocol[Given]):
 
 
 @dataclass(frozen=True)
-class InputBatches:
-    """The images of a set as a network takes them, whole: resized to a square without keeping their proportions.
-
-    Can be gone through again and again.
+class _Batched(Generic[Set]):
+    """A set of images that a network is given in portions, again and again.
 
     Attributes
     ----------
@@ -55,44 +54,40 @@ class InputBatches:
     """
 
     network: Network
-    images: Images
+    images: Set
     size: int = BATCH
 
     def __len__(self) -> int:
         return -(-len(self.images) // self.size)
 
+    def _portions(self) -> Iterator[range]:
+        for start in range(0, len(self.images), self.size):
+            yield range(start, min(start + self.size, len(self.images)))
+
+
+class InputBatches(_Batched[Images]):
+    """The images of a set as a network takes them, whole: resized to a square without keeping their proportions."""
+
     def __iter__(self) -> Iterator[Tensor]:
         """Give inputs ``(n, 3, side, side)``."""
-        return (network_inputs(self.network, self.images, rows) for rows in _portions(self.images, self.size))
+        return (network_inputs(self.network, self.images, rows) for rows in self._portions())
 
 
 @dataclass(frozen=True)
-class ConceptBatches:
+class ConceptBatches(_Batched[ConceptImages]):
     """The images of a set with labelled concepts, as :func:`cnn_interp.metrics.dissection.dissect` takes them.
 
     Attributes
     ----------
-    network : Network
-        Which gives the size and the normalisation.
-    images : ConceptImages
-        The set.
-    size : int
-        How many images a batch holds.
     side : int
         Height and width that the maps of labels are brought to, px.
     """
 
-    network: Network
-    images: ConceptImages
-    size: int = BATCH
     side: int = LABEL_SIDE
-
-    def __len__(self) -> int:
-        return -(-len(self.images) // self.size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Give inputs ``(n, 3, s, s)`` and concepts' numbers ``(n, k, side, side)``."""
-        for rows in _portions(self.images, self.size):
+        for rows in self._portions():
             pictures, maps = [], []
             # Image and labels one after the other, since both may come out of one composition.
             for row in rows:
@@ -106,32 +101,20 @@ class ConceptBatches:
 
 
 @dataclass(frozen=True)
-class PartMaskBatches:
+class PartMaskBatches(_Batched[PartImages]):
     """The images of a set with masks of parts, as :func:`part_interpretability` takes them.
 
     Attributes
     ----------
-    network : Network
-        Which gives the size and the normalisation.
-    images : PartImages
-        The set, with masks.
-    size : int
-        How many images a batch holds.
     side : int
         Height and width that the masks are brought to.
     """
 
-    network: Network
-    images: PartImages
-    size: int = BATCH
     side: int = LABEL_SIDE
-
-    def __len__(self) -> int:
-        return -(-len(self.images) // self.size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Give inputs ``(n, 3, s, s)`` and masks bool ``(n, parts, side, side)``."""
-        for rows in _portions(self.images, self.size):
+        for rows in self._portions():
             pictures, masks = [], []
             for row in rows:
                 masks.append(_small(self.images.masks(row), self.side))
@@ -165,11 +148,6 @@ def part_batches(
     if isinstance(with_masks, list):
         return [inputs for inputs, _ in with_masks], with_masks
     return InputBatches(network, images), with_masks
-
-
-def _portions(images: Images, size: int) -> Iterator[range]:
-    for start in range(0, len(images), size):
-        yield range(start, min(start + size, len(images)))
 
 
 def network_inputs(network: Network, images: Images, rows: Iterable[int]) -> Tensor:

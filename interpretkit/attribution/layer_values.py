@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from interpretkit.attribution.last_map import last_map
 from interpretkit.attribution.problem import Problem
 from interpretkit.attribution.target import TargetScores
 from interpretkit.errors import InputError
-from interpretkit.networks.instrumentation import find_layer
+from interpretkit.networks.instrumentation import put_in_place, watched
 
 # The index of a neuron in a layer's output, without the examples' axis; or the channel.
 Neuron = int | Sequence[int] | None
@@ -74,9 +73,7 @@ class Layer:
                 return None
             put = output.detach().clone().requires_grad_() if replaced_by is None else replaced_by
             found[:] = [put]
-            # Others may know the output by the name of the input.
-            same = any(output is tensor for tensor in _tensors(given))
-            return output.copy_(put) if same else put.clone()
+            return put_in_place(output, put, given, self.name)
 
         with watched(self.model, self.name, meet):
             yield lambda: found[0] if found else _never(self.name)
@@ -84,65 +81,6 @@ class Layer:
 
 def _never(name: str) -> Tensor:
     raise InputError(f"layer {name!r}: does not run in the model's forward pass")
-
-
-# From what a layer gave, and what it was given, to what takes its place; None if it stays.
-Meet = Callable[[Any, Any], Tensor | None]
-
-
-class _Calls(TorchFunctionMode):
-    """Meets the calls of a function; with a number that call in the block alone."""
-
-    def __init__(self, function: str, number: int | None, meet: Meet) -> None:
-        super().__init__()
-        self._function = function
-        self._number = number
-        self._meet = meet
-        self._calls = 0
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        output = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", None) != self._function:
-            return output
-        self._calls += 1
-        if self._number not in (None, self._calls):
-            return output
-        replaced = self._meet(output, (args, kwargs or {}))
-        return output if replaced is None else replaced
-
-
-@contextmanager
-def watched(model: nn.Module, name: str, meet: Meet) -> Iterator[None]:
-    """Meet what a layer gives in the block, of one pass; the layer may be a function, such as ``cat()#3``.
-
-    Raises
-    ------
-    InputError
-        If the model has no layer of that name.
-    """
-    function, marked, number = name.partition("()")
-    with ExitStack() as stack:
-        # Else layers of transformers may run in one piece, without their parts.
-        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
-        torch.backends.mha.set_fastpath_enabled(False)
-        if marked and function.isidentifier() and (not number or number[1:].isdecimal()):
-            stack.enter_context(_Calls(function, int(number[1:]) if number else None, meet))
-        else:
-            module = find_layer(model, name)
-            if isinstance(module, torch.jit.ScriptModule):
-                raise InputError(f"layer {name!r}: is compiled by TorchScript; expected a layer that is not")
-
-            def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | None:
-                return meet(output, (args, kwargs))
-
-            stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
-        yield
 
 
 def settled_layer(problem: Problem) -> Layer:
@@ -172,16 +110,6 @@ def settled_layer(problem: Problem) -> Layer:
         shown = tuple(last) if isinstance(last, torch.Size) else f"a {last}"
         raise InputError(f"layer {name!r}: gives {shown} for an example; expected one tensor (1, ...)")
     return Layer(name, problem.model, len(outputs), layout)
-
-
-def _tensors(given: Any) -> Iterator[Tensor]:
-    if isinstance(given, Tensor):
-        yield given
-    elif isinstance(given, (list, tuple)):
-        for value in given:
-            yield from _tensors(value)
-    elif isinstance(given, dict):
-        yield from _tensors(list(given.values()))
 
 
 def as_places(

@@ -21,6 +21,7 @@ from interpretkit.attribution.affine import AffineMap, AffineMode
 from interpretkit.attribution.elementwise import Call, activation_call, product_call, valued
 from interpretkit.attribution.rules import Epsilon, Rule, Space
 from interpretkit.errors import InputError
+from interpretkit.networks.instrumentation import tensors_in
 
 # From a layer, whether it sees data and whether it is a last one, to its rule.
 Choose = Callable[[AffineMap, bool], Rule]
@@ -231,7 +232,7 @@ class RelevanceMode(AffineMode):
         kwargs = kwargs or {}
         if not torch.is_grad_enabled() or getattr(func, "__name__", "") in _QUESTIONS:
             return func(*args, **kwargs)
-        tensors = list(_tensors((args, kwargs)))
+        tensors = list(tensors_in((args, kwargs)))
         if not any(tensor.requires_grad for tensor in tensors):
             return func(*args, **kwargs)
         if func in _REFUSED:
@@ -310,8 +311,8 @@ class RelevanceMode(AffineMode):
             return passed
         if func in _MOVES or func in _DROPOUTS:
             result = func(*args, **kwargs)
-            if any(id(tensor) in self._attention for tensor in _tensors((args, kwargs))):
-                self._attention |= {id(tensor): tensor for tensor in _tensors(result)}
+            if any(id(tensor) in self._attention for tensor in tensors_in((args, kwargs))):
+                self._attention |= {id(tensor): tensor for tensor in tensors_in(result)}
             return result
         product = product_call(func, args)
         if product is not None:
@@ -459,7 +460,7 @@ class RelevanceMode(AffineMode):
                 func(*_mapped(args, self._follower(place)), **_mapped(kwargs, self._follower(place)))
                 for place in range(4)
             ]
-        for made, *ends in zip(*(_tensors(given) for given in (result, *followers)), strict=True):
+        for made, *ends in zip(*(tensors_in(given) for given in (result, *followers)), strict=True):
             if made.requires_grad and id(made) not in self._data:
                 self._mark(made, *ends)
         return result
@@ -744,17 +745,6 @@ def _in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 def _drops(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Return whether a dropout is active."""
     return bool(args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True)))
-
-
-def _tensors(given: Any) -> Iterator[Tensor]:
-    if isinstance(given, Tensor):
-        yield given
-    elif isinstance(given, dict):
-        for value in given.values():
-            yield from _tensors(value)
-    elif isinstance(given, (list, tuple)):
-        for value in given:
-            yield from _tensors(value)
 
 
 def _mapped(given: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -253,14 +255,14 @@ class LayerTap:
         """Forget the last pass."""
         self.activation: Tensor | None = None
 
-    def cut(self, output: Any, given: Iterable[Any], *, new: bool = False) -> Tensor | None:
+    def cut(self, output: Any, given: Any, *, new: bool = False) -> Tensor | None:
         """Keep an output, and return what takes its place; None if it stays.
 
         Parameters
         ----------
         output : Tensor
             Of the layer.
-        given : iterable
+        given : nested tuples, lists and dicts
             What the layer was given.
         new : bool
             Whether nobody else holds the output, once it is replaced.
@@ -276,30 +278,23 @@ class LayerTap:
         self.activation = kept
         if not replaces:
             return None
-        kept.requires_grad_()
-        if not any(output is tensor for tensor in _tensors(given)):
-            return kept.clone()
-        # Others know it by the name of the input, and may use it on.
-        try:
-            return output.copy_(kept)
-        except NoticedError:
-            raise
-        except RuntimeError as error:
-            raise InputError(
-                f"layer {self.name!r}: gives back its own input, which cannot be written to; expected another layer"
-            ) from error
+        return put_in_place(output, kept.requires_grad_(), given, self.name)
 
 
-class _FunctionTap(TorchFunctionMode):
-    """Taps the calls of a function; with a number, that call of it in a pass alone."""
+# From what a layer gave, and what it was given, to what takes its place; None if it stays.
+Meet = Callable[[Any, Any], Tensor | None]
 
-    def __init__(self, tap: LayerTap, function: str, number: int | None) -> None:
+
+class _Calls(TorchFunctionMode):
+    """Meets the calls of a function; with a number, that call alone."""
+
+    def __init__(self, function: str, number: int | None, meet: Meet) -> None:
         super().__init__()
-        self._tap = tap
         self._function = function
         self._number = number
+        self._meet = meet
         self._calls = 0
-        self._runs = False
+        self._runs = True
 
     def begin(self, *_: Any) -> None:
         """Count from the first call again: the model begins."""
@@ -323,13 +318,58 @@ class _FunctionTap(TorchFunctionMode):
         self._calls += 1
         if self._number not in (None, self._calls):
             return output
-        replaced = self._tap.cut(output, (*args, *(kwargs or {}).values()))
+        replaced = self._meet(output, (args, kwargs or {}))
         return output if replaced is None else replaced
 
 
 @contextmanager
+def watched(model: nn.Module, name: str, meet: Meet, *, passes: bool = False) -> Iterator[None]:
+    """Meet what a layer gives in the block; the layer may be a function, such as ``cat()`` or ``cat()#3``.
+
+    Parameters
+    ----------
+    model : Module
+        The model.
+    name : str
+        The layer's dotted name, or a function's with the number of its call if it is one of several.
+    meet : callable
+        Is given the output and what the layer was given; what it returns takes the output's place.
+    passes : bool
+        Whether the block makes several passes of the model: then the calls of a function count anew in each, and
+        those between them not at all.
+
+    Raises
+    ------
+    InputError
+        If the model has no layer of that name.
+    """
+    function, marked, number = name.partition("()")
+    with ExitStack() as stack:
+        # Else layers of transformers may run in one piece, without their parts.
+        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
+        if marked and function.isidentifier() and re.fullmatch(r"(#\d+)?", number):
+            mode = _Calls(function, int(number[1:]) if number else None, meet)
+            if passes:
+                mode.end()
+                stack.callback(model.register_forward_pre_hook(mode.begin).remove)
+                stack.callback(model.register_forward_hook(mode.end, always_call=True).remove)
+            stack.enter_context(mode)
+        else:
+            module = find_layer(model, name)
+            if isinstance(module, torch.jit.ScriptModule):
+                raise InputError(f"layer {name!r}: is compiled by TorchScript; expected a layer that is not")
+
+            def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | None:
+                return meet(output, (args, kwargs))
+
+            stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+        yield
+
+
+@contextmanager
 def tapped(model: nn.Module, layer: str) -> Iterator[LayerTap]:
-    """Tap a layer, or a function by a name such as ``cat()`` or ``cat()#3`` for its third call.
+    """Tap a layer, or a function, by a name as :func:`watched` takes it, in each of the block's passes.
 
     Raises
     ------
@@ -337,40 +377,56 @@ def tapped(model: nn.Module, layer: str) -> Iterator[LayerTap]:
         If the model has no layer of that name.
     """
     tap = LayerTap(layer)
-    function, marked, number = layer.partition("()")
-    with ExitStack() as stack:
-        # Else layers of transformers may run in one piece, without their parts.
-        fast = torch.backends.mha.get_fastpath_enabled()
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
-        torch.backends.mha.set_fastpath_enabled(False)
-        if (
-            marked
-            and function.isidentifier()
-            and (not number or (number[:1] == "#" and number[1:].isdecimal()))
-        ):
-            mode = _FunctionTap(tap, function, int(number[1:]) if number else None)
-            stack.callback(model.register_forward_pre_hook(mode.begin).remove)
-            stack.callback(model.register_forward_hook(mode.end, always_call=True).remove)
-            stack.enter_context(mode)
-        else:
-            module = find_layer(model, layer)
-            if isinstance(module, torch.jit.ScriptModule):
-                raise InputError(f"layer {layer!r}: is compiled by TorchScript; expected a layer that is not")
-            # A convolution's output is new, unless somebody has had it before.
-            new = type(module) in CONVOLUTIONS and not module._forward_hooks and "forward" not in vars(module)
-
-            def hook(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | None:
-                return tap.cut(output, (*args, *kwargs.values()), new=new)
-
-            stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+    module = dict(model.named_modules(remove_duplicate=False)).get(layer)
+    # A convolution's output is new, unless somebody has had it before.
+    new = (
+        module is not None
+        and type(module) in CONVOLUTIONS
+        and not module._forward_hooks
+        and "forward" not in vars(module)
+    )
+    with watched(model, layer, partial(tap.cut, new=new), passes=True):
         yield tap
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _tensors(value)
-        elif isinstance(value, dict):
-            yield from _tensors(value.values())
+def put_in_place(output: Tensor, value: Tensor, given: Any, layer: str) -> Tensor:
+    """Return what takes the place of a layer's output, with other values, for what follows to change as it likes.
+
+    Parameters
+    ----------
+    output : Tensor
+        What the layer gave.
+    value : Tensor
+        The other values; they stay as they are.
+    given : nested tuples, lists and dicts
+        What the layer was given.
+    layer : str
+        Its name, for errors.
+
+    Raises
+    ------
+    InputError
+        If the output is one of the layer's inputs, which others know by that name, and cannot be written to.
+    """
+    if not any(output is tensor for tensor in tensors_in(given)):
+        return value.clone()
+    try:
+        return output.copy_(value)
+    except NoticedError:
+        raise
+    except RuntimeError as error:
+        raise InputError(
+            f"layer {layer!r}: gives back its own input, which cannot be written to; expected another layer"
+        ) from error
+
+
+def tensors_in(given: Any) -> Iterator[Tensor]:
+    """Give the tensors in nested tuples, lists and dicts, in order."""
+    if isinstance(given, Tensor):
+        yield given
+    elif isinstance(given, dict):
+        for value in given.values():
+            yield from tensors_in(value)
+    elif isinstance(given, (list, tuple)):
+        for value in given:
+            yield from tensors_in(value)
