@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -33,13 +34,14 @@ class Space:
     own: Tensor
 
 
-class Rule:
+class Rule(ABC):
     """How a convolution, a linear layer or a batch norm shares its relevance among its inputs.
 
     Rules speak of coefficients, relevance divided by the value that it rests on: so no rule has to divide by a value
     that may be zero. For rules of your own, derive a class and give it :meth:`coefficients`.
     """
 
+    @abstractmethod
     def coefficients(self, step: AffineMap, value: Tensor, coefficients: Tensor) -> Tensor:
         """Return the coefficients of the inputs ``step.x`` from those of the outputs, each of its tensor's shape.
 
@@ -52,7 +54,6 @@ class Rule:
         coefficients : Tensor
             The outputs' relevance divided by `value`.
         """
-        raise NotImplementedError
 
     def relevance(self, step: AffineMap, value: Tensor, coefficients: Tensor, space: Space | None) -> Tensor:
         """Return the relevance of ``step.x`` where that is the model's own input."""
@@ -163,8 +164,9 @@ class ZPlus(Rule):
 class _Spread(Rule):
     """Share by the weights alone, whatever the inputs are."""
 
+    @abstractmethod
     def _weights(self, step: AffineMap) -> Tensor:
-        raise NotImplementedError
+        """Return how much each input counts for each output, in the shape of the layer's weights."""
 
     def coefficients(self, step: AffineMap, value: Tensor, coefficients: Tensor) -> Tensor:
         """Return the coefficients of the inputs; those that are zero get none, for relevance must rest on a value."""

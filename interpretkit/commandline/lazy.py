@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -14,7 +15,7 @@ from typer.core import TyperCommand
 from interpretkit.commandline.contract import Group, reporting
 
 
-class Deferred(TyperCommand):
+class Deferred(TyperCommand, ABC):
     """Stands for a command in a list until it is called.
 
     Attributes
@@ -25,16 +26,16 @@ class Deferred(TyperCommand):
 
     kind = "command"
 
+    @abstractmethod
     def describe(self) -> str:
         """Return a line on what the command does, without importing it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self) -> Any:
         """Import the command and return it."""
-        raise NotImplementedError
 
 
-class LazyGroup(Group):
+class LazyGroup(Group, ABC):
     """A command group some of whose commands are imported when they are called."""
 
     def __init__(self, **attributes: Any) -> None:
@@ -42,9 +43,9 @@ class LazyGroup(Group):
         for entry in self.deferred():
             self.commands.setdefault(str(entry.name), entry)
 
+    @abstractmethod
     def deferred(self) -> Iterable[Deferred]:
         """Return what stands for the commands that are not imported yet."""
-        raise NotImplementedError
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names, with the help of what is deferred found out, for this is called when help is shown."""

@@ -11,6 +11,7 @@ the mutual information, the total correlation and the dimension-wise divergence.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, get_args
@@ -142,7 +143,7 @@ class State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Objective:
+class Objective(ABC):
     """What is minimised besides the reconstruction loss.
 
     Attributes of the subclasses are named as in the articles.
@@ -154,9 +155,9 @@ class Objective:
         """Return a new network that the penalty needs beside the auto-encoder; None for most."""
         return None
 
+    @abstractmethod
     def penalty(self, posterior: Posterior, state: State) -> Mapping[str, Tensor]:
         """Return named scalars in nats: ``penalty`` is added to the loss, the others are reported."""
-        raise NotImplementedError
 
 
 def _check(name: str, value: float, least: float = 0.0) -> None:
