@@ -28,6 +28,8 @@ Picture = Figure | bytes | Path
 Captioned = Picture | tuple[Picture, str] | tuple[Picture, str, str]
 # A value, or a value and a line that says how to understand it.
 Number = str | float | int | None | tuple[str | float | int | None, str]
+# Writing of a figure with more pixels across could not be read in half of the page's width.
+_HALF_PAGE = 1300
 
 
 class Report:
@@ -147,7 +149,8 @@ class Report:
                 {
                     "png": base64.b64encode(png).decode(),
                     "caption": _inline(caption),
-                    "alt": alt[0] if alt else caption or self._sections_title(),
+                    "alt": (alt[0] if alt else caption or self._sections_title()).replace("`", ""),
+                    "wide": width > _HALF_PAGE and width >= 2 * height,
                     "width": width,
                     "height": height,
                 }

@@ -127,6 +127,7 @@ def test_a_run_leaves_a_whole_result(words: str, run_command: Callable[..., Any]
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert present == {*manifest["files"], "manifest.json"}
     assert "report.html" in present
+    assert ">How to go on<" in (folder / "report.html").read_text(encoding="utf-8")
     for name, value in manifest["summary"].items():
         assert ended.found[name] == value
     # What a column or a figure is, in which unit, stands in the manifest.

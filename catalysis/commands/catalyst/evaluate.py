@@ -152,6 +152,13 @@ def evaluate(
         _CLASS_COLUMNS,
         "Mean absolute errors by class.",
     )
+    given = {"--energy-key": energy_key, "--facet": facet, "--kind": kind}
+    found.next_step(
+        "Train a model to design with on all of them:",
+        "interpretkit catalyst train --out model --data",
+        train_sites,
+        *(word for option, value in given.items() if value for word in (option, value)),
+    )
     names = list(predictions)
     return found.table(
         "predictions.csv",

@@ -183,8 +183,8 @@ def _headline(
         )
     if by_chance is not None and by_chance > _CHANCE * len(main.concepts):
         found.warn(
-            "So many units with random weights cannot mean anything: on few images, rare concepts are matched "
-            "by chance. More images (--images) leave fewer such detectors."
+            f"With random weights the layer already detects {by_chance} of {len(main.concepts)} concepts, for on few "
+            "images rare concepts are matched by chance. A larger number of --images leaves fewer such detectors."
         )
     return found
 

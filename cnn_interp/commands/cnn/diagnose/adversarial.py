@@ -31,10 +31,12 @@ _COLUMNS = {
     "method": Column("the attack"),
     "said": Column("what the network says of the image"),
     "says then": Column("what it says of the changed image", heading="then"),
-    "probability": Column("how sure it is of what it says then", heading="surely", format=".1%"),
+    "probability": Column("how sure it is of what it says then", format=".1%"),
     "fooled": Column("whether it says something else, or what it was led to"),
     "L2": Column("length of the change, of values in 0 … 1", format=".3g"),
-    "largest change, of 255": Column("largest change of a value, of 255", heading="L∞", format=".2g"),
+    "largest change, of 255": Column(
+        "largest change of a value, of 255", unit="1/255", heading="L∞", format=".2g"
+    ),
     "times further than noise, output": Column(
         "how many times further than noise of that length it moves the output",
         heading="× noise",

@@ -167,6 +167,17 @@ def bias(
         shown=[name for name in _COLUMNS if name not in left_out],
         most=200,
     )
+    if images:
+        found.next_step(
+            "See what the network looks at in them:", "interpretkit cnn visualize --model", network, *images
+        )
+    else:
+        found.next_step(
+            "Relate classes of a pretrained network, shown many images of your own:",
+            "interpretkit cnn diagnose bias --model mobilenet_v2 --categories",
+            "tabby,beagle,goldfish",
+            "my-images/",
+        )
     return found.arrays(
         "relations.npz",
         pairs=next(iter(mined.values())).pairs,

@@ -127,6 +127,7 @@ def directions(
         strongest.figure(
             f"strongest-{kind}.png", picture, f"{top} strongest images of {kind}; purity beside them."
         )
+    found.next_step("See which concepts the units detect:", "interpretkit cnn dissect --model", network)
     return found.arrays(
         "directions.npz",
         **{f"{layer}.units": result.units for layer, result in compared.items()},

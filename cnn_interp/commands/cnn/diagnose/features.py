@@ -91,6 +91,9 @@ def features(
         "The mean feature of each value of a factor, in the plane of the factor's first two principal axes: "
         "neighbours in viewpoint should be neighbours here, and hues, that go round in a circle, a ring.",
     ).figure("maps.png", _factor_maps(shares[layer].factors, examples), "One picture for each value.")
+    found.next_step(
+        "How well can categories be read off each layer?", "interpretkit cnn diagnose probe --model", network
+    )
     return found.arrays(
         "effects.npz",
         **{

@@ -143,13 +143,13 @@ def influence(
     found.values.update(n_train=n, n_test=len(audit.test), residual=audit.influence.residual)
     found.section(
         "What helped and what harmed",
-        "Green: without this training image the test image's loss would rise most. Red: it would fall most. "
+        "Green: without this training image the test image's loss would rise most. Orange: it would fall most. "
         "The label of each training image stands below it.",
     ).figure("influence.png", _explained_sheet(audit, categories), "The test images of largest loss.")
     found.section(
         "Labels to check first",
         "Ranked by self-influence: how much the loss of a training image would rise were it left out of the "
-        "training. Red frames: the classifier itself says otherwise.",
+        "training. Orange frames: the classifier itself says otherwise.",
     ).figure(
         "suspects.png", _suspects_sheet(audit, categories), "The sixteen most suspect training images."
     ).table("suspects.csv", suspects, _SUSPECT_COLUMNS, most=_SUSPECTS)

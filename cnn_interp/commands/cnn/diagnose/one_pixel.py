@@ -123,6 +123,12 @@ def one_pixel(
         "For comparison: of a residual network with 92.3 % on CIFAR-10, Su and others fooled 34 % of the images "
         "with a population of 400 and 75 generations.",
     ).table("attacks.csv", _rows(attack, names, category), _COLUMNS, most=200)
+    found.next_step(
+        "Change every pixel by a little instead:",
+        "interpretkit cnn diagnose adversarial --model",
+        network,
+        *(images or ())[:1],
+    )
     return found.arrays("attacks.npz", originals=attack.originals.numpy(), perturbed=attack.perturbed.numpy())
 
 

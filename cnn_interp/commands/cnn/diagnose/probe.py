@@ -98,7 +98,9 @@ def probe(
         for result in probes
     ]
     by_layer.table("probes.csv", rows, _COLUMNS)
-    return found
+    return found.next_step(
+        "What moves each layer's features?", "interpretkit cnn diagnose features --model", network
+    )
 
 
 def _figure(probes: Sequence[Probe]) -> Figure:

@@ -161,6 +161,11 @@ def rules(
     found.section("By category").table(
         "categories.csv", _by_category(unseen, categories, plain, student), _CATEGORY_COLUMNS
     )
+    found.next_step(
+        "Teach rules about images of your own:",
+        "interpretkit cnn diagnose rules --images my-images/ --attributes attributes.csv --rule",
+        "wheels -> car, truck @ 0.8",
+    )
     return found.tensors("student.safetensors", student.state_dict(), {"categories": list(categories)})
 
 

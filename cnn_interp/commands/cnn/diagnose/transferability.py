@@ -117,6 +117,11 @@ def transferability(
         ],
         {"A": Column("categories of the first half"), "B": Column("categories of the second half")},
     )
+    found.next_step(
+        "How general are the features of a pretrained network?",
+        "interpretkit cnn diagnose probe --data",
+        data,
+    )
     return found.table("accuracies.csv", result.rows)
 
 
