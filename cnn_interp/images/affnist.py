@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
+from cnn_interp.images.matlab import read_matlab
 from cnn_interp.images.sets import LabelledImages, Picture, grey_to_rgb
 from interpretkit.errors import InputError
 
@@ -61,17 +59,15 @@ def _order(file: Path) -> tuple[str, int, str]:
 
 
 def _read(file: Path) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
-    try:
-        content: Any = loadmat(file, squeeze_me=True, struct_as_record=False)["affNISTdata"]
-        pictures = np.asarray(content.image, dtype=np.uint8).reshape(SIDE * SIDE, -1).T
-        labels = np.atleast_1d(content.label_int).astype(np.intp)
-    except NotImplementedError as error:
-        raise InputError(f"{file}: is a MATLAB 7.3 file; expected version 5 (in MATLAB: save -v7)") from error
-    except (OSError, ValueError, KeyError, AttributeError, MatReadError, zlib.error) as error:
-        raise InputError(f"{file}: not as a file of affNIST should be ({error!r})") from error
+    pictures, labels = read_matlab(file, "affNISTdata", _arrays, "a file of affNIST")
     if len(pictures) != len(labels):
         raise InputError(f"{file}: {len(labels)} labels; expected {len(pictures)}")
-    return pictures.reshape(-1, SIDE, SIDE), labels
+    return pictures, labels
+
+
+def _arrays(content: Any) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+    pictures = np.asarray(content.image, dtype=np.uint8).reshape(SIDE * SIDE, -1).T.reshape(-1, SIDE, SIDE)
+    return pictures, np.atleast_1d(content.label_int).astype(np.intp)
 
 
 def _picture(grey: NDArray[np.uint8], number: int) -> Picture:

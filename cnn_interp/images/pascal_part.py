@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -10,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
+from cnn_interp.images.matlab import read_matlab
 from cnn_interp.images.part_images import Masks, PartImages, box_of, centre_of
 from cnn_interp.images.sets import expect_folder, read_numbered, read_size
 from interpretkit.errors import InputError
@@ -129,23 +127,21 @@ def read_objects(file: Path) -> tuple[AnnotatedObject, ...]:
     InputError
         If the file is missing or is not as expected.
     """
-    try:
-        content: Any = loadmat(file, squeeze_me=True, struct_as_record=False)["anno"]
-        return tuple(
-            AnnotatedObject(
-                category=str(one.__dict__["class"]),
-                mask=np.atleast_2d(one.mask).astype(bool),
-                parts={
-                    str(part.part_name): np.atleast_2d(part.mask).astype(bool)
-                    for part in np.atleast_1d(one.parts)
-                },
-            )
-            for one in np.atleast_1d(content.objects)
+    return read_matlab(file, "anno", _objects, "an annotation of PASCAL-Part")
+
+
+def _objects(content: Any) -> tuple[AnnotatedObject, ...]:
+    return tuple(
+        AnnotatedObject(
+            category=str(one.__dict__["class"]),
+            mask=np.atleast_2d(one.mask).astype(bool),
+            parts={
+                str(part.part_name): np.atleast_2d(part.mask).astype(bool)
+                for part in np.atleast_1d(one.parts)
+            },
         )
-    except NotImplementedError as error:
-        raise InputError(f"{file}: is a MATLAB 7.3 file; expected version 5 (in MATLAB: save -v7)") from error
-    except (OSError, ValueError, KeyError, AttributeError, MatReadError, zlib.error) as error:
-        raise InputError(f"{file}: not as an annotation of PASCAL-Part should be ({error!r})") from error
+        for one in np.atleast_1d(content.objects)
+    )
 
 
 def _joined(one: AnnotatedObject, parts: Mapping[str, Sequence[str]] | None) -> dict[str, np.ndarray]:

@@ -229,7 +229,7 @@ def test_pascal_part_refuses(pascal_part: Path) -> None:
     with pytest.raises(InputError, match="2008_000008"):
         read_pascal_part(pascal_part)
     savemat(pascal_part / "Annotations_Part" / "2009_000001.mat", {"other": 1})
-    with pytest.raises(InputError, match="not as an annotation"):
+    with pytest.raises(InputError, match="expected an annotation of PASCAL-Part"):
         read_pascal_part(pascal_part)
 
 
@@ -526,6 +526,32 @@ def test_matlab_files_of_version_7_3_are_named(tmp_path: Path, reader: Callable[
     file.write_bytes(head.ljust(600, b"\0"))
     with pytest.raises(InputError, match=r"7\.3"):
         reader(file)
+
+
+@pytest.mark.parametrize("reader", [read_objects, read_affnist])
+def test_damaged_matlab_files_are_read_or_refused(tmp_path: Path, reader: Callable[[Path], object]) -> None:
+    part = {"part_name": "head", "mask": np.eye(6, dtype=np.uint8)}
+    one = {"class": "bird", "mask": np.ones((6, 6), np.uint8), "parts": [part, part]}
+    struct = {"image": np.zeros((1600, 2), np.uint8), "label_int": [3, 4]}
+    whole = tmp_path / "whole.mat"
+    savemat(
+        whole, {"anno": {"imname": "1", "objects": [one, one]}, "affNISTdata": struct}, do_compression=True
+    )
+    reader(whole)
+    content = whole.read_bytes()
+    refused = []
+    draw = np.random.default_rng(0)
+    for place in range(128, len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= int(draw.integers(1, 256))
+        file = tmp_path / "damaged.mat"
+        file.write_bytes(damaged if place % 4 else damaged[:place])
+        try:
+            reader(file)
+        except InputError as error:
+            refused.append(str(error))
+    assert len(refused) > 50
+    assert all(line.startswith(str(tmp_path)) and "\n" not in line for line in refused)
 
 
 def test_damaged_packed_files_are_refused(tmp_path: Path) -> None:

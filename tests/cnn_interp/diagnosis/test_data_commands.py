@@ -132,7 +132,7 @@ def test_rules_on_digits(run: Run, tmp_path: Path) -> None:
     assert code == 0
     assert found is not None
     assert found["student"] > found["plain"]
-    assert "warnings" not in found
+    assert found["warnings"] == []
     assert found["n_labelled"] == 30
     assert_report(out)
 

@@ -170,6 +170,17 @@ def influence(
             "Look through images of your own, a subfolder for each label:",
             "interpretkit cnn diagnose influence my-images/ --out influence",
         )
+    else:
+        found.next_step(
+            "See whether labels that are known to be wrong would be found among these images:",
+            "interpretkit cnn diagnose influence",
+            images,
+            "--model",
+            network,
+            *(("--test", test) if test is not None else ()),
+            "--flip",
+            "0.1",
+        )
     found.table("influences.csv", _influences(audit, categories), _INFLUENCE_COLUMNS)
     return found.arrays(
         "influence.npz",

@@ -130,6 +130,14 @@ def unknown_unknowns(
                 "Search predictions of your own network:",
                 "interpretkit cnn diagnose unknown-unknowns --table predictions.csv",
             )
+        else:
+            found.next_step(
+                "Search on, among twice as many predictions:",
+                "interpretkit cnn diagnose unknown-unknowns --table",
+                table,
+                "--budget",
+                str(2 * budget),
+            )
     else:
         found = _labelling(sure, parts, attribute_names, budget, seed)
     found.values.update(n_sure=len(sure.names), n_parts=len(parts.patterns))
