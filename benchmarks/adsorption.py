@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from catalysis.data import load_bundled
-from catalysis.evaluation import evaluate
-from catalysis.model import SHIPPED, SiteModel
-from catalysis.sites import Site, read_sites
+from catalysis.models.evaluation import evaluate
+from catalysis.models.site_model import SHIPPED, SiteModel
+from catalysis.structure.sites import Site, read_sites
 from interpretkit.bench.evidence import Row, markdown
 
 PAPER = "Wang et al., npj Comput. Mater. (2025)"

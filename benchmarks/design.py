@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from catalysis.design import Target, search
-from catalysis.labelling import bridge_reference, label_structures
-from catalysis.model import SHIPPED, SiteModel
-from catalysis.potentials import make_calculator
+from catalysis.models.site_model import SHIPPED, SiteModel
+from catalysis.potentials.calculators import make_calculator
+from catalysis.potentials.labelling import bridge_reference, label_structures
+from catalysis.studies.design import Target, search
 from interpretkit.bench.evidence import Row, markdown
 
 TARGETS_EV = (0.1, -0.3, -1.0)

@@ -12,9 +12,9 @@ import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
 
 from catalysis.data import load_bundled
-from catalysis.energies import group_folds
+from catalysis.energies.teacher import group_folds
 from catalysis.fingerprints import fingerprints
-from catalysis.sites import read_sites
+from catalysis.structure.sites import read_sites
 from interpretkit.bench.evidence import Row
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from catalysis.potentials import get_potential
+from catalysis.potentials.calculators import get_potential
 from interpretkit.errors import InputError
 
 BUNDLED = "bundled"
@@ -134,7 +134,7 @@ def check_design(
 
 def element_names(text: str) -> tuple[str, ...]:
     """Return the metals of `--elements`, such as `Pt,Pd,Ir` or `PtPdIr`, each once."""
-    from catalysis.elements import parse_elements
+    from catalysis.structure.elements import parse_elements
 
     return parse_elements(text, "--elements")
 
@@ -147,7 +147,7 @@ def facet_names(text: str) -> tuple[str, ...]:
     InputError
         If there is none, or one is no Miller index, or its indices have a common factor.
     """
-    from catalysis.surfaces import facet_name, parse_facet
+    from catalysis.structure.surfaces import facet_name, parse_facet
 
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:

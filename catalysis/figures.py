@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from catalysis.elements import COVALENT_RADIUS, METALS, arrow_order
-from catalysis.ordering import tolerant_order
-from catalysis.sites import Site
+from catalysis.structure.elements import COVALENT_RADIUS, METALS, arrow_order
+from catalysis.structure.ordering import tolerant_order
+from catalysis.structure.sites import Site
 from interpretkit.visualization.style import INK, MUTED, colour_of, new_figure, style
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ persistent path homology. Which way an arrow points is a choice, and it decides 
 
 - `directions="geometry"`: every metal-metal bond points both ways. The curves see the geometry only and serve as the
   *coordination channel*.
-- `directions="elements"`: from the lower to the higher `catalysis.elements.arrow_order`, both ways when equal, as in
-  the published fingerprint. The curves mix coordination with the elements.
+- `directions="elements"`: from the lower to the higher `catalysis.structure.elements.arrow_order`, both ways when
+  equal, as in the published fingerprint. The curves mix coordination with the elements.
 
 Redecorating a site leaves the first unchanged, and the first tells the classes of sites from other slabs apart a
 little better (`interpretkit bench fingerprints`). So it separates coordination from ligand effects; the elements
@@ -21,11 +21,11 @@ from typing import Literal
 
 import numpy as np
 
-from catalysis.elements import ELEMENT_PROPERTIES, arrow_order, element_properties
-from catalysis.ordering import first_smallest, merged
 from catalysis.path_homology import Barcodes, betti_curves, persistence, persistence_batch
-from catalysis.sites import Site
-from catalysis.templates import Occupations, occupations
+from catalysis.structure.elements import ELEMENT_PROPERTIES, arrow_order, element_properties
+from catalysis.structure.ordering import first_smallest, merged
+from catalysis.structure.sites import Site
+from catalysis.structure.templates import Occupations, occupations
 from interpretkit.errors import InputError
 
 Directions = Literal["geometry", "elements"]
@@ -78,8 +78,8 @@ class Fingerprints:
         Which element fills which slot: contacts, common neighbours, shell, second neighbours, by distance within a
         zone.
     properties
-        `catalysis.elements.element_properties` by slot, shape (n, N_SLOTS, 5), NaN in empty slots; None unless
-        asked for.
+        `catalysis.structure.elements.element_properties` by slot, shape (n, N_SLOTS, 5), NaN in empty slots; None
+        unless asked for.
     summaries
         For each summary asked for, of the geometry-only digraph: `entropy` (n, 3), `silhouette` (n, 3, 40) and
         `landscape` (n, 3, 3, 40), both over the grid's range.

@@ -10,12 +10,12 @@ from interpretkit.commandline import Column, Finding
 if TYPE_CHECKING:
     import numpy as np
 
-    from catalysis.model import SiteModel
+    from catalysis.models.site_model import SiteModel
 
 
 def warn_of(found: Finding, numbers: Mapping[str, Any]) -> None:
     """Say in large letters why not to trust a model, and what else is to be known of its data."""
-    from catalysis.trust import trust_warnings
+    from catalysis.models.trust import trust_warnings
 
     found.warn(*trust_warnings(numbers))
     found.warn(*(f"{warning[0].upper()}{warning[1:]}." for warning in numbers.get("warnings", ())))

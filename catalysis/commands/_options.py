@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from catalysis.sites import Site
+    from catalysis.structure.sites import Site
 
 BUNDLED = "bundled"
 
@@ -75,13 +75,13 @@ def load_sites(
     Raises
     ------
     InputError
-        See `catalysis.sites.read_sites`.
+        See `catalysis.structure.sites.read_sites`.
     """
     if source == BUNDLED:
         from catalysis.data import load_bundled
 
         return load_bundled()
-    from catalysis.sites import read_sites
+    from catalysis.structure.sites import read_sites
 
     return read_sites(
         source,

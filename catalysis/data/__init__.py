@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from catalysis.sites import Site
+from catalysis.structure.sites import Site
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import load_arrays
 

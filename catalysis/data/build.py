@@ -17,14 +17,14 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from catalysis.data import BUNDLED, ELEMENTS
-from catalysis.labelling import (
+from catalysis.potentials.calculators import POTENTIALS, make_calculator
+from catalysis.potentials.labelling import (
     bridge_reference,
     label_site,
     potential_energy,
 )
-from catalysis.potentials import POTENTIALS, make_calculator
-from catalysis.sites import BRIDGE_CLASSES, Site, find_sites
-from catalysis.surfaces import bare_slab, decorate, vegard_lattice_constant
+from catalysis.structure.sites import BRIDGE_CLASSES, Site, find_sites
+from catalysis.structure.surfaces import bare_slab, decorate, vegard_lattice_constant
 from interpretkit.runs.files import write_json
 from interpretkit.runs.folder import ResumableTable
 from interpretkit.runs.progress import track

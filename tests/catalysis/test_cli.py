@@ -13,10 +13,10 @@ import pytest
 from ase import Atoms
 from ase.io import read, write
 
-from catalysis import potentials
-from catalysis.elements import parse_elements
-from catalysis.sites import find_sites, read_sites, read_structures
-from catalysis.surfaces import build_slab
+from catalysis.potentials import calculators as potentials
+from catalysis.structure.elements import parse_elements
+from catalysis.structure.sites import find_sites, read_sites, read_structures
+from catalysis.structure.surfaces import build_slab
 from interpretkit.cli import main
 from interpretkit.errors import InputError
 
@@ -299,7 +299,12 @@ def test_options_are_checked_before_torch_is_loaded(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], mentions: str
 ) -> None:
     # Whatever loads a model or the data comes by these.
-    for module in ("catalysis.model", "catalysis.design", "catalysis.evaluation", "catalysis.fingerprints"):
+    for module in (
+        "catalysis.models.site_model",
+        "catalysis.studies.design",
+        "catalysis.models.evaluation",
+        "catalysis.fingerprints",
+    ):
         monkeypatch.setitem(sys.modules, module, None)
     expect_refusal(run, tmp_path / "out", *arguments, mentions=mentions)
 

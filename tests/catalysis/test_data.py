@@ -7,7 +7,7 @@ import pytest
 
 from catalysis.data import ELEMENTS, load_bundled, load_bundled_lost, load_bundled_slab, provenance
 from catalysis.data.build import chosen_sites, plan
-from catalysis.sites import BRIDGE_CLASSES, Site, find_sites
+from catalysis.structure.sites import BRIDGE_CLASSES, Site, find_sites
 from interpretkit.errors import InputError
 
 

@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from catalysis.elements import arrow_order
 from catalysis.fingerprints import (
     GRID,
     SUMMARIES,
@@ -14,8 +13,9 @@ from catalysis.fingerprints import (
     site_bars,
     site_digraph,
 )
-from catalysis.sites import Site
-from catalysis.templates import class_templates
+from catalysis.structure.elements import arrow_order
+from catalysis.structure.sites import Site
+from catalysis.structure.templates import class_templates
 from interpretkit.errors import InputError
 
 ELEMENTS = ["Ir", "Pd", "Pt", "Rh", "Ru"]

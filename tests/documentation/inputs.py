@@ -50,7 +50,7 @@ def _attributes(path: Path) -> None:
 def _slabs(path: Path) -> None:
     from ase.io import write
 
-    from catalysis.surfaces import build_slab
+    from catalysis.structure.surfaces import build_slab
 
     path.mkdir()
     # One of them is held out, and at least 20 sites are learned from.
@@ -64,7 +64,7 @@ def _slabs(path: Path) -> None:
 def _sites(first: int) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         from catalysis.data import load_bundled
-        from catalysis.sites import write_sites
+        from catalysis.structure.sites import write_sites
 
         sites = [site for site in load_bundled() if site.site_class in ("111_bridge", "100_bridge")]
         slabs = sorted({site.slab_id for site in sites})[first::2]
@@ -241,7 +241,7 @@ SMALLER_SNIPPETS: Mapping[str, Mapping[str, str]] = {
 
 SMALLER_DEFAULTS: tuple[tuple[str, str, str, object], ...] = (
     ("cnn_interp.visualization.activation_maximization", "maximize_activation", "steps", 2),
-    ("catalysis.design", "search", "n_starts", 1000),
-    ("catalysis.design", "search", "n_random", 2000),
+    ("catalysis.studies.design", "search", "n_starts", 1000),
+    ("catalysis.studies.design", "search", "n_random", 2000),
 )
 """Where there is no option for it: module, function, its parameter, and the value here."""

@@ -25,8 +25,8 @@ from interpretkit.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from catalysis.design import Design, Search
-    from catalysis.model import SiteModel
+    from catalysis.models.site_model import SiteModel
+    from catalysis.studies.design import Design, Search
 
 _COLUMNS = {
     "rank": Column("1 for the likeliest"),
@@ -109,8 +109,8 @@ def design(
         check_sites(data, "--data", energy_key=energy_key, facet=facet, kind=kind)
     elif not Path(model_folder).is_dir():
         raise InputError(f"model {model_folder}: no such folder; expected what `catalyst train` wrote")
-    from catalysis.design import Target, check_request, search
-    from catalysis.model import SHIPPED, SiteModel, train_model
+    from catalysis.models.site_model import SHIPPED, SiteModel, train_model
+    from catalysis.studies.design import Target, check_request, search
     from interpretkit.training import resolve_device
 
     target = Target(target_ev, window_ev)

@@ -80,7 +80,7 @@ def evaluate(
     check_sites(train_sites, "--train", energy_key=energy_key, facet=facet, kind=kind)
     if test_sites:
         check_sites(test_sites, "--test")
-    from catalysis.evaluation import evaluate as measure
+    from catalysis.models.evaluation import evaluate as measure
     from interpretkit.training import resolve_device
     from interpretkit.visualization import parity
 

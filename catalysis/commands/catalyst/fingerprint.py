@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from catalysis.fingerprints import Fingerprints
-    from catalysis.sites import Site
+    from catalysis.structure.sites import Site
 
 _BAR_COLUMNS = {
     "dimension": Column("0 components, 1 loops, 2 voids"),
@@ -74,7 +74,7 @@ def fingerprint(
     check_sites(structures, "SITES", energy_key=energy_key, facet=facet, kind=kind)
     wanted = some_of(SUMMARIES, summaries, "--summaries", or_none=True)
     found_kinds = some_of(KINDS, kinds, "--kinds")
-    from catalysis.adsorbates import get_adsorbate
+    from catalysis.structure.adsorbates import get_adsorbate
 
     get_adsorbate(adsorbate, "--adsorbate")
     from catalysis.fingerprints import bars_with_atoms, fingerprints

@@ -8,7 +8,7 @@ import typer
 
 from catalysis.checks import KINDS, check_label, some_of
 from catalysis.commands._options import BUNDLED, Facet, Kinds, Placed, Structures, data_files
-from catalysis.potentials import POTENTIALS
+from catalysis.potentials.calculators import POTENTIALS
 from interpretkit.commandline import Column, Device, Finding, Here, Quiet, command
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
@@ -63,14 +63,14 @@ def label(
     check_label(structures, calculator, kinds)
     if structures == BUNDLED:
         raise InputError("SITES: 'bundled' is labelled already; expected a file or folder of slabs")
-    from catalysis.adsorbates import get_adsorbate
-    from catalysis.labelling import (
+    from catalysis.potentials.calculators import get_potential
+    from catalysis.potentials.labelling import (
         bridge_reference,
         calculator_digest,
         label_structures,
     )
-    from catalysis.potentials import get_potential
-    from catalysis.sites import read_structures
+    from catalysis.structure.adsorbates import get_adsorbate
+    from catalysis.structure.sites import read_structures
     from interpretkit.training.device import resolve_device
 
     get_adsorbate(adsorbate, "--adsorbate")

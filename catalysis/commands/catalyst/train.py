@@ -62,7 +62,7 @@ def train(
     check_sites(data, "--data", energy_key=energy_key, facet=facet, kind=kind)
     if lost:
         check_sites(lost, "--lost")
-    from catalysis.model import train_model
+    from catalysis.models.site_model import train_model
 
     sites = load_sites(data, energy_key=energy_key, facet=facet, kind=kind, require_energies=True)
     left = load_lost(data, lost, energy_key=energy_key, facet=facet, kind=kind)

@@ -1,0 +1,1 @@
+"""A trained model of sites: its folder, how it is measured, and when it is not to be trusted."""

@@ -1,0 +1,269 @@
+"""How well teacher and PGH-VAE predict sites that they have not seen, beside the linear baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+from warnings import warn as tell
+
+import joblib
+import numpy as np
+
+from catalysis.energies.teacher import LinearBaseline, Teacher, check_training_data, group_folds
+from catalysis.models.trust import trust_warnings
+from catalysis.structure.sites import Site
+from catalysis.vae.network import one_class_note, report, train_vae
+from interpretkit.errors import InputError
+from interpretkit.runs.progress import progress
+
+GROUPINGS = ("slab_id", "site_id", "site_class", "facet")
+"""What may be kept together in a split."""
+
+QUICK = {"epochs": 4, "decorations_per_epoch": 1024, "hidden": 64}
+"""Options of `catalysis.vae.network.train_vae` for a test run: the numbers mean nothing."""
+
+INPUTS = {
+    "ideal": "teacher: class and elements by slot (ideal geometry); VAE: also the Betti curves of the given positions",
+    "relaxed": "teacher: class, elements by slot and the given relaxed geometry; VAE: class, elements by slot and "
+    "the Betti curves of the given positions",
+}
+"""What the models are told about a site."""
+
+
+def evaluate(
+    train_sites: Sequence[Site],
+    test_sites: Sequence[Site] | None = None,
+    *,
+    folds: int = 5,
+    group_by: str = "slab_id",
+    seed: int = 0,
+    geometry: Literal["ideal", "relaxed"] = "ideal",
+    quick: bool = False,
+    jobs: int = 1,
+    device: str = "cpu",
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Train on some sites and measure on others, or in turn on each fold of one set of sites.
+
+    Everything is fitted on the training side alone: the baseline, the teacher with its hyper-parameters, and the
+    VAE with the epoch that it stops at (chosen by slabs split off from the training side).
+
+    Parameters
+    ----------
+    train_sites
+        Sites with energies, at least 20.
+    test_sites
+        Sites with energies to measure on; None for cross-validation.
+    folds, group_by
+        Of the cross-validation: how many, and which attribute of a site (`GROUPINGS`) is never split.
+    seed
+        Of folds, teacher and VAE.
+    geometry
+        What the measured teacher looks at (see `catalysis.energies.teacher.Teacher`). Decorations for the VAE are
+        labelled by a teacher of ideal geometry in any case.
+    quick
+        Train the VAE for a few short epochs, for tests.
+    jobs
+        Folds computed at the same time, each in a process of its own; 0 for as many as there are cores (on a GPU, 1).
+    device
+        For the VAE.
+    quiet
+        Show no progress bar.
+
+    Returns
+    -------
+    dict
+        Plain numbers, lists and strings, ready for JSON. `mae_ev`, `rmse_ev`, `r2`: of the teacher; `vae_mae_ev`: of
+        the VAE's energy head; `baseline_mae_ev`: of `LinearBaseline`; `n_train` (in cross-validation the mean),
+        `n_test`; `per_class`: `n` and the three errors by class; `vae`: active dimensions of both latents (the
+        smallest over the folds), recoveries and R² of the Betti curves on the test sites; `teacher_rms_z`: root mean
+        square of residual over predicted deviation, 1 if calibrated; `inputs`; `warnings`; `trust`: why not to trust
+        the predictions, if there is a reason (`catalysis.models.trust.trust_warnings`); `predictions`: by site,
+        `site_id`, `site_class`, `fold`, `true_ev`, `teacher_ev`, `teacher_std_ev`, `vae_ev` and `baseline_ev`.
+        Numbers that cannot be computed are None.
+
+    Raises
+    ------
+    InputError
+        For missing energies, too few sites or groups, an unknown `group_by`; before anything is trained.
+    """
+    if geometry not in INPUTS:
+        raise InputError(f"geometry: {geometry!r}; expected ideal or relaxed")
+    warnings: list[str] = []
+    check_training_data(train_sites, None)
+    if test_sites is None:
+        splits = _splits(train_sites, folds, group_by, seed)
+        sites = list(train_sites)
+        tasks = [
+            ([sites[i] for i in np.flatnonzero(splits != f)], [sites[i] for i in np.flatnonzero(splits == f)])
+            for f in range(folds)
+        ]
+        order = np.concatenate([np.flatnonzero(splits == f) for f in range(folds)])
+    else:
+        if not len(test_sites):
+            raise InputError("test sites: none given; expected at least one with an energy")
+        for number, site in enumerate(test_sites):
+            if site.energy_ev is None or not np.isfinite(site.energy_ev):
+                raise InputError(
+                    f"{site.site_id or f'test site {number}'}: no energy; expected one to measure on"
+                )
+        shared = {s.slab_id for s in train_sites if s.slab_id} & {s.slab_id for s in test_sites}
+        if shared:
+            warnings.append(
+                f"{len(shared)} slab_id occur in both training and test (such as {min(shared)}): "
+                "sites of one slab share atoms, so the errors may be too small"
+            )
+        tasks = [(list(train_sites), list(test_sites))]
+        order = np.arange(len(test_sites))
+    for train, _ in tasks:  # before the first of them is trained
+        check_training_data(train, None)
+    if note := one_class_note(train_sites):
+        warnings.append(note)
+        tell(note, stacklevel=2)
+    options: dict[str, Any] = {**(QUICK if quick else {}), "device": device}
+    parts = _run(tasks, options, geometry, seed, jobs, quiet)
+
+    measured = [site for _, test in tasks for site in test]
+    fold = np.concatenate([np.full(len(test), f) for f, (_, test) in enumerate(tasks)])
+    back = np.argsort(order)
+    table = {name: np.concatenate([part[name] for part in parts])[back] for name in _COLUMNS}
+    measured, fold = [measured[i] for i in back], fold[back]
+    true = np.array([site.energy_ev for site in measured], dtype=float)
+    error = {name: np.abs(table[name] - true) for name in ("teacher_ev", "vae_ev", "baseline_ev")}
+    unknown = int(np.isnan(table["vae_ev"]).sum())
+    if unknown:
+        warnings.append(
+            f"{unknown} test sites hold elements that training did not: left out of the VAE's numbers"
+        )
+    classes = np.array([site.site_class for site in measured])
+    residual = table["teacher_ev"] - true
+    scatter = float(((true - true.mean()) ** 2).sum())
+    numbers = {
+        "mae_ev": _mean(error["teacher_ev"]),
+        "vae_mae_ev": _mean(error["vae_ev"]),
+        "baseline_mae_ev": _mean(error["baseline_ev"]),
+        "rmse_ev": float(np.sqrt((residual**2).mean())),
+        "r2": 1 - float((residual**2).sum()) / scatter if scatter > 0 else None,
+        "n_train": round(float(np.mean([len(train) for train, _ in tasks]))),
+        "n_test": len(measured),
+        "per_class": {
+            str(name): {
+                "n": int((classes == name).sum()),
+                "mae_ev": _mean(error["teacher_ev"][classes == name]),
+                "vae_mae_ev": _mean(error["vae_ev"][classes == name]),
+                "baseline_mae_ev": _mean(error["baseline_ev"][classes == name]),
+            }
+            for name in np.unique(classes)
+        },
+        "vae": _vae_numbers([part["vae"] for part in parts]),
+        "teacher_rms_z": float(np.sqrt(((residual / table["teacher_std_ev"]) ** 2).mean())),
+        "inputs": INPUTS[geometry],
+        "warnings": warnings,
+    }
+    return {
+        **numbers,
+        "trust": trust_warnings(numbers),
+        "predictions": {
+            "site_id": [site.site_id for site in measured],
+            "site_class": classes.tolist(),
+            "fold": fold.tolist(),
+            "true_ev": true.tolist(),
+            **{name: [None if np.isnan(v) else float(v) for v in table[name]] for name in _COLUMNS},
+        },
+    }
+
+
+_COLUMNS = ("teacher_ev", "teacher_std_ev", "vae_ev", "baseline_ev")
+
+
+def _mean(values: np.ndarray) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _splits(sites: Sequence[Site], folds: int, group_by: str, seed: int) -> np.ndarray:
+    if group_by not in GROUPINGS:
+        raise InputError(f"group_by {group_by}: expected one of {', '.join(GROUPINGS)}")
+    groups = [str(getattr(site, group_by)) or f"site {k}" for k, site in enumerate(sites)]
+    count = len(set(groups))
+    if count < 2:
+        raise InputError(
+            f"group_by {group_by}: all sites have {group_by} {groups[0]!r}; expected at least two"
+        )
+    if not 2 <= folds <= count:
+        raise InputError(f"folds {folds}: expected 2 to {count}, the number of different {group_by}")
+    return group_folds(groups, folds, seed)
+
+
+def _run(
+    tasks: Sequence[tuple[list[Site], list[Site]]],
+    options: dict[str, Any],
+    geometry: Literal["ideal", "relaxed"],
+    seed: int,
+    jobs: int,
+    quiet: bool,
+) -> list[dict[str, Any]]:
+    if jobs == 0:
+        jobs = joblib.cpu_count() if options["device"] == "cpu" else 1
+    if jobs > 1 and len(tasks) > 1:
+        found: Any = joblib.Parallel(n_jobs=min(jobs, len(tasks)))(
+            joblib.delayed(_one)(*task, options, geometry, seed, 1) for task in tasks
+        )
+        return found
+    parts = []
+    with progress("Evaluating", len(tasks), quiet=quiet) as bar:
+        for task in tasks:
+            parts.append(_one(*task, options, geometry, seed, None))
+            bar.advance()
+    return parts
+
+
+def _one(
+    train: list[Site],
+    test: list[Site],
+    options: dict[str, Any],
+    geometry: Literal["ideal", "relaxed"],
+    seed: int,
+    threads: int | None,
+) -> dict[str, Any]:
+    """Return predictions for the test sites by models that saw the training sites only."""
+    if threads is not None:
+        from interpretkit.training import set_threads
+
+        set_threads(threads)
+    teacher = Teacher(seed=seed).fit(train)
+    baseline = LinearBaseline().fit(train)
+    model, _ = train_vae(train, None, teacher, seed=seed, quiet=True, **options)
+    if geometry == "relaxed":
+        teacher = Teacher(seed=seed, geometry="relaxed").fit(train)
+    mean, std = teacher.predict(test)
+    known = [k for k, site in enumerate(test) if set(site.symbols) <= set(model.config.elements)]
+    head = np.full(len(test), np.nan)
+    found = [test[k] for k in known]
+    measured = None
+    if found:
+        head[known] = model.predict(found)
+        measured = report(model, found, np.array([site.energy_ev for site in found], dtype=float))
+    return {
+        "teacher_ev": mean,
+        "teacher_std_ev": std,
+        "vae_ev": head,
+        "baseline_ev": baseline.predict(test).mean_ev,
+        "vae": measured,
+    }
+
+
+def _vae_numbers(reports: Sequence[Any]) -> dict[str, Any]:
+    """Return the smallest number of active dimensions over the folds and means weighted by sites."""
+    known = [r for r in reports if r is not None]
+    if not known:
+        return {}
+    weights = [r.n_sites for r in known]
+    numbers: dict[str, Any] = {
+        "active_coordination": min(r.active_coordination for r in known),
+        "active_ligand": min(r.active_ligand for r in known),
+    }
+    for name in ("element_recovery", "class_recovery", "betti_r2"):
+        value = float(np.average([getattr(r, name) for r in known], weights=weights))
+        numbers[name] = value if np.isfinite(value) else None
+    return numbers

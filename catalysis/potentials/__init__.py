@@ -1,0 +1,1 @@
+"""Energies and forces from interatomic potentials, and labelling sites by them."""

@@ -1,0 +1,642 @@
+"""From a wanted energy to sites that have it.
+
+The latent space of the PGH-VAE is searched for points whose predicted energy lies in the window; they are decoded
+into a class and an element for every slot, that is, into sites that exist on their facet. What proposed a site does
+not judge it: the teacher, a separate energy model with an uncertainty, ranks the proposals.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.stats import norm
+
+from catalysis.models.site_model import SiteModel
+from catalysis.structure.host_slabs import Host, host_site
+from catalysis.structure.ordering import tolerant_order
+from catalysis.structure.sites import Site
+from catalysis.structure.surfaces import facet_name, parse_composition, parse_facet
+from catalysis.structure.templates import Template, class_templates, occupations
+from catalysis.vae.network import PGHVAE, Latent
+from interpretkit.errors import InputError
+from interpretkit.runs.progress import progress
+
+_EQUAL = 1e-6  # energies in eV and probabilities that differ by less rank by place
+_REACH_EV = 0.3  # how far outside the energies of the data a window may lie
+
+
+@dataclass(frozen=True)
+class Target:
+    """A window of wanted energies, in eV."""
+
+    energy_ev: float
+    window_ev: float
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.energy_ev):
+            raise InputError(f"--target-ev: {self.energy_ev}; expected a finite energy in eV")
+        if not (np.isfinite(self.window_ev) and self.window_ev > 0):
+            raise InputError(f"--window-ev: {self.window_ev}; expected a half-width above 0 eV")
+
+    @property
+    def low(self) -> float:
+        """The lower edge in eV."""
+        return self.energy_ev - self.window_ev
+
+    @property
+    def high(self) -> float:
+        """The upper edge in eV."""
+        return self.energy_ev + self.window_ev
+
+    def holds(self, energies: np.ndarray) -> np.ndarray:
+        """Tell which energies (n,) lie in the window."""
+        return (energies >= self.low) & (energies <= self.high)
+
+    def probability(self, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+        """Return the probability (n,) that normally distributed energies lie in the window."""
+        deviation = np.maximum(deviation, 1e-6)
+        return norm.cdf((self.high - mean) / deviation) - norm.cdf((self.low - mean) / deviation)
+
+
+@dataclass(frozen=True, eq=False)
+class Occupation:
+    """An occupied template: a site before it stands anywhere.
+
+    Attributes
+    ----------
+    template
+        Facet, class and slots.
+    symbols
+        One element per slot.
+    """
+
+    template: Template
+    symbols: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The same for occupations that a symmetry of the site turns into each other."""
+        names = sorted(set(self.symbols))
+        codes = np.array([names.index(symbol) for symbol in self.symbols])
+        best = self.template.canonical(codes)
+        return (self.template.facet, self.template.key, *(names[code] for code in best))
+
+    @property
+    def site(self) -> Site:
+        """The ideal site."""
+        return self.template.decorate(self.symbols)
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """A designed site.
+
+    Attributes
+    ----------
+    occupation
+        Template and elements.
+    host
+        A slab that holds the site.
+    energy_ev, deviation_ev
+        The teacher's prediction and its standard deviation.
+    probability
+        Of the energy lying in the window and the adsorbate staying on the site.
+    head_energy_ev
+        What the VAE's own head predicts for the site.
+    stays
+        Probability that the adsorbate stays on the site when it is relaxed.
+    nearest_known
+        How many slots differ from the most similar site of the training data on the same class.
+    """
+
+    occupation: Occupation
+    host: Host
+    energy_ev: float
+    deviation_ev: float
+    probability: float
+    head_energy_ev: float
+    stays: float
+    nearest_known: int
+
+    @property
+    def site(self) -> Site:
+        """The site in its slab, with the predicted energy left out: it is no measurement."""
+        return self.host.site
+
+
+def random_occupations(
+    templates: Sequence[Template], composition: Mapping[str, float], n: int, seed: int
+) -> list[Occupation]:
+    """Draw sites at random: every template equally often, every slot from the composition.
+
+    Parameters
+    ----------
+    templates
+        To draw from.
+    composition
+        Fractions by element.
+    n
+        How many.
+    seed
+        Of the draws.
+    """
+    generator = np.random.default_rng(seed)
+    elements, shares = list(composition), list(composition.values())
+    drawn = []
+    for k in range(n):
+        template = templates[k % len(templates)]
+        symbols = generator.choice(elements, size=len(template), p=shares)
+        drawn.append(Occupation(template, tuple(str(symbol) for symbol in symbols)))
+    return drawn
+
+
+def distinct(occupations: Sequence[Occupation], known: set[tuple[str, ...]]) -> list[int]:
+    """Return the indices of the first of each kind of occupation that is not among the `known` keys."""
+    seen = set(known)
+    kept = []
+    for index, occupation in enumerate(occupations):
+        key = occupation.key
+        if key not in seen:
+            seen.add(key)
+            kept.append(index)
+    return kept
+
+
+def choose(
+    occupations: Sequence[Occupation],
+    probability: np.ndarray,
+    n: int,
+    *,
+    max_share: float = 0.25,
+    min_difference: int = 2,
+) -> list[int]:
+    """Choose the likeliest sites so that they are not all alike.
+
+    Parameters
+    ----------
+    occupations, probability
+        The candidates and their probability (n,) of being what is wanted.
+    n
+        How many to choose.
+    max_share
+        No pair of class and contact elements makes up more than this share, while others are left.
+    min_difference
+        Two designs of one class differ in at least so many slots.
+
+    Returns
+    -------
+    list of int
+        Indices, likeliest first.
+    """
+    order = tolerant_order(-probability, tolerance=_EQUAL)
+    limit = max(1, int(np.ceil(max_share * n)))
+    chosen: list[int] = []
+    passed_over: list[int] = []
+    kinds: Counter[tuple[str, str]] = Counter()
+
+    def is_near(index: int) -> bool:
+        occupation = occupations[index]
+        return any(
+            occupations[other].template is occupation.template
+            and _difference(occupations[other], occupation) < min_difference
+            for other in chosen
+        )
+
+    for index in order.tolist():
+        if len(chosen) == n:
+            break
+        if is_near(index):
+            continue
+        kind = (occupations[index].template.key, _contacts(occupations[index]))
+        # Variety is worth a less likely site, but not one that is likelier to miss than to hit.
+        if kinds[kind] >= limit or (probability[index] < 0.5 and passed_over):
+            passed_over.append(index)
+            continue
+        kinds[kind] += 1
+        chosen.append(index)
+    for index in passed_over:
+        if len(chosen) == n:
+            break
+        if not is_near(index):
+            chosen.append(index)
+    rank = np.empty(len(order), int)
+    rank[order] = np.arange(len(order))
+    return sorted(chosen, key=lambda index: rank[index])
+
+
+def finished(
+    chosen: Sequence[Occupation],
+    judged: tuple[np.ndarray, np.ndarray],
+    head_energies: np.ndarray,
+    stays: np.ndarray,
+    target: Target,
+    known: Sequence[Occupation],
+    *,
+    adsorbate: str,
+    seed: int,
+) -> list[Design]:
+    """Put chosen occupations into slabs and add up what is known of each.
+
+    Parameters
+    ----------
+    chosen
+        In order of rank.
+    judged
+        Mean and standard deviation of the teacher, (n,) each.
+    head_energies
+        Of the VAE's head, (n,).
+    stays
+        Probability that the adsorbate stays on the site, (n,).
+    target
+        The window.
+    known
+        The training data as occupations.
+    adsorbate
+        To place.
+    seed
+        Of what fills the slabs outside the sites.
+    """
+    mean, deviation = judged
+    probability = target.probability(mean, deviation) * stays
+    by_template: dict[str, list[Occupation]] = {}
+    for occupation in known:
+        by_template.setdefault(occupation.template.key, []).append(occupation)
+    designs = []
+    for rank, occupation in enumerate(chosen):
+        host = host_site(
+            occupation.template,
+            occupation.symbols,
+            adsorbate=adsorbate,
+            seed=seed + rank,
+            site_id=f"design-{rank + 1:03d}",
+            slab_id=f"design-{rank + 1:03d}",
+        )
+        relatives = by_template.get(occupation.template.key, [])
+        nearest = min(
+            (_difference(other, occupation) for other in relatives), default=len(occupation.symbols)
+        )
+        designs.append(
+            Design(
+                occupation,
+                Host(host.slab, replace(host.site, energy_ev=None)),
+                float(mean[rank]),
+                float(deviation[rank]),
+                float(probability[rank]),
+                float(head_energies[rank]),
+                float(stays[rank]),
+                nearest,
+            )
+        )
+    return designs
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """Everything that a search for designs found.
+
+    Attributes
+    ----------
+    target
+        The window.
+    designs
+        The chosen ones, likeliest first.
+    proposals, proposal_ev, proposal_std_ev
+        Every distinct new site that the latent search proposed, and the teacher's judgement of it; the judge had no
+        part in proposing them.
+    proposed_by
+        `"gradient"` or `"sampling"`, one per proposal.
+    n_decoded
+        Latent points decoded, before duplicates and known sites were dropped.
+    random, random_ev
+        Sites drawn at random, and the teacher's energies of them.
+    """
+
+    target: Target
+    designs: list[Design]
+    proposals: list[Occupation]
+    proposal_ev: np.ndarray
+    proposal_std_ev: np.ndarray
+    proposed_by: np.ndarray
+    n_decoded: int
+    random: list[Occupation]
+    random_ev: np.ndarray
+
+    @property
+    def numbers(self) -> dict[str, float | int]:
+        """The search in numbers: shares of sites inside the window by the teacher, and diversity."""
+        inside = self.target.holds(self.proposal_ev)
+        random_share = float(self.target.holds(self.random_ev).mean())
+        share = float(inside.mean()) if len(inside) else float("nan")
+        chosen = diversity([design.occupation for design in self.designs])
+        return {
+            "n_designs": len(self.designs),
+            "n_decoded": self.n_decoded,
+            "n_proposals": len(self.proposals),
+            "share_in_window": share,
+            **{
+                f"share_in_window_{how}": float(inside[self.proposed_by == how].mean())
+                for how in ("gradient", "sampling")
+                if np.any(self.proposed_by == how)
+            },
+            "random_share_in_window": random_share,
+            "n_random": len(self.random),
+            "enrichment": share / random_share if random_share > 0 else float("inf"),
+            "designs_in_window": int(sum(self.target.holds(np.array([d.energy_ev for d in self.designs])))),
+            "mean_probability": float(np.mean([d.probability for d in self.designs]))
+            if self.designs
+            else 0.0,
+            "design_classes": int(chosen["classes"]),
+            "design_contact_pairs": int(chosen["contact_pairs"]),
+            "design_mean_difference": chosen["mean_difference"],
+        }
+
+
+def search(
+    model: SiteModel,
+    target: Target,
+    n: int,
+    *,
+    facets: Sequence[str] = (),
+    elements: Sequence[str] = (),
+    n_starts: int = 10_000,
+    n_random: int = 20_000,
+    steps: int = 60,
+    seed: int = 0,
+    quiet: bool = True,
+) -> Search:
+    """Search the latent space of a model for sites with an energy in the window.
+
+    Half of the starting points are posterior samples of known sites, which are moved down the gradient of the
+    distance between the head's energy and an energy drawn from the window, held by a weak pull to where they began.
+    Half are samples: the coordination of one known site with the ligands of two others, of which the head's
+    favourites are kept. All are decoded; duplicates up to symmetry and known sites are dropped, and so are sites
+    that the head, given the decoded site, no longer puts into the window. The teacher judges what remains.
+
+    Parameters
+    ----------
+    model
+        See `catalysis.models.site_model`.
+    target
+        The window.
+    n
+        How many designs.
+    facets, elements
+        Restrict the search; everything that the model knows by default.
+    n_starts
+        Points in latent space.
+    n_random
+        Random sites to compare with: every class equally often, elements equally often.
+    steps
+        Of the gradient.
+    seed
+        Of everything random.
+    quiet
+        No progress bar.
+
+    Raises
+    ------
+    InputError
+        If `n` is not positive, a facet or element is unknown to the model, the window lies far from all that it has
+        seen, or nothing new could be decoded.
+    """
+    config = model.vae.config
+    check_request(
+        target,
+        n,
+        energies_ev=model.sites.energy_ev,
+        known_elements=config.elements,
+        known_classes={(entry.facet, entry.site_class) for entry in config.classes},
+        facets=facets,
+        elements=elements,
+    )
+    allowed = _allowed_elements(config.elements, elements)
+    templates = _allowed_templates(model.vae, facets)
+    with progress("Designing", 5, quiet=quiet) as bar:
+        latent = model.latents()
+        moved = _by_gradient(model, latent, target, n_starts // 2, steps, seed)
+        bar.advance()
+        sampled = _by_sampling(model, latent, target, n_starts - n_starts // 2, seed + 1)
+        bar.advance()
+        decoded = [_decode(model.vae, *points, templates, allowed) for points in (moved, sampled)]
+        candidates = [*decoded[0], *decoded[1]]
+        how = np.array(["gradient"] * len(decoded[0]) + ["sampling"] * len(decoded[1]))
+        known = known_occupations(model)
+        new = distinct(candidates, {occupation.key for occupation in known})
+        if not new:
+            raise InputError(
+                "the search decoded only sites of the training data; expected a wider --window-ev"
+            )
+        heads = model.vae.predict([candidates[k].site for k in new])
+        # A decoded site is the latent point rounded to elements, which moves its energy.
+        order = tolerant_order(np.abs(heads - target.energy_ev), tolerance=_EQUAL)
+        kept = order[: max(n, int(target.holds(heads).sum()))]
+        keep = [new[k] for k in kept]
+        heads = heads[kept]
+        proposals = [candidates[k] for k in keep]
+        bar.advance()
+        mean, deviation = model.teacher.predict([occupation.site for occupation in proposals])
+        composition = parse_composition(dict.fromkeys([config.elements[k] for k in allowed], 1.0))
+        drawn = random_occupations([t for t in templates if t is not None], composition, n_random, seed + 2)
+        random_ev = model.teacher.predict_mean(occupations([occupation.site for occupation in drawn]))
+        bar.advance()
+        stays = model.stays([occupation.site for occupation in proposals])
+        chosen = choose(proposals, target.probability(mean, deviation) * stays, n)
+        designs = finished(
+            [proposals[k] for k in chosen],
+            (mean[chosen], deviation[chosen]),
+            heads[chosen],
+            stays[chosen],
+            target,
+            known,
+            adsorbate=model.adsorbate,
+            seed=seed,
+        )
+        bar.advance()
+    return Search(target, designs, proposals, mean, deviation, how[keep], len(candidates), drawn, random_ev)
+
+
+def check_request(
+    target: Target,
+    n: int,
+    *,
+    energies_ev: Sequence[float] | np.ndarray,
+    known_elements: Collection[str],
+    known_classes: Collection[tuple[str, str]],
+    facets: Sequence[str] = (),
+    elements: Sequence[str] = (),
+) -> None:
+    """Refuse a search that cannot succeed, from the data alone: before a model is trained for it.
+
+    Parameters
+    ----------
+    target, n, facets, elements
+        As for `search`.
+    energies_ev, known_elements, known_classes
+        Of the data; classes with their facets in front.
+
+    Raises
+    ------
+    InputError
+        As `search`, but for what only the search itself can tell.
+    """
+    if n < 1:
+        raise InputError(f"--n: {n}; expected at least 1")
+    lowest, highest = float(np.min(energies_ev)), float(np.max(energies_ev))
+    if target.low > highest + _REACH_EV or target.high < lowest - _REACH_EV:
+        raise InputError(
+            f"--target-ev: {target.energy_ev:+.2f} ± {target.window_ev:.2f} eV is far from anything the model has "
+            f"seen; expected an energy near {lowest:+.2f} to {highest:+.2f} eV"
+        )
+    for symbol in elements:
+        if symbol not in known_elements:
+            known = ", ".join(sorted(known_elements))
+            raise InputError(f"--elements: the model does not know {symbol}; expected some of {known}")
+    known_facets = {facet for facet, _ in known_classes if facet}
+    wanted = {facet_name(parse_facet(facet, "--facets")) for facet in facets}
+    for name in sorted(wanted - known_facets):
+        known = ", ".join(sorted(known_facets)) or "none"
+        raise InputError(f"--facets: the model knows no facet {name}; expected some of {known}")
+    if not known_facets:
+        raise InputError(
+            "the sites lie on no known facet, so none can be built; expected a facet in the data "
+            "(info['facet'] or --facet when training)"
+        )
+    allowed = sorted((facet, name) for facet, name in known_classes if facet in (wanted or known_facets))
+    if not any(class_templates(facet, name) for facet, name in allowed):
+        raise InputError(
+            f"no ideal slab has a site like those of the data, such as {allowed[0][1]} on facet {allowed[0][0]}; "
+            "expected classes that `find_sites` gives"
+        )
+
+
+def known_occupations(model: SiteModel) -> list[Occupation]:
+    """Return the model's training data as occupations of templates; sites without a template are left out."""
+    templates = [entry.template(model.adsorbate) for entry in model.vae.config.classes]
+    names = np.array(model.vae.config.elements)
+    known = []
+    for index, ligands in zip(model.sites.class_index, model.sites.ligands, strict=True):
+        template = templates[index] if index >= 0 else None
+        if template is not None:
+            slots = ligands[list(model.vae.config.classes[index].slots)]
+            if np.all(slots >= 0):
+                known.append(Occupation(template, tuple(str(name) for name in names[slots])))
+    return known
+
+
+def _allowed_elements(known: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    return [k for k, symbol in enumerate(known) if not wanted or symbol in wanted]
+
+
+def _allowed_templates(vae: PGHVAE, facets: Sequence[str]) -> list[Template | None]:
+    """Return the template of each of the model's classes, None where the search may not go."""
+    facets = [facet_name(parse_facet(facet, "--facets")) for facet in facets]
+    found = [
+        entry.template(vae.config.adsorbate) if not facets or entry.facet in facets else None
+        for entry in vae.config.classes
+    ]
+    return found
+
+
+_Points = tuple[torch.Tensor, torch.Tensor]
+
+
+def _posterior_samples(latent: Latent, rows: torch.Tensor, noise: torch.Generator) -> _Points:
+    drawn = []
+    for mean, log_variance in (
+        (latent.coordination, latent.coordination_log_variance),
+        (latent.ligand, latent.ligand_log_variance),
+    ):
+        blur = torch.randn(len(rows), mean.shape[1], generator=noise).to(mean.device)
+        drawn.append(mean[rows] + blur * (0.5 * log_variance[rows]).exp())
+    return drawn[0], drawn[1]
+
+
+def _by_gradient(
+    model: SiteModel, latent: Latent, target: Target, count: int, steps: int, seed: int
+) -> _Points:
+    """Move posterior samples of known sites to energies drawn from the window."""
+    noise = torch.Generator().manual_seed(seed)
+    rows = torch.randint(len(latent.ligand), (count,), generator=noise)
+    start = _posterior_samples(latent, rows, noise)
+    # The inner half of the window, so that rounding to elements seldom leads out of it.
+    wanted = target.energy_ev + target.window_ev * (torch.rand(count, generator=noise) - 0.5)
+    wanted = wanted.to(start[0].device)
+    scale = [part.std(0).clamp_min(1e-3) for part in (latent.coordination, latent.ligand)]
+    points = [part.clone().requires_grad_(True) for part in start]
+    optimizer = torch.optim.Adam(points, lr=0.05)
+    for _ in range(steps):
+        energy = model.vae.energy(points[0], points[1])
+        pull = sum(
+            (((point - begin) / width) ** 2).mean(1)
+            for point, begin, width in zip(points, start, scale, strict=True)
+        )
+        loss = (((energy - wanted) / target.window_ev) ** 2 + 0.1 * pull).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return points[0].detach(), points[1].detach()
+
+
+@torch.no_grad()
+def _by_sampling(model: SiteModel, latent: Latent, target: Target, count: int, seed: int) -> _Points:
+    """Pair coordination and ligands of known sites anew, mix two ligand codes, keep what the head likes best."""
+    noise = torch.Generator().manual_seed(seed)
+    pool = 20 * count
+    first, second, third = (torch.randint(len(latent.ligand), (pool,), generator=noise) for _ in range(3))
+    coordination, _ = _posterior_samples(latent, first, noise)
+    _, ligand = _posterior_samples(latent, second, noise)
+    _, other = _posterior_samples(latent, third, noise)
+    # Each dimension comes from one of the two parents.
+    mask = torch.rand(pool, ligand.shape[1], generator=noise).to(ligand.device) < 0.5
+    ligand = torch.where(mask, ligand, other)
+    distance = (model.vae.energy(coordination, ligand) - target.energy_ev).abs()
+    best = torch.argsort(distance, stable=True)[:count]
+    return coordination[best], ligand[best]
+
+
+def _decode(
+    vae: PGHVAE,
+    coordination: torch.Tensor,
+    ligand: torch.Tensor,
+    templates: Sequence[Template | None],
+    elements: Sequence[int],
+) -> list[Occupation]:
+    """Return the likeliest allowed class and elements of each point."""
+    found = vae.likeliest(coordination, ligand, [template is not None for template in templates], elements)
+    return [Occupation(template, symbols) for k, symbols in found if (template := templates[k]) is not None]
+
+
+def diversity(occupations: Sequence[Occupation]) -> dict[str, float]:
+    """Return how different some sites are.
+
+    Returns
+    -------
+    dict
+        `classes` and `contact_pairs` that occur; `mean_difference`: mean share of slots in which two sites of one
+        class differ, 0 to 1 (NaN if no class has two).
+    """
+    differences = [
+        _difference(a, b) / len(a.symbols)
+        for k, a in enumerate(occupations)
+        for b in occupations[:k]
+        if a.template is b.template
+    ]
+    return {
+        "classes": len({o.template.key for o in occupations}),
+        "contact_pairs": len({_contacts(o) for o in occupations}),
+        "mean_difference": float(np.mean(differences)) if differences else float("nan"),
+    }
+
+
+def _contacts(occupation: Occupation) -> str:
+    return "-".join(sorted(occupation.symbols[: occupation.template.contacts]))
+
+
+def _difference(first: Occupation, second: Occupation) -> int:
+    """Return in how many slots two occupations of one template differ, up to its symmetries."""
+    a, b = np.array(first.symbols), np.array(second.symbols)
+    return int((a[first.template.permutations] != b).sum(1).min())

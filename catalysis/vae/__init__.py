@@ -1,0 +1,1 @@
+"""The multi-channel PGH-VAE: channels of a site, network, training."""
