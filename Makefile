@@ -6,7 +6,7 @@ install:
 	$(VENV)/bin/pip install -c constraints.txt -e ".[test,mlip]"
 
 test:
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2
 
 lint:
 	$(VENV)/bin/ruff check .
