@@ -17,10 +17,10 @@ import numpy as np
 from interpretkit.bench.evidence import Row, markdown
 from interpretkit.disentanglement.autoencoders import Network, train_autoencoder
 from interpretkit.disentanglement.datasets import SPRITES, Images, read_dsprites, render_sprites
-from interpretkit.disentanglement.objectives import BetaTCVAE, BetaVAE, FactorVAE, Objective
 from interpretkit.disentanglement.table import score_table
 from interpretkit.runs.progress import track
 from interpretkit.training import derive_seed, resolve_device
+from interpretkit.variational import BetaTCVAE, BetaVAE, FactorVAE, Objective
 
 # The best reported scores on dSprites, from different implementations.
 PUBLISHED: Mapping[str, Mapping[str, float]] = {

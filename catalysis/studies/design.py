@@ -24,6 +24,7 @@ from catalysis.structure.templates import Template, class_templates, occupations
 from catalysis.vae.network import PGHVAE, Latent
 from interpretkit.errors import InputError
 from interpretkit.runs.progress import progress
+from interpretkit.variational import draw_codes
 
 _EQUAL = 1e-6  # energies in eV and probabilities that differ by less rank by place
 _REACH_EV = 0.3  # how far outside the energies of the data a window may lie
@@ -551,7 +552,7 @@ def _posterior_samples(latent: Latent, rows: torch.Tensor, noise: torch.Generato
         (latent.ligand, latent.ligand_log_variance),
     ):
         blur = torch.randn(len(rows), mean.shape[1], generator=noise).to(mean.device)
-        drawn.append(mean[rows] + blur * (0.5 * log_variance[rows]).exp())
+        drawn.append(draw_codes(mean[rows], log_variance[rows], blur))
     return drawn[0], drawn[1]
 
 

@@ -36,6 +36,7 @@ from interpretkit.training import (
     seed_everything,
 )
 from interpretkit.training.schedules import one_cycle
+from interpretkit.variational import draw_codes, mean_divergence, prior_divergence
 
 ACTIVE_VARIANCE = 0.01
 """A latent dimension is active if the variance of its posterior mean over sites exceeds this (Burda et al. 2016)."""
@@ -377,11 +378,6 @@ def _one_hot(index: Tensor, count: int) -> Tensor:
     return functional.one_hot(index + 1, count + 1)[..., 1:].float()
 
 
-def _kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Return the divergence from the standard normal by dimension, shape (n, d)."""
-    return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)
-
-
 class _Decorations:
     """Batches of an epoch: the real sites, and fresh random decorations of their geometries with the teacher's labels.
 
@@ -684,8 +680,8 @@ def _loss(
 ) -> dict[str, Tensor]:
     """Return the negative evidence lower bound (β-weighted), in nats per site, and its parts."""
     latent = model.encode(channels)
-    coordination = latent.coordination + noise[0] * (0.5 * latent.coordination_log_variance).exp()
-    ligand = latent.ligand + noise[1] * (0.5 * latent.ligand_log_variance).exp()
+    coordination = draw_codes(latent.coordination, latent.coordination_log_variance, noise[0])
+    ligand = draw_codes(latent.ligand, latent.ligand_log_variance, noise[1])
     decoded = model.decode(coordination, ligand)
     error = (decoded.curves - channels.curves) / model.curve_scale / _CURVE_NOISE
     curves = 0.5 * (error**2).flatten(1).mean(1)
@@ -701,10 +697,9 @@ def _loss(
     energy = energy + 0.2 * functional.huber_loss(
         at_sample / _ENERGY_NOISE, torch.zeros_like(target), delta=3.0
     )
-    divergence = (
-        _kl(latent.coordination, latent.coordination_log_variance).sum(1)
-        + _kl(latent.ligand, latent.ligand_log_variance).sum(1)
-    ).mean()
+    divergence = mean_divergence(latent.coordination, latent.coordination_log_variance) + mean_divergence(
+        latent.ligand, latent.ligand_log_variance
+    )
     total = curves.mean() + elements + 5 * classes + energy + divergence_weight * divergence
     return {
         "loss": total,
@@ -734,8 +729,8 @@ def _measure(model: PGHVAE, channels: Channels, energies: np.ndarray | None) -> 
     predicted = model.energy(latent.coordination, latent.ligand).double().cpu().numpy()
     variances = [part.var(0, unbiased=False) for part in (latent.coordination, latent.ligand)]
     divergences = [
-        _kl(latent.coordination, latent.coordination_log_variance).mean(0),
-        _kl(latent.ligand, latent.ligand_log_variance).mean(0),
+        prior_divergence(latent.coordination, latent.coordination_log_variance).mean(0),
+        prior_divergence(latent.ligand, latent.ligand_log_variance).mean(0),
     ]
     return VAEReport(
         n_sites=len(predicted),

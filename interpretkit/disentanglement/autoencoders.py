@@ -14,14 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from interpretkit.disentanglement.objectives import (
-    BetaTCVAE,
-    FactorVAE,
-    Objective,
-    Posterior,
-    State,
-    reconstruction_loss,
-)
 from interpretkit.errors import InputError
 from interpretkit.training import (
     History,
@@ -31,6 +23,15 @@ from interpretkit.training import (
     load_model,
     resolve_device,
     save_model,
+)
+from interpretkit.variational import (
+    BetaTCVAE,
+    FactorVAE,
+    Objective,
+    Posterior,
+    State,
+    draw_codes,
+    reconstruction_loss,
 )
 
 Network = Literal["coarse", "published"]
@@ -124,7 +125,7 @@ class Autoencoder(nn.Module):
     def evidence(self, squares: Tensor) -> tuple[Tensor, Posterior]:
         """Return what a call of the auto-encoder does, from squares (n, channels, h', w') instead of pixels."""
         mean, log_variance = self._encode(squares)
-        codes = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+        codes = draw_codes(mean, log_variance)
         # The pixels of a square share a logit, and the cross-entropy is linear in them: their mean will do.
         loss = self.square**2 * reconstruction_loss(self.decoder(codes), squares)
         return loss, Posterior(mean, log_variance, codes)
@@ -233,7 +234,7 @@ def train_autoencoder(
         Bool, whole numbers (0 and 1, or 0 to 255), or numbers between 0 and 1; sides are multiples of 16.
     objective : Objective, optional
         Such as ``BetaVAE(4)``, ``BetaTCVAE(6)`` (the default) or ``FactorVAE(35)``; see
-        :mod:`~interpretkit.disentanglement.objectives`.
+        :mod:`~interpretkit.variational`.
     latent : int
         The number of codes.
     network : {"coarse", "published"}

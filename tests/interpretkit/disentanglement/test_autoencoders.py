@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from interpretkit.disentanglement.autoencoders import Autoencoder, AutoencoderConfig, train_autoencoder
-from interpretkit.disentanglement.objectives import (
+from interpretkit.errors import InputError
+from interpretkit.variational import (
     DIPVAE,
     AnnealedVAE,
     BetaTCVAE,
@@ -14,7 +15,6 @@ from interpretkit.disentanglement.objectives import (
     FactorVAE,
     reconstruction_loss,
 )
-from interpretkit.errors import InputError
 
 OBJECTIVES = [
     BetaVAE(1),

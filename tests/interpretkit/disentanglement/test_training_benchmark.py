@@ -1,6 +1,6 @@
 import pytest
 
-from interpretkit.disentanglement.objectives import BetaVAE
+from interpretkit.variational import BetaVAE
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
-"""What variational auto-encoders are trained by: the evidence bound, and the penalties that make codes disentangled.
+"""What variational networks are trained by: draws of codes, the divergence from the prior, its parts, the penalties.
 
-Every loss is in nats per image. With q(z|x) the encoder's Gaussian, q(z) its mean over the images and p(z) the
-standard Gaussian, the divergence from the prior has three parts (Chen et al. 2018):
+Every loss is in nats per sample (an image, a site). With q(z|x) the encoder's Gaussian, q(z) its mean over the samples
+and p(z) the standard Gaussian, the divergence from the prior has three parts (Chen et al. 2018):
 
     E KL(q(z|x) ‖ p(z)) = I(x; z) + KL(q(z) ‖ Π q(z_j)) + Σ KL(q(z_j) ‖ p(z_j)),
 
@@ -51,9 +51,28 @@ def reconstruction_loss(logits: Tensor, images: Tensor) -> Tensor:
     return loss.flatten(1).sum(1)
 
 
+def draw_codes(mean: Tensor, log_variance: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Return a draw from each Gaussian, (n, d), with gradients to both arguments.
+
+    Parameters
+    ----------
+    mean, log_variance : Tensor, (n, d)
+        Of the Gaussians.
+    noise : Tensor, (n, d), optional
+        Standard normal numbers; by default new ones from torch's global generator.
+    """
+    noise = torch.randn_like(mean) if noise is None else noise
+    return mean + (0.5 * log_variance).exp() * noise
+
+
 def prior_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Return KL(q(z_j|x) ‖ N(0, 1)) by dimension, (n, d)."""
     return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1)
+
+
+def mean_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Return KL(q(z|x) ‖ N(0, 1)), the sum over the dimensions, as a mean over the batch: a scalar."""
+    return prior_divergence(mean, log_variance).sum(1).mean()
 
 
 def gaussian_log_density(values: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -183,7 +202,7 @@ class BetaVAE(Objective):
 
     def penalty(self, posterior: Posterior, state: State) -> Mapping[str, Tensor]:
         """Return β times the divergence, and the divergence."""
-        divergence = prior_divergence(posterior.mean, posterior.log_variance).sum(1).mean()
+        divergence = mean_divergence(posterior.mean, posterior.log_variance)
         return {"penalty": self.beta * divergence, "divergence": divergence}
 
 
@@ -217,7 +236,7 @@ class AnnealedVAE(Objective):
 
     def penalty(self, posterior: Posterior, state: State) -> Mapping[str, Tensor]:
         """Return γ times the distance, and the divergence."""
-        divergence = prior_divergence(posterior.mean, posterior.log_variance).sum(1).mean()
+        divergence = mean_divergence(posterior.mean, posterior.log_variance)
         capacity = self.capacity * min(1.0, state.step / self.steps)
         return {"penalty": self.gamma * (divergence - capacity).abs(), "divergence": divergence}
 
@@ -254,7 +273,7 @@ class BetaTCVAE(Objective):
 
     def penalty(self, posterior: Posterior, state: State) -> Mapping[str, Tensor]:
         """Return the weighted divergence, the divergence and the total correlation."""
-        divergence = prior_divergence(posterior.mean, posterior.log_variance).sum(1).mean()
+        divergence = mean_divergence(posterior.mean, posterior.log_variance)
         correlation = decompose_divergence(posterior, state.n_images, self.estimator).total_correlation
         return {
             "penalty": divergence + (self.beta - 1) * correlation,
@@ -315,7 +334,7 @@ class FactorVAE(Objective):
         codes = posterior.codes
         fixed = {name: weight.detach() for name, weight in critic.named_parameters()}
         correlation = functional_call(critic, fixed, (codes,)).mean()
-        divergence = prior_divergence(posterior.mean, posterior.log_variance).sum(1).mean()
+        divergence = mean_divergence(posterior.mean, posterior.log_variance)
         # A logit is positive for codes of the encoder.
         drawn, permuted = critic(torch.cat([codes, permute_dimensions(codes)]).detach()).chunk(2)
         mistaken = 0.5 * (functional.softplus(-drawn).mean() + functional.softplus(permuted).mean())
@@ -357,7 +376,7 @@ class DIPVAE(Objective):
 
     def penalty(self, posterior: Posterior, state: State) -> Mapping[str, Tensor]:
         """Return the divergence with the weighted distance, and the divergence."""
-        divergence = prior_divergence(posterior.mean, posterior.log_variance).sum(1).mean()
+        divergence = mean_divergence(posterior.mean, posterior.log_variance)
         centred = posterior.mean - posterior.mean.mean(0)
         covariance = centred.T @ centred / len(centred)
         if self.kind == "II":

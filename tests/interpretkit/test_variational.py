@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from interpretkit.disentanglement.objectives import (
+from interpretkit.errors import InputError
+from interpretkit.variational import (
     DIPVAE,
     AnnealedVAE,
     BetaTCVAE,
@@ -13,13 +14,14 @@ from interpretkit.disentanglement.objectives import (
     Posterior,
     State,
     decompose_divergence,
+    draw_codes,
     gaussian_log_density,
     log_batch_weights,
+    mean_divergence,
     permute_dimensions,
     prior_divergence,
     reconstruction_loss,
 )
-from interpretkit.errors import InputError
 
 
 def some_posterior(size: int = 7, latent: int = 3, seed: int = 0, dtype=torch.float64) -> Posterior:
@@ -66,6 +68,24 @@ def test_prior_divergence_and_density_are_those_of_torch():
         prior_divergence(mean, log_variance), torch.distributions.kl_divergence(gaussian, standard)
     )
     assert torch.allclose(gaussian_log_density(codes, mean, log_variance), gaussian.log_prob(codes))
+
+
+def test_draws_are_those_of_the_gaussians():
+    mean, log_variance = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, 2.0]])
+    given = draw_codes(mean, log_variance, torch.tensor([[2.0, -1.0]]))
+    assert torch.allclose(given, torch.tensor([[3.0, -2.0 - np.e]]))
+    torch.manual_seed(0)
+    drawn = draw_codes(mean.expand(20_000, 2), log_variance.expand(20_000, 2))
+    assert torch.allclose(drawn.mean(0), mean[0], atol=0.1)
+    assert torch.allclose(drawn.std(0), (0.5 * log_variance[0]).exp(), atol=0.1)
+
+
+def test_mean_divergence_sums_over_dimensions():
+    mean, log_variance, _ = some_posterior()
+    one_by_one = torch.stack(
+        [mean_divergence(mean[:, j : j + 1], log_variance[:, j : j + 1]) for j in range(mean.shape[1])]
+    )
+    assert float(mean_divergence(mean, log_variance)) == pytest.approx(float(one_by_one.sum()))
 
 
 @pytest.mark.parametrize("estimator", ["weighted", "stratified"])
