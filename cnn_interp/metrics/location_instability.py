@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from cnn_interp.units.active_regions import expect_size, layer_maps
-from cnn_interp.units.positions import UnitGrid, unit_grids
+from cnn_interp.units.positions import UnitGrid, strongest_places, unit_grids
 from interpretkit.errors import InputError
 
 TOP = 100
@@ -217,11 +217,8 @@ def find_peaks(
         grids = grids or unit_grids(module, layers, inputs)
         expect_size(inputs, grids)
         for layer in layers:
-            flat = maps[layer].flatten(2)
-            # The first of equals, on every device.
-            strongest = flat.amax(dim=2, keepdim=True)
-            place = (flat == strongest).int().argmax(dim=2)
-            values[layer].append(strongest[..., 0].cpu())
+            value, place = strongest_places(maps[layer])
+            values[layer].append(value.cpu())
             places[layer].append(place.cpu())
     if not grids:
         raise InputError("batches: there are none; expected at least one image")

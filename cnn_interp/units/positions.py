@@ -82,3 +82,24 @@ def unit_grids(module: nn.Module, layers: Sequence[str], inputs: Tensor) -> dict
     """
     image = (int(inputs.shape[-2]), int(inputs.shape[-1]))
     return {layer: UnitGrid(receptive_field(module, layer, inputs), image) for layer in layers}
+
+
+def strongest_places(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest value of each map and where it is.
+
+    Parameters
+    ----------
+    maps : Tensor, (n, units, h, w)
+        Without NaN.
+
+    Returns
+    -------
+    values : Tensor, (n, units)
+        The largest values.
+    places : Tensor of int64, (n, units)
+        Their positions counted row by row, as :meth:`UnitGrid.centres` takes them; of equal values the first.
+    """
+    flat = maps.flatten(2)
+    largest = flat.amax(dim=2, keepdim=True)
+    # The first of equals, on every device.
+    return largest[..., 0], (flat == largest).int().argmax(dim=2)

@@ -215,14 +215,28 @@ def _sorted(values: Tensor) -> Tensor:
 
 
 class LargestValues:
-    """The largest values of many units, with the items that gave them.
+    """The largest values of many units, with the items that gave them and the place within the item.
+
+    Memory does not grow with the number of items. Of equal values those of the items with the smaller numbers are
+    kept, and come first.
 
     Parameters
     ----------
     units : int
         How many.
     k : int
-        How many values to keep of each. Of equal values those of the items with the smaller numbers are kept.
+        How many values to keep of each.
+
+    Attributes
+    ----------
+    values : Tensor, (units, m)
+        Falling; m is `k`, or the number of items if there were fewer.
+    items : Tensor of int64, (units, m)
+        The items' numbers.
+    places : Tensor of int64, (units, m)
+        Where in the item the value is, such as a position on a map; 0 where none was given.
+    count : int
+        How many items each unit has been given.
     """
 
     def __init__(self, units: int, k: int) -> None:
@@ -230,10 +244,12 @@ class LargestValues:
             raise InputError(f"{units} units, k = {k}: expected at least 1 of each")
         self.units = units
         self.k = k
+        self.count = 0
         self.values: Tensor = torch.empty(units, 0)
         self.items: Tensor = torch.empty(units, 0, dtype=torch.int64)
+        self.places: Tensor = torch.empty(units, 0, dtype=torch.int64)
 
-    def add(self, values: Tensor, items: Tensor) -> None:
+    def add(self, values: Tensor, items: Tensor, places: Tensor | None = None) -> None:
         """Add one value of each unit for each item.
 
         Parameters
@@ -242,10 +258,24 @@ class LargestValues:
             The values.
         items : Tensor of int64, (m,)
             The items' numbers.
+        places : Tensor of int64, (units, m), optional
+            Where in its item each value is.
+
+        Raises
+        ------
+        InputError
+            If a shape does not fit, or a value is NaN.
         """
-        if values.shape != (self.units, len(items)):
-            raise InputError(f"values of shape {tuple(values.shape)}; expected ({self.units}, {len(items)})")
-        self._keep(values, items.to(values.device).expand(self.units, -1))
+        places = torch.zeros(values.shape, dtype=torch.int64) if places is None else places
+        if values.shape != (self.units, len(items)) or places.shape != values.shape:
+            raise InputError(
+                f"values and places of shapes {tuple(values.shape)} and {tuple(places.shape)}; "
+                f"expected ({self.units}, {len(items)})"
+            )
+        if bool(values.isnan().any()):
+            raise InputError("values: some are NaN; expected numbers")
+        self._keep(values, items.expand(self.units, -1), places)
+        self.count += len(items)
 
     def merge(self, other: Self) -> None:
         """Add what another one of the same units holds; its items must be other ones.
@@ -259,30 +289,37 @@ class LargestValues:
             raise InputError(
                 f"largest {self.k} of {self.units} units and {other.k} of {other.units}; expected the same"
             )
-        self._keep(other.values, other.items)
+        self._keep(other.values, other.items, other.places)
+        self.count += other.count
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Return all that is kept as arrays."""
         return {
             "k": np.array(self.k),
+            "count": np.array(self.count),
             "values": self.values.cpu().numpy(),
             "items": self.items.cpu().numpy(),
+            "places": self.places.cpu().numpy(),
         }
 
     @classmethod
     def from_state(cls, state: State) -> Self:
         """Return what :meth:`state` wrote down."""
         kept = cls(len(state["values"]), int(state["k"]))
-        kept.values, kept.items = torch.tensor(state["values"]), torch.tensor(state["items"])
+        kept.count = int(state["count"])
+        kept.values, kept.items, kept.places = (
+            torch.tensor(state[name]) for name in ("values", "items", "places")
+        )
         return kept
 
-    def _keep(self, values: Tensor, items: Tensor) -> None:
+    def _keep(self, values: Tensor, items: Tensor, places: Tensor) -> None:
         values = torch.cat([self.values.to(values), values], dim=1)
-        items = torch.cat([self.items.to(items), items], dim=1)
+        items = torch.cat([self.items.to(values.device), items.to(values.device)], dim=1)
+        places = torch.cat([self.places.to(values.device), places.to(values.device)], dim=1)
         by_item = items.argsort(dim=1)
         by_value = values.gather(1, by_item).argsort(dim=1, descending=True, stable=True)[:, : self.k]
         order = by_item.gather(1, by_value)
-        self.values, self.items = values.gather(1, order), items.gather(1, order)
+        self.values, self.items, self.places = (kept.gather(1, order) for kept in (values, items, places))
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import Network
+from cnn_interp.units.positions import strongest_places
+from cnn_interp.units.streaming import LargestValues
 from cnn_interp.visualization.activation import check_channels
 from interpretkit.errors import InputError
 from interpretkit.networks.cheaper_passes import leanly
@@ -27,92 +30,6 @@ from interpretkit.runs.progress import progress
 
 # A search that is to survive being killed is written to its file after so many forward passes.
 _SAVE_EVERY = 16
-
-
-class TopPatches:
-    """The images that channels respond to most, and where; of each image only its strongest place counts.
-
-    Memory does not grow with the number of images: only the `k` best of each channel are kept.
-
-    Parameters
-    ----------
-    channels : int
-        How many channels are watched.
-    k : int
-        How many images to keep for each.
-
-    Attributes
-    ----------
-    values : ndarray of float32, (channels, k)
-        The activations, falling; minus infinity where there were fewer images.
-    images : ndarray of int, (channels, k)
-        The images' numbers; −1 where there were fewer. Of equal activations the earlier image comes first.
-    positions : ndarray of int, (channels, k, 2)
-        Row and column on the layer's map; of equal activations the first in reading order.
-    seen : int
-        How many images have been looked at.
-    """
-
-    def __init__(self, channels: int, k: int) -> None:
-        if channels < 1 or k < 1:
-            raise InputError(f"{channels} channels, the top {k}: expected at least 1")
-        self.values = np.full((channels, k), -np.inf, dtype=np.float32)
-        self.images = np.full((channels, k), -1, dtype=np.int64)
-        self.positions = np.full((channels, k, 2), -1, dtype=np.int64)
-        self.seen = 0
-
-    def update(self, maps: Tensor) -> None:
-        """Look at the maps ``(n, channels, h, w)`` of the next ``n`` images."""
-        n, channels, _, width = maps.shape
-        if channels != len(self.values):
-            raise ValueError(f"expected maps of {len(self.values)} channels, not {channels}")
-        # NumPy's argmax is the first of several; torch's is not said to be.
-        flat = maps.detach().float().flatten(2).cpu().numpy()
-        if np.isnan(flat).any():
-            raise InputError("the layer gives NaN for some image; expected numbers")
-        place = flat.argmax(2)
-        values = np.take_along_axis(flat, place[:, :, None], 2)[:, :, 0]
-        numbers = np.broadcast_to(self.seen + np.arange(n), (channels, n))
-        positions = np.stack(np.divmod(place, width), -1)
-        k = self.values.shape[1]
-        all_values = np.concatenate([self.values, values.T], 1)
-        # A stable sort leaves earlier images before later ones where they are equal.
-        order = np.argsort(-all_values, axis=1, kind="stable")[:, :k]
-        self.values = np.take_along_axis(all_values, order, 1)
-        self.images = np.take_along_axis(np.concatenate([self.images, numbers], 1), order, 1)
-        places = np.concatenate([self.positions, positions.transpose(1, 0, 2)], 1)
-        self.positions = np.take_along_axis(places, order[:, :, None], 1)
-        self.seen += n
-
-    def save(self, path: Path | str, label: str = "") -> None:
-        """Write the state, atomically; `label` says what it belongs to."""
-        with atomic_path(path) as hidden, hidden.open("wb") as file:
-            np.savez(
-                file,
-                values=self.values,
-                images=self.images,
-                positions=self.positions,
-                seen=np.array(self.seen),
-                label=np.array(label),
-            )
-
-    @classmethod
-    def load(cls, path: Path | str, label: str = "") -> TopPatches:
-        """Read a state back.
-
-        Raises
-        ------
-        InputError
-            If the file is damaged, or belongs to something else than `label`.
-        """
-        arrays = load_arrays(path)
-        wanted = {"values", "images", "positions", "seen", "label"}
-        if set(arrays) != wanted or str(arrays["label"]) != label:
-            raise InputError(f"{path}: belongs to another search; remove it to begin anew")
-        state = cls(*arrays["values"].shape)
-        state.values, state.images, state.positions = (arrays[n] for n in ("values", "images", "positions"))
-        state.seen = int(arrays["seen"])
-        return state
 
 
 @dataclass(frozen=True)
@@ -193,7 +110,7 @@ def top_patches(
     Raises
     ------
     InputError
-        If there is no such layer or unit, the layer gives no maps, or `state` belongs to another search.
+        If there is no such layer or unit, the layer gives no maps or NaN, or `state` belongs to another search.
     """
     if not len(photographs):
         raise InputError("no photographs to search; expected at least 1")
@@ -201,35 +118,41 @@ def top_patches(
     until = UpTo(network.module, layer)
     field = receptive_field(network.module, layer, photographs.inputs(network, [0]))
     label = "" if state is None else f"{layer} top {k} of {len(photographs)} {_digest(network, photographs)}"
-    found = TopPatches.load(state, label) if state is not None and state.is_file() else None
+    found = _read_state(state, label) if state is not None and state.is_file() else None
     with instrumented(network.module, seed), torch.no_grad():
         if found is None:
             maps = until(photographs.inputs(network, [0]))
             check_channels(maps, torch.tensor([] if units is None else list(units)), layer)
-            found = TopPatches(maps.shape[1], k)
+            found = LargestValues(maps.shape[1], k)
         with progress("Searching photographs", len(photographs), quiet=quiet) as bar:
-            bar.advance(found.seen)
-            batches = photographs.batches(network, images_per_forward, found.seen)
+            bar.advance(found.count)
+            batches = photographs.batches(network, images_per_forward, found.count)
             for number, (rows, inputs) in enumerate(batches, 1):
-                found.update(leanly(until, inputs, network.module))
+                maps = leanly(until, inputs, network.module)
+                if bool(maps.isnan().any()):
+                    raise InputError(f"layer {layer!r}: gives NaN for some image; expected numbers")
+                add_maps(found, maps)
                 bar.advance(len(rows))
                 if state is not None and number % _SAVE_EVERY == 0:
-                    found.save(state, label)
+                    _write_state(state, found, label)
     if state is not None:
-        found.save(state, label)
+        _write_state(state, found, label)
     chosen = np.array(_standing_out(found) if units is None else list(units), dtype=np.int64)
     size = (network.size, network.size)
-    positions = found.positions[chosen]
+    values, images, places = (
+        kept.cpu().numpy()[chosen] for kept in (found.values, found.items, found.places)
+    )
+    positions = np.stack(np.divmod(places, field.shape[1]), axis=-1)
     boxes = [[field.box(position, size) for position in unit] for unit in positions]
     return UnitPatches(
         layer=layer,
         units=chosen,
-        values=found.values[chosen],
-        images=found.images[chosen],
+        values=values,
+        images=images,
         positions=positions,
         boxes=np.array(boxes, dtype=np.int64),
         field=field,
-        n_images=found.seen,
+        n_images=found.count,
     )
 
 
@@ -248,14 +171,48 @@ def patch_crops(
     return [[crops[unit, place] for place in range(k)] for unit in range(units)]
 
 
+def add_maps(found: LargestValues, maps: Tensor) -> None:
+    """Add the maps ``(n, channels, h, w)`` of the next ``n`` images; of each image its strongest place counts.
+
+    Raises
+    ------
+    InputError
+        If a value is NaN, or there are other channels.
+    """
+    values, places = strongest_places(maps.float())
+    numbers = found.count + torch.arange(len(maps))
+    found.add(values.T, numbers, places.T)
+
+
+def _write_state(path: Path, found: LargestValues, label: str) -> None:
+    """Write how far a search is, atomically; `label` says what it belongs to."""
+    arrays: dict[str, Any] = {"label": np.array(label), **found.state()}
+    with atomic_path(path) as hidden, hidden.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def _read_state(path: Path, label: str) -> LargestValues:
+    """Return how far a search was.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or belongs to something else than `label`.
+    """
+    arrays = load_arrays(path)
+    if str(arrays.pop("label", "")) != label or set(arrays) != set(LargestValues(1, 1).state()):
+        raise InputError(f"{path}: belongs to another search; remove it to begin anew")
+    return LargestValues.from_state(arrays)
+
+
 def _digest(network: Network, photographs: Photographs) -> str:
     """Return what tells a network with its weights, and the photographs shown to it, from all others."""
     told = [network.digest(), photographs.source, photographs.names, photographs.digest(), dependencies()]
     return hashlib.sha256(dump_json(told).encode()).hexdigest()
 
 
-def _standing_out(found: TopPatches, count: int = 8) -> Iterable[int]:
+def _standing_out(found: LargestValues, count: int = 8) -> Iterable[int]:
     """Return the channels whose best activation is largest beside the last one kept."""
-    best, last = found.values[:, 0], found.values[:, -1]
+    best, last = found.values[:, 0].cpu().numpy(), found.values[:, -1].cpu().numpy()
     contrast = (best - last) / (np.abs(best) + np.abs(last) + 1e-6)
     return np.sort(np.argsort(-contrast, kind="stable")[:count]).tolist()

@@ -152,10 +152,13 @@ def test_largest_values_are_those_of_a_sort():
     kept = LargestValues(5, 12)
     parts = np.split(rng.permutation(200), [7, 60, 150])
     for part in parts:
-        kept.add(torch.from_numpy(values[:, part]), torch.from_numpy(part))
+        places = torch.from_numpy(1000 * np.arange(5)[:, None] + part)
+        kept.add(torch.from_numpy(values[:, part]), torch.from_numpy(part), places)
+    assert kept.count == 200
     for unit in range(5):
         order = sorted(range(200), key=lambda item: (-values[unit, item], item))[:12]
         assert kept.items[unit].tolist() == order
+        assert kept.places[unit].tolist() == [1000 * unit + item for item in order]
         assert kept.values[unit].tolist() == values[unit, order].tolist()
 
 
@@ -174,8 +177,13 @@ def test_largest_values_merge_in_any_order():
         backward.merge(LargestValues.from_state(through_a_file(part.state())))
     assert torch.equal(forward.items, backward.items)
     assert torch.equal(forward.values, values.gather(1, forward.items))
+    assert forward.count == backward.count == 40
     with pytest.raises(InputError, match="expected the same"):
         forward.merge(LargestValues(3, 5))
+    with pytest.raises(InputError, match="some are NaN"):
+        forward.add(torch.full((3, 1), torch.nan), torch.tensor([40]))
+    with pytest.raises(InputError, match=r"expected \(3, 1\)"):
+        forward.add(torch.zeros(3, 1), torch.tensor([40]), torch.zeros(3, 2, dtype=torch.int64))
 
 
 CATEGORY_OF = np.array([0, 0, 1, 2])

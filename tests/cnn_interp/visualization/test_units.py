@@ -17,6 +17,7 @@ from torch import nn
 
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import Network
+from cnn_interp.units.streaming import LargestValues
 from cnn_interp.visualization.activation import activations
 from cnn_interp.visualization.deconvnet_projection import project, sufficiency
 from cnn_interp.visualization.empirical_fields import empirical_receptive_fields, field_size
@@ -27,7 +28,7 @@ from cnn_interp.visualization.systems import (
     receptive_fields,
     top_patches_of_units,
 )
-from cnn_interp.visualization.top_patches import TopPatches, patch_crops, top_patches
+from cnn_interp.visualization.top_patches import add_maps, patch_crops, top_patches
 from interpretkit.commandline.finding import FigureBlock, Finding, TableBlock
 from interpretkit.errors import InputError
 from interpretkit.training import torch_generator
@@ -58,27 +59,14 @@ def naive(maps: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def test_the_top_is_exact_also_with_ties(batch: int) -> None:
     # Few levels, so that there are many ties between images and within them.
     maps = np.random.default_rng(0).integers(0, 4, (23, 5, 4, 3)).astype(np.float32)
-    state = TopPatches(5, 6)
+    kept = LargestValues(5, 6)
     for start in range(0, 23, batch):
-        state.update(torch.from_numpy(maps[start : start + batch]))
+        add_maps(kept, torch.from_numpy(maps[start : start + batch]))
     values, images, positions = naive(maps, 6)
-    assert np.array_equal(state.values, values)
-    assert np.array_equal(state.images, images)
-    assert np.array_equal(state.positions, positions)
-
-
-def test_a_search_goes_on_where_it_was(tmp_path: Path) -> None:
-    maps = torch.randn(20, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    whole, first = TopPatches(3, 4), TopPatches(3, 4)
-    whole.update(maps)
-    first.update(maps[:11])
-    first.save(tmp_path / "state.npz", "a search")
-    second = TopPatches.load(tmp_path / "state.npz", "a search")
-    second.update(maps[11:])
-    assert np.array_equal(whole.values, second.values)
-    assert np.array_equal(whole.positions, second.positions)
-    with pytest.raises(InputError, match="another search"):
-        TopPatches.load(tmp_path / "state.npz", "another")
+    assert np.array_equal(kept.values, values)
+    assert np.array_equal(kept.items, images)
+    assert np.array_equal(np.stack(np.divmod(kept.places.numpy(), 3), axis=-1), positions)
+    assert kept.count == 23
 
 
 def test_top_patches_of_a_network_are_where_its_activations_are(tmp_path: Path) -> None:
@@ -97,6 +85,29 @@ def test_top_patches_of_a_network_are_where_its_activations_are(tmp_path: Path) 
     again = top_patches(network, "3", photographs, units=[2, 5], k=4, state=state)
     assert np.array_equal(kept.values, again.values)
     assert np.array_equal(kept.images, found.images)
+
+
+def test_a_search_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, photographs = convolutional(), noise_photographs(20)
+    whole = top_patches(network, "3", photographs, k=4, images_per_forward=1)
+    state, searched = tmp_path / "state.npz", []
+
+    def stopping(found: LargestValues, maps: torch.Tensor) -> None:
+        if len(searched) == 18:
+            raise KeyboardInterrupt
+        searched.append(found.count)
+        add_maps(found, maps)
+
+    monkeypatch.setattr("cnn_interp.visualization.top_patches.add_maps", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        top_patches(network, "3", photographs, k=4, images_per_forward=1, state=state)
+    searched.clear()
+    rest = top_patches(network, "3", photographs, k=4, images_per_forward=1, state=state)
+    assert searched == [16, 17, 18, 19]
+    for name in ("units", "values", "images", "positions", "boxes"):
+        assert np.array_equal(getattr(whole, name), getattr(rest, name)), name
+    with pytest.raises(InputError, match="another search"):
+        top_patches(network, "3", photographs, k=3, state=state)
 
 
 def test_units_that_are_not_there_are_refused() -> None:
