@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
 
 from catalysis.data import load_bundled
-from catalysis.energies.teacher import group_folds
+from catalysis.energies.training_data import group_folds
 from catalysis.fingerprints import fingerprints
 from catalysis.structure.sites import read_sites
 from interpretkit.bench.evidence import Row

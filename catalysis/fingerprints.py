@@ -23,9 +23,9 @@ import numpy as np
 
 from catalysis.path_homology import Barcodes, betti_curves, persistence, persistence_batch
 from catalysis.structure.elements import ELEMENT_PROPERTIES, arrow_order, element_properties
+from catalysis.structure.occupations import Occupations, occupations
 from catalysis.structure.ordering import first_smallest, merged
 from catalysis.structure.sites import Site
-from catalysis.structure.templates import Occupations, occupations
 from interpretkit.errors import InputError
 
 Directions = Literal["geometry", "elements"]

@@ -9,7 +9,9 @@ from warnings import warn as tell
 import joblib
 import numpy as np
 
-from catalysis.energies.teacher import LinearBaseline, Teacher, check_training_data, group_folds
+from catalysis.energies.baseline import LinearBaseline
+from catalysis.energies.teacher import Teacher
+from catalysis.energies.training_data import check_training_data, group_folds
 from catalysis.models.trust import trust_warnings
 from catalysis.structure.sites import Site
 from catalysis.vae.network import one_class_note, report, train_vae

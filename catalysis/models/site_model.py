@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from catalysis.energies.teacher import LinearBaseline, Teacher, check_training_data, group_folds
+from catalysis.energies.baseline import LinearBaseline
+from catalysis.energies.teacher import Teacher
+from catalysis.energies.training_data import check_training_data, group_folds, slab_groups
 from catalysis.fingerprints import coordination_curves
 from catalysis.models.evaluation import QUICK
 from catalysis.models.trust import rms_z
+from catalysis.structure.occupations import occupations
 from catalysis.structure.sites import Site
-from catalysis.structure.templates import occupations
 from catalysis.vae.network import PGHVAE, Channels, Latent, one_class_note, report, train_vae
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run, load_arrays
@@ -230,7 +232,7 @@ def train_model(
         the lost sites hold another adsorbate; before anything is trained.
     """
     energies = check_training_data(sites, None)
-    groups = [site.slab_id or f"site {k}" for k, site in enumerate(sites)]
+    groups = slab_groups(sites)
     if len(set(groups)) < 2:
         raise InputError(f"all {len(sites)} sites have slab_id {groups[0]!r}; expected at least two slabs")
     folds = max(2, min(round(1 / held_out_share), len(set(groups))))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -35,6 +35,58 @@ _EQUAL = 2e-3  # Å: lengths and coordinates of ideal geometries that differ by 
 _SAME = 0.10  # Å: points of an ideal geometry that coincide
 _REFINED = 0.5  # Å: more than a rigid motion takes off the distance of a start that is right but for a tilt
 _MAX_RMS = 0.75  # Å: beyond this a site is no distorted copy of its template
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """What models need to know of a template: plain arrays, the slots in the template's order.
+
+    Attributes
+    ----------
+    key : str
+        Class and variant.
+    columns, orbits : ndarray
+        The slots' columns in an array of `N_SLOTS` columns, and the columns of their orbits, both (n,).
+    zones : ndarray
+        Shape (n,).
+    descriptors : ndarray
+        Shape (n, 6), in Å but for the last: distances to the nearest and the farthest contact, distance to a point
+        1.5 Å above the contacts, height above them, distance from the normal; the coordination number (0 for
+        second neighbours, whose surroundings are cut off).
+    touching : ndarray
+        Which slots are bonded to each contact, shape (contacts, n).
+    permutations : ndarray
+        Symmetries as in `Template`, shape (g, n).
+    facet, site_class : str
+    variant : int
+        Where the template is to be found.
+    """
+
+    key: str
+    columns: np.ndarray
+    orbits: np.ndarray
+    zones: np.ndarray
+    descriptors: np.ndarray
+    touching: np.ndarray
+    permutations: np.ndarray
+    facet: str
+    site_class: str
+    variant: int
+
+    @property
+    def contacts(self) -> int:
+        """How many slots bind the adsorbate."""
+        return len(self.touching)
+
+    @property
+    def coordination(self) -> np.ndarray:
+        """Coordination numbers of the contacts, shape (contacts,)."""
+        return self.touching.sum(1)
+
+    def template(self, adsorbate: str) -> Template | None:
+        """Return the template with an adsorbate on it, None where the facet is unknown or has no such class."""
+        found = class_templates(self.facet, self.site_class, adsorbate)
+        return found[self.variant] if self.variant < len(found) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +149,37 @@ class Template:
         """Which slots are bonded, shape (n, n)."""
         return self.site.bonds[np.ix_(self.order, self.order)]
 
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The arrays by which models know the template; slots beyond a zone's capacity are left out."""
+        points, bonds = self.positions, self.bonds
+        gaps = cdist(points, points[: self.contacts])
+        coordination = np.where(self.zones == SECOND, 0, bonds.sum(1))
+        descriptors = np.column_stack(
+            [
+                gaps.min(1),
+                gaps.max(1),
+                np.linalg.norm(points - [0.0, 0.0, _ANCHOR_HEIGHT], axis=1),
+                points[:, 2],
+                np.linalg.norm(points[:, :2], axis=1),
+                coordination,
+            ]
+        )
+        columns = self.columns
+        kept = columns >= 0
+        return Geometry(
+            self.key,
+            columns[kept],
+            columns[self.orbits][kept],
+            self.zones[kept],
+            descriptors[kept],
+            bonds[: self.contacts, kept],
+            self.permutations if kept.all() else np.arange(kept.sum())[None],
+            self.facet,
+            self.site_class,
+            self.variant,
+        )
+
     def decorate(self, symbols: Sequence[str], **changes: object) -> Site:
         """Return the ideal site with the given elements, one per slot.
 
@@ -148,207 +231,6 @@ class Alignment:
     slots: np.ndarray
     columns: np.ndarray
     rms_angstrom: float
-
-
-@dataclass(frozen=True, eq=False)
-class Geometry:
-    """What models need to know of a template: plain arrays, the slots in the template's order.
-
-    Attributes
-    ----------
-    key
-        Class and variant.
-    columns, orbits
-        The slots' columns in an array of `N_SLOTS` columns, and the columns of their orbits, both (n,).
-    zones
-        Shape (n,).
-    descriptors
-        Shape (n, 6), in Å but for the last: distances to the nearest and the farthest contact, distance to a point
-        1.5 Å above the contacts, height above them, distance from the normal; the coordination number (0 for
-        second neighbours, whose surroundings are cut off).
-    touching
-        Which slots are bonded to each contact, shape (contacts, n).
-    permutations
-        Symmetries as in `Template`, shape (g, n).
-    facet, site_class, variant
-        Where the template is to be found.
-    """
-
-    key: str
-    columns: np.ndarray
-    orbits: np.ndarray
-    zones: np.ndarray
-    descriptors: np.ndarray
-    touching: np.ndarray
-    permutations: np.ndarray
-    facet: str
-    site_class: str
-    variant: int
-
-    @property
-    def contacts(self) -> int:
-        """How many slots bind the adsorbate."""
-        return len(self.touching)
-
-    @property
-    def coordination(self) -> np.ndarray:
-        """Coordination numbers of the contacts, shape (contacts,)."""
-        return self.touching.sum(1)
-
-
-@dataclass(frozen=True, eq=False)
-class Occupations:
-    """Which element fills which slot, for many sites: all that models of unrelaxed sites look at.
-
-    Attributes
-    ----------
-    geometries
-        The distinct geometries, (g,).
-    geometry
-        Index of each site's geometry, shape (n,).
-    elements
-        The names that `table` points to.
-    table
-        Element index by column, shape (n, N_SLOTS), int16, -1 where there is no metal. Of symmetric occupations
-        the lexicographically smallest is taken.
-    aligned
-        Which sites were matched to a template, shape (n,); the others go by zone and rank of distance.
-    relaxed
-        Numbers about the relaxed geometry, shape (n, k), for models that ask for them; else None.
-    """
-
-    geometries: tuple[Geometry, ...]
-    geometry: np.ndarray
-    elements: tuple[str, ...]
-    table: np.ndarray
-    aligned: np.ndarray
-    relaxed: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        """Return the number of sites."""
-        return len(self.table)
-
-    def __getitem__(self, rows: np.ndarray | slice) -> Occupations:
-        """Return some of the sites."""
-        return replace(
-            self,
-            geometry=self.geometry[rows],
-            table=self.table[rows],
-            aligned=self.aligned[rows],
-            relaxed=None if self.relaxed is None else self.relaxed[rows],
-        )
-
-    def make_canonical(self) -> None:
-        """Replace each occupation, in place, by the smallest of its symmetric copies."""
-        for number, geometry in enumerate(self.geometries):
-            if len(geometry.permutations) > 1:
-                rows = np.flatnonzero(self.geometry == number)
-                block = (rows[:, None], geometry.columns[None])
-                self.table[block] = smallest_copy(self.table[block], geometry.permutations)
-
-    def with_elements(self, elements: Sequence[str]) -> Occupations:
-        """Return the same occupations with another list of names, which must hold every element that occurs."""
-        if tuple(elements) == self.elements:
-            return self
-        lookup = np.full(len(self.elements) + 1, -1, dtype=np.int16)
-        for index in np.unique(self.table[self.table >= 0]):
-            lookup[index] = list(elements).index(self.elements[index])
-        return replace(self, elements=tuple(elements), table=lookup[self.table])
-
-
-def occupations(sites: Sequence[Site], elements: Sequence[str] | None = None) -> Occupations:
-    """Return which element fills which slot of each site.
-
-    Parameters
-    ----------
-    sites
-        At least one. Sites that share their positions, as decorated templates do, are aligned once.
-    elements
-        Order of the names; by default those that occur, in alphabetical order.
-
-    Raises
-    ------
-    InputError
-        If a site has an element that is not among `elements`.
-    """
-    names = sorted({s for site in sites for s in site.symbols}) if elements is None else list(elements)
-    index = {name: k for k, name in enumerate(names)}
-    table = np.full((len(sites), N_SLOTS), -1, dtype=np.int16)
-    geometry = np.zeros(len(sites), dtype=int)
-    aligned = np.zeros(len(sites), dtype=bool)
-    geometries: list[Geometry] = []
-    number: dict[object, int] = {}
-    for row, site in enumerate(sites):
-        alignment, own = _aligned_once(site)
-        template = alignment.template or own
-        assert template is not None
-        key: object = (template.facet, template.key)
-        if alignment.template is None:
-            # Sites without template share a geometry if as many metals fill each zone: the first stands for all.
-            key = (site.facet, site.site_class, site.contacts, template.zones.tobytes())
-        if key not in number:
-            number[key] = len(geometries)
-            geometries.append(geometry_of(template))
-        geometry[row] = number[key]
-        aligned[row] = alignment.template is not None
-        try:
-            symbols = [index[symbol] for symbol in site.symbols]
-        except KeyError as error:
-            raise InputError(
-                f"{site.site_id or 'site'}: element {error.args[0]} is not among {', '.join(names)}"
-            ) from None
-        kept = alignment.columns >= 0
-        table[row, alignment.columns[kept]] = np.array(symbols, dtype=np.int16)[kept]
-    found = Occupations(tuple(geometries), geometry, tuple(names), table, aligned)
-    found.make_canonical()
-    return found
-
-
-_ALIGNED: dict[tuple[str, str, int, bytes], tuple[Alignment, Template | None]] = {}
-_ALIGNED_LIMIT = 50_000  # sites; a kilobyte each
-
-
-def _aligned_once(site: Site) -> tuple[Alignment, Template | None]:
-    """Return `align(site)`, remembered by positions, and where there is no template the site as its own."""
-    shape = (site.facet, site.site_class, site.contacts, site.positions.tobytes())
-    found = _ALIGNED.get(shape)
-    if found is None:
-        if len(_ALIGNED) >= _ALIGNED_LIMIT:
-            _ALIGNED.clear()
-        alignment = align(site)
-        found = _ALIGNED[shape] = alignment, None if alignment.template else _template(site, 0)
-    return found
-
-
-def geometry_of(template: Template) -> Geometry:
-    """Return the arrays by which models know a template."""
-    points, bonds = template.positions, template.bonds
-    gaps = cdist(points, points[: template.contacts])
-    coordination = np.where(template.zones == SECOND, 0, bonds.sum(1))
-    descriptors = np.column_stack(
-        [
-            gaps.min(1),
-            gaps.max(1),
-            np.linalg.norm(points - [0.0, 0.0, _ANCHOR_HEIGHT], axis=1),
-            points[:, 2],
-            np.linalg.norm(points[:, :2], axis=1),
-            coordination,
-        ]
-    )
-    columns = template.columns
-    kept = columns >= 0
-    return Geometry(
-        template.key,
-        columns[kept],
-        columns[template.orbits][kept],
-        template.zones[kept],
-        descriptors[kept],
-        bonds[: template.contacts, kept],
-        template.permutations if kept.all() else np.arange(kept.sum())[None],
-        template.facet,
-        template.site_class,
-        template.variant,
-    )
 
 
 def smallest_copy(occupation: np.ndarray, permutations: np.ndarray) -> np.ndarray:
@@ -404,7 +286,7 @@ def _facet_templates(name: str, adsorbate: str) -> dict[str, tuple[Template, ...
     for site in find_sites(slab, kinds=("top", "bridge", "hollow"), adsorbate=adsorbate):
         known = found.setdefault(site.site_class, [])
         if not any(len(t) == len(site) and _match(site, t)[1] < _SAME for t in known):
-            known.append(_template(site, len(known)))
+            known.append(template_of(site, len(known)))
     return {site_class: tuple(templates) for site_class, templates in found.items()}
 
 
@@ -450,7 +332,7 @@ def align(site: Site) -> Alignment:
 
 def _ranked(site: Site) -> Alignment:
     """Give slots by zone, then by distance, as in a template."""
-    own = _template(site, 0)
+    own = template_of(site)
     slots, columns = np.empty(len(site), int), np.empty(len(site), int)
     slots[own.order] = np.arange(len(site))
     columns[own.order] = own.columns
@@ -462,7 +344,8 @@ def _local(site: Site) -> np.ndarray:
     return (site.positions - site.positions[: site.contacts].mean(0)) @ site.frame.T
 
 
-def _template(site: Site, variant: int) -> Template:
+def template_of(site: Site, variant: int = 0) -> Template:
+    """Return a site as the template of its class, or where there is none as its own."""
     positions, zones = _local(site), site.zones
     turned, order = _canonical_pose(positions, zones, site.contacts)
     points = turned[order]

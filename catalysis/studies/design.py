@@ -17,10 +17,11 @@ from scipy.stats import norm
 
 from catalysis.models.site_model import SiteModel
 from catalysis.structure.host_slabs import Host, host_site
+from catalysis.structure.occupations import occupations
 from catalysis.structure.ordering import tolerant_order
 from catalysis.structure.sites import Site
 from catalysis.structure.surfaces import facet_name, parse_composition, parse_facet
-from catalysis.structure.templates import Template, class_templates, occupations
+from catalysis.structure.templates import Template, class_templates
 from catalysis.vae.network import PGHVAE, Latent
 from interpretkit.errors import InputError
 from interpretkit.runs.progress import progress

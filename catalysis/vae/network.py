@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from catalysis.energies.teacher import Teacher, check_training_data, group_folds
+from catalysis.energies.protocol import EnergyModel
+from catalysis.energies.training_data import check_training_data, group_folds, slab_groups
 from catalysis.fingerprints import GRID, coordination_curves
+from catalysis.structure.occupations import Occupations, occupations
 from catalysis.structure.sites import Site
-from catalysis.structure.templates import Geometry, Occupations, Template, class_templates, occupations
+from catalysis.structure.templates import Geometry, Template, class_templates
 from interpretkit.errors import InputError
 from interpretkit.training import (
     History,
@@ -103,7 +105,7 @@ class VAEConfig:
     elements, adsorbate, classes
         What the model knows.
     columns
-        Which columns of `catalysis.structure.templates.Occupations.table` are its slots.
+        Which columns of `catalysis.structure.occupations.Occupations.table` are its slots.
     grid
         Thresholds of the Betti curves in Å.
     coordination_latent, ligand_latent, hidden
@@ -393,7 +395,7 @@ class _Decorations:
         energies: np.ndarray,
         filled: Occupations,
         ideal: tuple[Occupations, np.ndarray],
-        teacher: Teacher,
+        teacher: EnergyModel,
         *,
         n_decorations: int,
         batch_size: int,
@@ -440,10 +442,7 @@ class _Decorations:
                 generator.random((count, filled.table.shape[1], 1)) > shares.cumsum(1)[:, None, :-1]
             ).sum(-1)
             table = np.where(filled.table >= 0, draws, -1).astype(np.int16)
-            decorated = Occupations(
-                filled.geometries, filled.geometry, filled.elements, table, filled.aligned
-            )
-            decorated.make_canonical()
+            decorated = replace(filled, table=table).canonical()
             parts.append(self.model._channels(decorated, curves[rows]))
             energies.append(self.teacher.predict_mean(decorated))
         channels = Channels(*(torch.cat(part) for part in zip(*parts, strict=True)))
@@ -486,7 +485,7 @@ def one_class_note(sites: Sequence[Site]) -> str | None:
 def train_vae(
     sites: Sequence[Site],
     energies_ev: np.ndarray | None,
-    teacher: Teacher,
+    teacher: EnergyModel,
     *,
     groups: Sequence[str] | None = None,
     epochs: int = 50,
@@ -537,7 +536,7 @@ def train_vae(
     Raises
     ------
     InputError
-        As `catalysis.energies.teacher.check_training_data`; and if the teacher uses relaxed geometry, which
+        As `catalysis.energies.training_data.check_training_data`; and if the teacher uses relaxed geometry, which
         random decorations do not have.
 
     Notes
@@ -550,7 +549,7 @@ def train_vae(
         raise InputError(
             "teacher: it uses relaxed geometry; expected one of ideal geometry to label decorations"
         )
-    names = [s.slab_id or str(k) for k, s in enumerate(sites)] if groups is None else list(groups)
+    names = slab_groups(sites) if groups is None else list(groups)
     n_folds = max(2, min(round(1 / validation_share), len(set(names))))
     held_out = group_folds(names, n_folds, derive_seed(seed, "validation") % 2**32) == 0
     if held_out.all():  # one group only: nothing can be kept out without emptying the training
@@ -559,7 +558,7 @@ def train_vae(
     if decorations_per_epoch is None:
         decorations_per_epoch = 8192 if one_class_note(sites) is None else 4096
     seed_everything(seed)
-    filled = occupations(sites, teacher.data.elements)
+    filled = occupations(sites, teacher.elements)
     config = _configuration(filled, sites[0].adsorbate, coordination_latent, ligand_latent, hidden)
     model = PGHVAE(config).to(resolve_device(device))
     curves = coordination_curves(sites)

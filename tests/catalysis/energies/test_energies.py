@@ -4,9 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catalysis.energies.teacher import BLOCKS, LinearBaseline, Teacher, check_training_data, group_folds
+from catalysis.energies.baseline import LinearBaseline
+from catalysis.energies.features import BLOCKS
+from catalysis.energies.teacher import Teacher
+from catalysis.energies.training_data import check_training_data, group_folds
+from catalysis.structure.occupations import occupations
 from catalysis.structure.sites import COMMON, CONTACT, SHELL, Site
-from catalysis.structure.templates import class_templates, occupations
+from catalysis.structure.templates import class_templates
 from interpretkit.errors import InputError
 
 ELEMENTS = ["Ir", "Pd", "Pt", "Rh", "Ru"]
@@ -145,7 +149,7 @@ def test_baseline_is_class_plus_pair() -> None:
     ]
     model = LinearBaseline().fit(exact)
     assert np.abs(model.predict(exact).mean_ev - energies(exact)).max() < 1e-3
-    assert len(model.names) == len(CLASSES) + len({s.contact_elements for s in sites})
+    assert len(model.model.coef_) == len(CLASSES) + len({s.contact_elements for s in sites})
 
 
 def test_group_folds_never_split_a_group_and_are_even() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import catalysis.models.evaluation
-from catalysis.energies.teacher import LinearBaseline, Teacher
+from catalysis.energies.baseline import LinearBaseline
+from catalysis.energies.teacher import Teacher
 from catalysis.models.evaluation import evaluate
 from catalysis.structure.sites import Site
 from catalysis.structure.templates import class_templates

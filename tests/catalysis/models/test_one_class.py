@@ -12,13 +12,14 @@ from ase import Atoms
 
 from catalysis.commands._model_page import add_model, warn_of
 from catalysis.commands.catalyst.design import design as design_command
-from catalysis.energies.teacher import group_folds
+from catalysis.energies.training_data import group_folds
 from catalysis.models import site_model as models
 from catalysis.models.evaluation import evaluate
 from catalysis.models.site_model import train_model
+from catalysis.structure.occupations import occupations
 from catalysis.structure.sites import Site, find_sites, site_from_structure, write_sites
 from catalysis.structure.surfaces import build_slab
-from catalysis.structure.templates import Template, align, class_templates, facet_templates, occupations
+from catalysis.structure.templates import Template, align, class_templates, facet_templates
 from catalysis.studies.design import Target, check_request, search
 from catalysis.vae.network import one_class_note
 from interpretkit.commandline.finding import Finding

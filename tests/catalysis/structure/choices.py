@@ -6,11 +6,12 @@ import sys
 
 import numpy as np
 
-from catalysis.energies.teacher import _Vocabulary
+from catalysis.energies.features import FeatureSpace
 from catalysis.structure.host_slabs import host_site
+from catalysis.structure.occupations import occupations
 from catalysis.structure.sites import find_sites, site_from_structure
 from catalysis.structure.surfaces import bare_slab
-from catalysis.structure.templates import Template, align, facet_templates, occupations
+from catalysis.structure.templates import Template, align, facet_templates
 
 FACETS = ("111", "100", "110", "211", "532", "221", "10,1,1", "1,-1,0")
 
@@ -37,7 +38,7 @@ def template_arrays(found: dict[str, np.ndarray]) -> list[Template]:
         found[f"order {key}"] = template.order
         found[f"symmetries {key}"] = template.permutations
     ideal = occupations([template.decorate(["Pt"] * len(template)) for template in templates])
-    found["landmarks"] = _Vocabulary.of(ideal, 0.5).landmarks
+    found["landmarks"] = FeatureSpace.of(ideal, 0.5).landmarks
     return templates
 
 

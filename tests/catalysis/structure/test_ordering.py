@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from catalysis.fingerprints import site_bars, site_digraph
 from catalysis.structure import templates
+from catalysis.structure.occupations import occupations
 from catalysis.structure.ordering import first_largest, first_smallest, merged, tolerant_order, tolerant_ranks
 from catalysis.structure.sites import find_sites
 from catalysis.structure.surfaces import bare_slab, build_slab
-from catalysis.structure.templates import align, facet_templates, occupations
+from catalysis.structure.templates import align, facet_templates
 from catalysis.studies.design import choose, random_occupations
 
 CHOICES = Path(__file__).with_name("choices.py")
@@ -163,7 +164,7 @@ def test_a_template_is_the_same_from_every_side(facet: str) -> None:
                 positions=site.positions[order] @ turn.T + rng.normal(size=3),
                 adsorbate_positions=site.adsorbate_positions @ turn.T,
             )
-            again = templates._template(turned, template.variant)
+            again = templates.template_of(turned, template.variant)
             assert np.array_equal(again.zones, template.zones)
             assert np.array_equal(again.permutations, template.permutations)
             mirrored = 1.0 if np.linalg.det(turn) > 0 else -1.0

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from catalysis.structure.occupations import occupations
 from catalysis.structure.sites import BRIDGE_CLASSES, COMMON, SECOND, Site
 from catalysis.structure.templates import (
     N_SLOTS,
@@ -12,7 +13,6 @@ from catalysis.structure.templates import (
     align,
     class_templates,
     facet_templates,
-    occupations,
 )
 from interpretkit.errors import InputError
 
