@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cnn_interp.diagnosis.small_network import Pictures
-    from cnn_interp.diagnosis.training_audit import LabelledImages
+    from cnn_interp.diagnosis.training_audit import LabelledFeatures
     from cnn_interp.images.concept_images import ConceptImages
     from cnn_interp.images.part_images import PartImages
     from cnn_interp.networks.loading import Network
@@ -122,7 +121,7 @@ def check_small_data(data: str) -> None:
 
 def check_folders(images: Path | None, test: Path | None = None) -> None:
     """Refuse folders of labelled images that :func:`read_labelled` would refuse."""
-    from cnn_interp.images.files import SUFFIXES
+    from cnn_interp.images.files import image_files
 
     for folder in (images, test):
         if folder is None:
@@ -130,7 +129,7 @@ def check_folders(images: Path | None, test: Path | None = None) -> None:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; expected labelled pictures")
         parts = [part for part in folder.iterdir() if part.is_dir() and not part.name.startswith(".")]
-        if sum(any(f.suffix.lower() in SUFFIXES for f in part.iterdir()) for part in parts) < 2:
+        if sum(bool(image_files(part)) for part in parts) < 2:
             raise InputError(f"{folder}: fewer than two labels; expected a subfolder with pictures for each")
 
 
@@ -170,7 +169,7 @@ def small_pictures(data: str) -> tuple[Pictures, list[Path]]:
 
 def read_labelled(
     folder: Path, network: str, device: str, quiet: bool
-) -> tuple[LabelledImages, tuple[str, ...]]:
+) -> tuple[LabelledFeatures, tuple[str, ...]]:
     """Return images with a network's features and labels from 0, and what the labels are called.
 
     Raises
@@ -182,8 +181,7 @@ def read_labelled(
     from PIL import Image
 
     from cnn_interp.diagnosis.linear_head import penultimate_features
-    from cnn_interp.diagnosis.training_audit import LabelledImages
-    from cnn_interp.images.files import read_image
+    from cnn_interp.diagnosis.training_audit import LabelledFeatures
     from cnn_interp.images.folders import read_labelled_folders
     from cnn_interp.networks.loading import load_network
 
@@ -194,34 +192,11 @@ def read_labelled(
     categories = tuple(found.category_names[v] if found.category_names else str(v) for v in values)
     loaded = load_network(network, device=device)
     loaded.check_scores()
-    images = [read_image(folder / name, convert=True) for name in found.ids]
+    images = [Image.fromarray(image) for image in found]
     features = penultimate_features(loaded, images, quiet=quiet)
     for image in images:
         image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
-    return LabelledImages(features, labels, found.ids, [np.asarray(image) for image in images]), categories
-
-
-def read_table(path: Path, *needed: str) -> list[dict[str, str]]:
-    """Return the rows of a CSV table.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, or lacks rows or a column that is needed.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a table (CSV)")
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, restval="", restkey=""))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a table (CSV) ({error})") from error
-    if not rows:
-        raise InputError(f"{path}: holds no rows; expected a table (CSV) with a line of column names")
-    for name in needed:
-        if name not in rows[0]:
-            raise InputError(f"{path}: has no column {name!r}; expected {', '.join(needed)}")
-    return [{key: value for key, value in row.items() if key} for row in rows]
+    return LabelledFeatures(features, labels, found.ids, [np.asarray(image) for image in images]), categories
 
 
 def load_concepts(data: str, images: int, seed: int) -> tuple[ConceptImages, list[Path]]:

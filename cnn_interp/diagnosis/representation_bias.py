@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from cnn_interp.networks.loading import Network
 from interpretkit.disentanglement.datasets import SHAPES3D, render_shapes3d
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import find_layer
+from interpretkit.runs.files import read_table
 from interpretkit.training.seeds import numpy_generator, torch_generator
 
 # How two attributes may be related in truth.
@@ -239,22 +239,8 @@ def read_relations(path: Path | str) -> dict[tuple[str, str], str]:
     InputError
         If the file is missing, lacks a column, or has a relation that is not one of ``KINDS``.
     """
-    path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = {"first", "second", "relation"} - set(reader.fieldnames or ())
-            if missing:
-                raise InputError(
-                    f"{path}: has no column {sorted(missing)[0]!r}; expected first, second, relation"
-                )
-            rows = list(reader)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected a CSV of relations") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected a CSV of relations") from error
     found = {}
-    for row in rows:
+    for row in read_table(path, "first", "second", "relation"):
         if row["relation"] not in KINDS:
             raise InputError(f"{path}: relation {row['relation']!r}; expected one of {', '.join(KINDS)}")
         found[row["first"], row["second"]] = row["relation"]

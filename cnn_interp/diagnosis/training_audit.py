@@ -15,7 +15,7 @@ from interpretkit.training import numpy_generator
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabelledFeatures:
     """Images as a linear classifier takes them and as people see them.
 
     Attributes
@@ -38,9 +38,9 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def rows(self, rows: NDArray[np.integer]) -> LabelledImages:
+    def rows(self, rows: NDArray[np.integer]) -> LabelledFeatures:
         """Return some of the images."""
-        return LabelledImages(
+        return LabelledFeatures(
             self.features[rows],
             self.labels[rows],
             [self.names[int(row)] for row in rows],
@@ -54,7 +54,7 @@ class TrainingAudit:
 
     Attributes
     ----------
-    train, test : LabelledImages
+    train, test : LabelledFeatures
         The n training images, with the labels that were trained on, and the test images.
     falsified : ndarray of bool, (n,)
         Whose label was falsified beforehand.
@@ -72,8 +72,8 @@ class TrainingAudit:
         The changes of those losses when each of m training images is left out; m may be 0.
     """
 
-    train: LabelledImages
-    test: LabelledImages
+    train: LabelledFeatures
+    test: LabelledFeatures
     falsified: NDArray[np.bool_]
     said: NDArray[np.integer]
     test_said: NDArray[np.integer]
@@ -103,8 +103,8 @@ class TrainingAudit:
 
 
 def audit_training(
-    train: LabelledImages,
-    test: LabelledImages,
+    train: LabelledFeatures,
+    test: LabelledFeatures,
     *,
     classes: int,
     flip: float = 0.0,
@@ -120,7 +120,7 @@ def audit_training(
 
     Parameters
     ----------
-    train, test : LabelledImages
+    train, test : LabelledFeatures
         To train and to test on.
     classes : int
         How many labels there are.

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from cnn_interp.images.files import ImageFiles, image_files
 from cnn_interp.images.part_images import PartImages
-from cnn_interp.images.sets import expect_folder, find_pictures, read_numbered, read_size
+from cnn_interp.images.sets import expect_folder
 from interpretkit.errors import InputError
+from interpretkit.runs.files import read_table
 
 PARTS = {"head": "head", "front legs": "frontlegs"}
 # Crops of one photograph have nearly always adjacent indices; which ones they are is not published.
@@ -50,15 +50,8 @@ def read_animal_part(folder: Path | str, *, negatives: bool = True) -> PartImage
     """
     folder = expect_folder(folder, "animal-part")
     table = folder / "landmarks.csv"
-    if not table.is_file():
-        raise InputError(f"{folder}: no file landmarks.csv in it")
     columns = ["file", "category", *(f"{key}_{axis}" for key in PARTS.values() for axis in ("row", "col"))]
-    with table.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
-            raise InputError(f"{table}: no column {missing[0]}; expected {', '.join(columns)}")
-        rows = list(reader)
+    rows = read_table(table, *columns)
     names = tuple(dict.fromkeys(row["category"] for row in rows))
     category_of = {name: number for number, name in enumerate(names)}
     landmarks = np.full((len(rows), len(PARTS), 2), np.nan)
@@ -74,18 +67,18 @@ def read_animal_part(folder: Path | str, *, negatives: bool = True) -> PartImage
     ids = [row["file"] for row in rows]
     groups = _blocks(categories)
     if negatives and (folder / "negatives").is_dir():
-        more = [f"negatives/{path.name}" for path in find_pictures(folder / "negatives")]
+        more = [f"negatives/{path.name}" for path in image_files(folder / "negatives")]
         ids += more
         categories = np.concatenate([categories, np.full(len(more), -1)])
         landmarks = np.concatenate([landmarks, np.full((len(more), len(PARTS), 2), np.nan)])
         start = int(groups.max(initial=-1)) + 1
         groups = np.concatenate([groups, np.arange(start, start + len(more))])
-    paths = [folder / name for name in ids]
+    files = ImageFiles([folder / name for name in ids], upright=False)
     return PartImages(
         name="animal-part",
         ids=tuple(ids),
-        load=partial(read_numbered, paths),
-        load_size=partial(read_size, paths),
+        load=files.pixels,
+        load_size=files.size,
         groups=groups,
         categories=categories,
         category_names=names,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from cnn_interp.images.concept_images import Concept, ConceptImages, Concepts, LabelMap
-from cnn_interp.images.sets import expect_folder, read_numbered, read_size
+from cnn_interp.images.files import ImageFiles, open_image
+from cnn_interp.images.sets import expect_folder
 from interpretkit.errors import InputError
+from interpretkit.runs.files import read_table
 
 _LAYOUT = ("image", "split", "ih", "iw", "sh", "sw")
 
@@ -44,10 +44,8 @@ def read_broden(folder: Path | str) -> ConceptImages:
     Bau, Zhou, Khosla, Oliva, Torralba: Network Dissection, CVPR 2017.
     """
     folder = expect_folder(folder, "Broden")
-    categories = tuple(row["name"] for row in _table(folder / "category.csv", ("name",)))
-    rows = _table(folder / "index.csv", (*_LAYOUT, *categories))
-    if not rows:
-        raise InputError(f"{folder / 'index.csv'}: lists no images")
+    categories = tuple(row["name"] for row in read_table(folder / "category.csv", "name"))
+    rows = read_table(folder / "index.csv", *_LAYOUT, *categories)
     labels = tuple(
         Concept(
             number=_whole(row["number"], folder / "label.csv"),
@@ -55,18 +53,18 @@ def read_broden(folder: Path | str) -> ConceptImages:
             # "object(310);part(12)" with frequencies in brackets.
             category=re.split(r"[(;]", row["category"])[0].strip(),
         )
-        for row in _table(folder / "label.csv", ("number", "name", "category"))
+        for row in read_table(folder / "label.csv", "number", "name", "category", empty=True)
         if row["number"] != "0"
     )
     _check_codes(folder, categories, labels)
-    paths = [folder / "images" / row["image"] for row in rows]
+    files = ImageFiles([folder / "images" / row["image"] for row in rows], upright=False)
     cells = [{category: row[category] for category in categories if row[category]} for row in rows]
     height, width = (_whole(rows[0][key], folder / "index.csv") for key in ("sh", "sw"))
     return ConceptImages(
         name="Broden",
         ids=tuple(row["image"] for row in rows),
-        load=partial(read_numbered, paths),
-        load_size=partial(read_size, paths),
+        load=files.pixels,
+        load_size=files.size,
         split=np.array([row["split"] for row in rows]),
         labels=labels,
         categories=categories,
@@ -83,11 +81,7 @@ def read_label_map(path: Path) -> LabelMap:
     InputError
         If the file is missing or is no picture.
     """
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB")).astype(np.int32)
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as a map of labels ({error})") from error
+    pixels = np.asarray(open_image(path, upright=False).convert("RGB")).astype(np.int32)
     return pixels[..., 0] + 256 * pixels[..., 1]
 
 
@@ -100,24 +94,13 @@ def _concepts(images: Path, cells: Sequence[Mapping[str, str]], number: int) -> 
     }
 
 
-def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    if not path.is_file():
-        raise InputError(f"{path.parent}: no file {path.name} in it")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
-            raise InputError(f"{path}: no column {missing[0]}; expected {', '.join(columns)}")
-        return list(reader)
-
-
 def _check_codes(folder: Path, categories: Sequence[str], labels: Sequence[Concept]) -> None:
     """Refuse a category's own table that speaks of labels which ``label.csv`` does not know."""
     known = {label.number for label in labels}
     for category in categories:
         path = folder / f"c_{category}.csv"
         if path.is_file():
-            for row in _table(path, ("code", "number", "name")):
+            for row in read_table(path, "code", "number", "name", empty=True):
                 if row["number"] != "0" and _whole(row["number"], path) not in known:
                     raise InputError(f"{path}: label {row['number']} is not in label.csv")
 

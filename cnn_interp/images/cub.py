@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from cnn_interp.images.files import ImageFiles
 from cnn_interp.images.part_images import PartImages
-from cnn_interp.images.sets import expect_folder, read_lines, read_numbered, read_size
+from cnn_interp.images.sets import expect_folder, read_lines
 from interpretkit.errors import InputError
 
 
@@ -61,12 +61,12 @@ def read_cub(folder: Path | str) -> PartImages:
         if visible:
             landmarks[_known(row_of, image, path), _known(column_of, part, path)] = (y, x)
 
-    paths = [folder / "images" / file for file in files.values()]
+    photographs = ImageFiles([folder / "images" / file for file in files.values()], upright=False)
     return PartImages(
         name="CUB-200-2011",
         ids=tuple(files.values()),
-        load=partial(read_numbered, paths),
-        load_size=partial(read_size, paths),
+        load=photographs.pixels,
+        load_size=photographs.size,
         split=split,
         categories=categories,
         category_names=tuple(names.values()),

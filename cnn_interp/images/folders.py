@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from cnn_interp.images.sets import (
-    Images,
-    LabelledImages,
-    expect_folder,
-    find_pictures,
-    read_numbered,
-    read_size,
-)
+from cnn_interp.images.files import ImageFiles, image_files
+from cnn_interp.images.sets import Images, LabelledImages, expect_folder
 from interpretkit.errors import InputError
 
 
@@ -27,14 +20,15 @@ def read_folder(folder: Path | str) -> Images:
         If the folder is missing or holds no pictures.
     """
     folder = expect_folder(folder, "pictures")
-    paths = find_pictures(folder)
+    paths = image_files(folder)
     if not paths:
         raise InputError(f"{folder}: no pictures in it")
+    files = ImageFiles(paths)
     return Images(
         name=folder.name,
         ids=tuple(path.name for path in paths),
-        load=partial(read_numbered, paths),
-        load_size=partial(read_size, paths),
+        load=files.pixels,
+        load_size=files.size,
     )
 
 
@@ -51,7 +45,7 @@ def read_labelled_folders(folder: Path | str) -> LabelledImages:
     """
     folder = expect_folder(folder, "labelled pictures")
     subfolders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    subfolders = [subfolder for subfolder in subfolders if find_pictures(subfolder)]
+    subfolders = [subfolder for subfolder in subfolders if image_files(subfolder)]
     if not subfolders:
         raise InputError(f"{folder}: no subfolders with pictures; expected one for each label")
     numbered = all(subfolder.name.isdecimal() for subfolder in subfolders)
@@ -63,14 +57,15 @@ def read_labelled_folders(folder: Path | str) -> LabelledImages:
     paths: list[Path] = []
     labels: list[int] = []
     for place, subfolder in enumerate(subfolders):
-        pictures = find_pictures(subfolder)
+        pictures = image_files(subfolder)
         paths += pictures
         labels += [int(subfolder.name) if numbered else place] * len(pictures)
+    files = ImageFiles(paths)
     return LabelledImages(
         name=folder.name,
         ids=tuple(path.relative_to(folder).as_posix() for path in paths),
-        load=partial(read_numbered, paths),
-        load_size=partial(read_size, paths),
+        load=files.pixels,
+        load_size=files.size,
         labels=np.array(labels, dtype=np.intp),
         category_names=names,
     )

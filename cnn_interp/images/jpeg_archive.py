@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from cnn_interp.images.sets import LabelledImages, Picture
+from cnn_interp.images.files import ImageFiles
+from cnn_interp.images.sets import LabelledImages
 from interpretkit.errors import InputError
 from interpretkit.runs.files import atomic_path
 from interpretkit.runs.folder import load_arrays
@@ -77,7 +77,7 @@ def read_jpeg_archive(path: Path | str) -> LabelledImages:
     return LabelledImages(
         name=path.stem,
         ids=tuple(f"{part}/{row}" if part else str(row) for row, part in enumerate(split)),
-        load=partial(_picture, path.name, files),
+        load=ImageFiles(files, name=path.name).pixels,
         split=np.array(split) if any(split) else None,
         labels=np.concatenate(labels),
         category_names=tuple(str(name) for name in arrays.get("names", ())),
@@ -110,11 +110,3 @@ def write_jpeg_archive(path: Path | str, images: LabelledImages, *, quality: int
         arrays["names"] = np.array(images.category_names, dtype=np.str_)
     with atomic_path(path) as hidden, hidden.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-
-
-def _picture(name: str, files: list[NDArray[np.uint8]], number: int) -> Picture:
-    try:
-        with Image.open(io.BytesIO(files[number].tobytes())) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{name}: image {number} cannot be read ({error})") from error

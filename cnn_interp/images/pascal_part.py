@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from cnn_interp.images.files import ImageFiles
 from cnn_interp.images.matlab import read_matlab
 from cnn_interp.images.part_images import Masks, PartImages, box_of, centre_of
-from cnn_interp.images.sets import expect_folder, read_numbered, read_size
+from cnn_interp.images.sets import expect_folder
 from interpretkit.errors import InputError
 from interpretkit.runs.progress import track
 
@@ -102,11 +103,12 @@ def read_pascal_part(
     missing = next((path for path in dict.fromkeys(paths) if not path.is_file()), None)
     if missing is not None:
         raise InputError(f"{missing}: no such file; expected the photograph of its annotations")
+    photographs = ImageFiles(paths, upright=False)
     return PartImages(
         name="PASCAL-Part",
         ids=tuple(f"{file.stem}/{place}" for file, place in entries),
-        load=partial(read_numbered, paths),
-        load_size=partial(read_size, paths),
+        load=photographs.pixels,
+        load_size=photographs.size,
         groups=np.array(groups, dtype=np.intp),
         categories=np.array([category_names.index(category) for category, *_ in found], dtype=np.intp),
         category_names=category_names,

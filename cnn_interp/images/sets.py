@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -11,15 +11,13 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from interpretkit.errors import InputError
 
 Picture = NDArray[np.uint8]
 # Marks a field that holds one entry for each image, so that a slice of the set slices it too.
 PER_IMAGE = MappingProxyType({"per_image": True})
-# Endings of the files that count as pictures in a folder.
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -172,55 +170,9 @@ class LabelledImages(Images):
 # -------------------------------------------------------------------------------------------- pictures
 
 
-def read_picture(path: Path | str) -> Picture:
-    """Read a picture file as uint8 ``(h, w, 3)``; grey becomes grey in all three channels, alpha is left out.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, is no picture, or has more than 8 bits a channel.
-    """
-    try:
-        with Image.open(path) as picture:
-            # Pillow cuts their values off at 255 rather than scale them.
-            if picture.mode.startswith(("I", "F")):
-                raise InputError(
-                    f"{path}: has more than 8 bits a channel (mode {picture.mode}); expected 8, scale them"
-                )
-            return np.asarray(picture.convert("RGB"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected a picture") from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as a picture ({error})") from error
-
-
-def read_size(paths: Sequence[Path], number: int) -> tuple[int, int]:
-    """Return height and width of the picture at place `number` of `paths`, read from its header."""
-    path = paths[number]
-    try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as a picture ({error})") from error
-
-
-def read_numbered(paths: Sequence[Path], number: int) -> Picture:
-    """Read the picture at place `number` of `paths`."""
-    return read_picture(paths[number])
-
-
 def resized(picture: Picture, height: int, width: int) -> Picture:
     """Return a picture ``(h, w, 3)`` at another size, bilinear with antialiasing."""
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def find_pictures(folder: Path) -> list[Path]:
-    """Return the picture files of a folder, sorted by name; hidden files are left out."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
-    )
 
 
 def expect_folder(path: Path | str, kind: str) -> Path:

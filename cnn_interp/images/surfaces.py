@@ -7,11 +7,11 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import skimage.data
 import sklearn.datasets
 from PIL import Image
 
-from cnn_interp.images.sets import Picture, read_picture
+from cnn_interp.images import files
+from cnn_interp.images.sets import Picture
 
 # Surfaces cut from the photographs: photograph, first row, first column, last row, last column (excluded).
 SURFACES: dict[str, tuple[str, int, int, int, int]] = {
@@ -60,11 +60,8 @@ def photograph(name: str) -> Picture:
     if name in ("china", "flower"):
         picture = np.asarray(sklearn.datasets.load_sample_image(f"{name}.jpg"), dtype=np.uint8).copy()
     else:
-        folder = Path(skimage.data.__file__).parent
-        if name == "hopper":
-            folder, name = Path(matplotlib.get_data_path()) / "sample_data", "grace_hopper"
-        path = next(path for ending in ("png", "jpg") if (path := folder / f"{name}.{ending}").is_file())
-        picture = read_picture(path).copy()
+        hopper = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+        picture = np.array(files.read_image(hopper) if name == "hopper" else files.photograph(name))
     picture.flags.writeable = False
     return picture
 

@@ -344,7 +344,7 @@ def _timm(name: str, weights: str) -> Network:
     except (OSError, RuntimeError, urllib.error.URLError) as error:
         raise InputError(
             f"network 'timm:{name}': its weights cannot be had ({_first_line(error)}); expected a network "
-            "connection, --weights FILE, or --weights random"
+            "connection, or a file or random as `weights`"
         ) from error
     wanted = timm.data.resolve_model_data_config(module)
     size = int(wanted["input_size"][-1])

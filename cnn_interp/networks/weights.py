@@ -194,7 +194,7 @@ def _check_writable(folder: Path, name: str) -> None:
     except OSError as error:
         raise InputError(
             f"weights {name!r}: {folder} cannot be written to ({error.strerror}); expected TORCH_HOME to name a folder "
-            "that can, or --weights FILE"
+            "that can, or a file as `weights`"
         ) from error
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cnn_interp.visualization.settings import known_methods, read_settings
+from interpretkit.commandline import some_of
 from interpretkit.errors import InputError
 
 
@@ -38,42 +38,34 @@ def check_request(
         If a method or one of its settings is unknown, the units are no numbers, or an option is of no use to any
         method.
     """
-    names = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
     table = known_methods()
     methods_known, systems_known, of_units = table["attributions"], table["systems"], table["of_units"]
-    known = [*methods_known, *systems_known]
-    if not names:
-        raise InputError(f"--method {methods!r}: names none; expected some of {', '.join(known)}")
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise InputError(f"--method {name}: {hint}expected some of {', '.join(known)}")
+    names = some_of([*methods_known, *systems_known], methods, "method")
     attributions = tuple(name for name in names if name in methods_known)
     for name in attributions:
         needed = " and ".join(methods_known[name]["requires"])
         if needed:
             raise InputError(
-                f"--method {name}: needs {needed}, which only Python gives it; expected "
+                f"method {name}: needs {needed}, which only Python gives it; expected "
                 f"interpretkit.attribution.attribute(..., method={name!r}), or another method"
             )
     systems = tuple(name for name in names if name in systems_known)
     able = [name for name, method in methods_known.items() if method["layer"]] + table["with_layer"]
     if layer and not set(names) & set(able):
         raise InputError(
-            f"--layer {layer}: {', '.join(names)} {'takes' if len(names) == 1 else 'take'} none; "
+            f"layer {layer}: {', '.join(names)} {'takes' if len(names) == 1 else 'take'} none; "
             f"expected with it one of {', '.join(able)}"
         )
     if units and not set(systems) & set(of_units):
-        raise InputError(f"--unit {units}: expected with it one of the methods {', '.join(of_units)}")
+        raise InputError(f"unit {units}: expected with it one of the methods {', '.join(of_units)}")
     if images_per_forward is not None and not attributions:
         raise InputError(
-            f"--images-per-forward {images_per_forward}: is of no use to {', '.join(names)}; expected with it an "
+            f"images_per_forward {images_per_forward}: is of no use to {', '.join(names)}; expected with it an "
             "attribution method"
         )
     numbers = [text.strip() for text in units.split(",") if text.strip()]
     if not all(text.isdigit() for text in numbers):
-        raise InputError(f"--unit {units}: expected whole numbers of at least 0, separated by commas")
+        raise InputError(f"unit {units}: expected whole numbers of at least 0, separated by commas")
     return Request(
         attributions,
         systems,

@@ -66,7 +66,7 @@ def read_settings(texts: Sequence[str], methods: Sequence[str]) -> Mapping[str, 
             raise InputError(f"set {text!r}: expected METHOD.OPTION=VALUE, such as occlusion.window=48")
         if method not in methods:
             running = ", ".join(methods) or "none that has options"
-            raise InputError(f"set {text!r}: {method} does not run; expected one of --method, {running}")
+            raise InputError(f"set {text!r}: {method} does not run; expected one of `method`, {running}")
         options = known_methods()["attributions"][method]["options"]
         if option not in options:
             near = difflib.get_close_matches(option, options, n=1, cutoff=0.6)

@@ -90,7 +90,9 @@ class Question:
         areas = {name: shape[1] * shape[2] for name, shape in self.shapes.items()}
         largest = max(areas.values(), default=0)
         if largest < 2:
-            raise InputError(f"{self.network.name}: has no layer that gives maps; expected --layer NAME")
+            raise InputError(
+                f"{self.network.name}: has no layer that gives maps; expected `layer` to name one"
+            )
         return [name for name, area in areas.items() if area == largest][-1]
 
     @cached_property
@@ -164,7 +166,7 @@ def activation_maximization(question: Question, found: Finding) -> None:
     """Images for the units asked for, else for the classes."""
     network, units = question.network, question.units
     if units is not None and question.layer is None:
-        raise InputError("--unit: activation_maximization needs to know the layer; expected --layer NAME")
+        raise InputError("unit: activation_maximization needs to know the layer; expected `layer` with it")
     layer = question.layer
     if layer is not None and units is None:
         units = question.patches.units.tolist()
@@ -286,7 +288,9 @@ def inversion(question: Question, found: Finding) -> None:
 def _one_of_each_resolution(question: Question) -> list[str]:
     last = {shape[1:]: name for name, shape in question.shapes.items() if shape[1] > 1}
     if not last:
-        raise InputError(f"{question.network.name}: has no layer that gives maps; expected --layer NAME")
+        raise InputError(
+            f"{question.network.name}: has no layer that gives maps; expected `layer` to name one"
+        )
     return list(last.values())[-4:]
 
 

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from interpretkit.bench.evidence import Row
@@ -166,35 +167,24 @@ def choose(benchmarks: Sequence[Benchmark], names: Sequence[str]) -> list[Benchm
     return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
 
 
-def read_data_options(options: Sequence[str], benchmarks: Sequence[Benchmark]) -> dict[str, Path]:
-    """Return the paths by kind that ``KIND=PATH`` options give.
+def check_kinds(kinds: Iterable[str], benchmarks: Sequence[Benchmark]) -> None:
+    """Refuse kinds of data that no benchmark has as a string in its code: they are slips.
 
     Parameters
     ----------
-    options : sequence of str
-        The options' values.
+    kinds : iterable of str
+        The kinds of the data given.
     benchmarks : sequence of Benchmark
-        All there are, whether or not they are to be run. A kind that none of them has as a string is a slip.
+        All there are, whether or not they are to be run.
 
     Raises
     ------
     InputError
-        If an option has another form, its path does not exist, or its kind comes twice or is unknown.
+        If a kind is unknown.
     """
-    data: dict[str, Path] = {}
-    for option in options:
-        kind, equals, given = option.partition("=")
-        if not (kind and equals and given):
-            raise InputError(f"data {option}: expected KIND=PATH, such as hea-oh=FOLDER")
-        if kind in data:
-            raise InputError(f"data {option}: {kind} is given twice; expected one path for each kind")
-        path = Path(given).expanduser().resolve()
-        if not path.exists():
-            raise InputError(f"data {option}: no such file or folder; expected the path of the data")
+    for kind in kinds:
         if not any(_mentions(benchmark, kind) for benchmark in benchmarks):
-            raise InputError(f"data {option}: no benchmark takes data of the kind {kind!r}")
-        data[kind] = path
-    return data
+            raise InputError(f"data {kind}: no benchmark takes data of this kind")
 
 
 def _mentions(benchmark: Benchmark, kind: str) -> bool:
@@ -294,25 +284,20 @@ def _machine() -> str:
 
 
 def check_call(
-    names: Sequence[str], data: Sequence[str]
-) -> tuple[Path, list[Benchmark], list[Benchmark], dict[str, Path]]:
-    """Return the folder of benchmarks, all of them, those chosen, and the data by kind.
+    names: Sequence[str], data: Mapping[str, Path]
+) -> tuple[Path, list[Benchmark], list[Benchmark]]:
+    """Return the folder of benchmarks, all of them, and those chosen.
 
     Raises
     ------
     InputError
-        If a name or a data option cannot be used.
+        If there is no benchmark of a name, or none takes data of a kind.
     """
     folder = find_folder()
     benchmarks = find_benchmarks(folder)
-    # An option of the command line takes one value; further ones behind it arrive as names.
-    chosen = choose(benchmarks, [name for name in names if "=" not in name])
-    return (
-        folder,
-        benchmarks,
-        chosen,
-        read_data_options([*data, *(name for name in names if "=" in name)], benchmarks),
-    )
+    chosen = choose(benchmarks, names)
+    check_kinds(data, benchmarks)
+    return folder, benchmarks, chosen
 
 
 def update(out: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
@@ -339,7 +324,7 @@ def bench(
     names: Sequence[str] = (),
     *,
     quick: bool = False,
-    data: Sequence[str] = (),
+    data: Mapping[str, Path] = MappingProxyType({}),
     out: Path,
     fresh: bool = False,
     seed: int = 0,
@@ -355,11 +340,11 @@ def bench(
     Parameters
     ----------
     names : sequence of str
-        Which benchmarks; all if empty. What has the form ``KIND=PATH`` counts as `data`.
+        Which benchmarks; all if empty.
     quick : bool
         Run their short forms.
-    data : sequence of str
-        ``KIND=PATH`` for each data set that the user has.
+    data : mapping of str to path
+        Where the data sets are that the user has, by their kinds.
     out : path
         The folder for ``results.json`` and ``results.md``.
     fresh : bool
@@ -380,9 +365,10 @@ def bench(
     Raises
     ------
     InputError
-        If a name, a data option or the output folder cannot be used.
+        If a name, a kind of data or the output folder cannot be used.
     """
-    folder, benchmarks, chosen, paths = check_call(names, data)
+    folder, benchmarks, chosen = check_call(names, data)
+    paths = {kind: Path(path).resolve() for kind, path in data.items()}
     out = Path(out)
     known = {benchmark.name for benchmark in benchmarks}
     prepare(out)

@@ -126,15 +126,20 @@ def option_names(parameters: Sequence[inspect.Parameter]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def called_by_option(names: Mapping[str, str]) -> Iterator[None]:
-    """Let an error that begins with the name of a parameter begin with its option, for whoever typed that."""
+    """Let an error call parameters by their options, for whoever typed those.
+
+    The name of a parameter stands at the beginning of an error, or in backticks: ``layer 'x': none; expected `layer```.
+    """
     try:
         yield
     except InputError as error:
-        message = str(error)
+        message = re.sub(r"`([a-z][a-z0-9_]*)`", lambda found: names.get(found[1], found[0]), str(error))
         first = re.match(r"[a-z][a-z0-9_]*(?=: | .*: )", message)
-        if first is None or first[0] not in names:
+        if first is not None and first[0] in names:
+            message = names[first[0]] + message[first.end() :]
+        if message == str(error):
             raise
-        raise InputError(names[first[0]] + message[first.end() :]) from error
+        raise InputError(message) from error
 
 
 def help_of(function: Callable[..., Any]) -> str:

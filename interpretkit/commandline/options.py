@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -91,7 +91,7 @@ def kind_and_path(
     text : str
         What was given.
     kinds : sequence of str
-        The kinds of data that have a path.
+        The kinds of data that have a path; empty for any kind.
     parameter : str
         What is complained of.
     words : sequence of str
@@ -112,15 +112,16 @@ def kind_and_path(
     if text in words:
         return text, None
     kind, equals, path = text.partition("=")
-    if kind not in kinds or not equals or not path:
-        expected = [*words, *(f"{kind}=PATH" for kind in kinds)]
+    if not (kind and equals and path) or (kinds and kind not in kinds):
+        expected = [*words, *(f"{kind}=PATH" for kind in kinds or ["KIND"])]
         raise InputError(f"{parameter} {text!r}: expected {' or '.join(expected)}")
-    if not Path(path).exists():
+    found = Path(path).expanduser()
+    if not found.exists():
         raise InputError(f"{parameter} {text!r}: no such file or folder {path!r}")
-    return kind, Path(path)
+    return kind, found
 
 
-def kinds_and_paths(texts: Sequence[str], kinds: Sequence[str], parameter: str) -> Mapping[str, Path]:
+def kinds_and_paths(texts: Sequence[str], kinds: Sequence[str], parameter: str) -> dict[str, Path]:
     """Return what several options of the form ``KIND=PATH`` name, from kind to path.
 
     Raises

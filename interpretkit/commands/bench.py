@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from interpretkit.commandline import Column, Device, Finding, Here, Quiet, Seed, command
+from interpretkit.commandline import Column, Device, Finding, Here, Quiet, Seed, command, kinds_and_paths
 from interpretkit.runs.folder import Run
 
 _COLUMNS = {
@@ -71,16 +71,15 @@ def bench(
 
     if listing:
         return _listing()
-    benches.check_call(names or (), data or ())
+    wanted, paths = names_and_data(names or (), data or ())
+    benches.check_call(wanted, paths)
     if update is not None:
         benches.prepare(update)
     with run.kept(without=["update"]) as work:
         earlier = run.out / benches.JSON
         if earlier.is_file() and not (work / benches.JSON).exists():
             shutil.copyfile(earlier, work / benches.JSON)
-        done = benches.bench(
-            names or (), quick=quick, data=data or (), out=work, seed=seed, device=device, quiet=quiet
-        )
+        done = benches.bench(wanted, quick=quick, data=paths, out=work, seed=seed, device=device, quiet=quiet)
         results = benches.read_results(work)
     if update is not None:
         benches.update(update, {name: results[name] for name in [*done["resumed"], *done["ran"]]})
@@ -104,6 +103,12 @@ def bench(
     found.file(benches.MARKDOWN, lambda path: _write_text(path, benches.page(results)))
     found.exit_code = 1 if done["failed"] else 0
     return found.next_step("Read all rows:", "less", Here(benches.MARKDOWN))
+
+
+def names_and_data(names: Sequence[str], data: Sequence[str]) -> tuple[list[str], dict[str, Path]]:
+    """Return the names of benchmarks, and the data by kind; those that follow the first arrive among the names."""
+    following = [name for name in names if "=" in name]
+    return [name for name in names if "=" not in name], kinds_and_paths([*data, *following], (), "data")
 
 
 def _listing() -> Finding:

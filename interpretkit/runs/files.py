@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from interpretkit.errors import InputError
 from interpretkit.runs.streams import printable
 
 try:
@@ -196,6 +197,40 @@ def write_table(path: Path | str, rows: Table) -> None:
         writer = csv.writer(file)
         writer.writerow([_cell(name) for name in names])
         writer.writerows([_cell(row.get(name)) for name in names] for row in table)
+
+
+def read_table(path: Path | str, *needed: str, empty: bool = False) -> list[dict[str, str]]:
+    """Return the rows of a CSV file whose first line names the columns.
+
+    Parameters
+    ----------
+    path : path
+        The file, in UTF-8.
+    *needed : str
+        Columns that it must have; others may stand beside them.
+    empty : bool
+        Take a table without rows too.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or lacks rows or a column that is needed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a table (CSV)")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, restval="", restkey="")
+            rows, names = list(reader), reader.fieldnames or ()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a table (CSV) ({error})") from error
+    if not names or not (rows or empty):
+        raise InputError(f"{path}: holds no rows; expected a table (CSV) with a line of column names")
+    for name in needed:
+        if name not in names:
+            raise InputError(f"{path}: has no column {name!r}; expected {', '.join(needed)}")
+    return [{key: value for key, value in row.items() if key} for row in rows]
 
 
 def _cell(value: Any) -> Any:

@@ -89,6 +89,9 @@ def test_folders_are_searched_in_the_order_of_names(tmp_path, pixels):
     for name in ("z.png", "a.PNG", "b/c.png"):
         save(tmp_path / name, pixels, format="png")
     (tmp_path / "readme.txt").write_text("words")
+    (tmp_path / ".previews").mkdir()
+    for name in ("._a.PNG", ".previews/a.png"):
+        (tmp_path / name).write_bytes(b"no picture")
     found = find_images([tmp_path])
     assert [str(p.relative_to(tmp_path)) for p in found] == ["a.PNG", "b/c.png", "z.png"]
     batches = list(in_batches(found, 2))

@@ -11,13 +11,15 @@ from interpretkit.bench import running as module
 from interpretkit.bench.running import (
     GivenData,
     bench,
+    check_kinds,
     choose,
     find_benchmarks,
     find_folder,
     page,
-    read_data_options,
     read_results,
 )
+from interpretkit.commandline import kinds_and_paths
+from interpretkit.commands.bench import names_and_data
 from interpretkit.errors import InputError
 
 ALPHA = '''"""Alpha: how a planted number comes out.
@@ -139,15 +141,19 @@ def test_selection_keeps_order_and_lists_what_there_is(checkout: Path):
         (["hea-oh="], "expected KIND=PATH"),
         (["hea-oh=absent"], "no such file or folder"),
         (["hea-oh=benchmarks", "hea-oh=."], "given twice"),
-        (["hea=benchmarks"], "no benchmark takes"),
-        # A name in the code is not the name of a kind, and neither is a word of its prose.
-        (["given=benchmarks"], "no benchmark takes"),
-        (["folder=benchmarks"], "no benchmark takes"),
     ],
 )
 def test_bad_data_options_are_refused(checkout: Path, options: list[str], complaint: str):
     with pytest.raises(InputError, match=complaint):
-        read_data_options(options, find_benchmarks(find_folder()))
+        kinds_and_paths(options, (), "data")
+
+
+# A name in the code is not the name of a kind, and neither is a word of its prose.
+@pytest.mark.parametrize("kind", ["hea", "given", "folder"])
+def test_data_that_no_benchmark_takes_are_refused(checkout: Path, kind: str):
+    with pytest.raises(InputError, match="no benchmark takes"):
+        check_kinds([kind], find_benchmarks(find_folder()))
+    check_kinds(["hea-oh"], find_benchmarks(find_folder()))
 
 
 def test_given_data_know_what_was_used(tmp_path: Path):
@@ -163,7 +169,12 @@ def test_given_data_know_what_was_used(tmp_path: Path):
 
 def test_rows_are_kept_with_what_made_them(checkout: Path):
     result = bench(
-        quick=True, data=["hea-oh=benchmarks"], seed=3, device="cuda", quiet=True, out=checkout / "docs"
+        quick=True,
+        data={"hea-oh": Path("benchmarks")},
+        seed=3,
+        device="cuda",
+        quiet=True,
+        out=checkout / "docs",
     )
     assert (result["ran"], result["failed"], result["n_rows"]) == (["alpha", "beta"], [], 4)
     kept = results(checkout)
@@ -182,14 +193,14 @@ def test_data_may_follow_one_another_and_what_nobody_takes_is_said(
     checkout: Path, capsys: pytest.CaptureFixture[str]
 ):
     write(checkout, "gamma", BETA.replace('"beta"', 'str("cub" in data)'))
-    names = ["alpha", "cub=docs", "gamma"]
     (checkout / "docs").mkdir()
-    bench(names, data=["hea-oh=benchmarks"], out=checkout / "docs")
+    names, data = names_and_data(["alpha", "cub=docs", "gamma"], ["hea-oh=benchmarks"])
+    bench(names, data=data, out=checkout / "docs")
     kept = results(checkout)
     assert list(kept) == ["alpha", "gamma"]
     assert (kept["alpha"]["data"], kept["gamma"]["data"]) == (["hea-oh"], ["cub"])
     assert "no benchmark" not in capsys.readouterr().err
-    bench(["beta", "gamma"], data=["hea-oh=benchmarks", "cub=docs"], out=checkout / "docs")
+    bench(["beta", "gamma"], data={"hea-oh": Path("benchmarks"), "cub": Path("docs")}, out=checkout / "docs")
     assert "data that no benchmark of this call has taken: hea-oh\n" in capsys.readouterr().err
 
 
@@ -316,7 +327,7 @@ def test_page_has_a_column_of_data_where_they_differ(checkout: Path):
 def test_many_rows_on_the_same_data_have_a_table_of_their_own(checkout: Path):
     write(checkout, "alpha", ALPHA.replace('"published" if given else "drawn"', '"drawn"'))
     write(checkout, "beta", ALPHA)
-    bench(quick=True, data=["hea-oh=benchmarks"], quiet=True, out=checkout / "docs")
+    bench(quick=True, data={"hea-oh": Path("benchmarks")}, quiet=True, out=checkout / "docs")
     text = (checkout / "docs" / "results.md").read_text(encoding="utf-8")
     alpha, beta = text.split("\n## ")[1:]
     assert "**Data: drawn**" in alpha

@@ -162,6 +162,10 @@ def test_what_goes_wrong_is_one_line_and_a_code(fail: str, code: int, line: str)
         ("images_per_forward 0: expected more", "--images-per-forward 0: expected more"),
         ("images 'x': expected more", "images 'x': expected more"),
         ("files x.png: not an image", "files x.png: not an image"),
+        (
+            "a.png: small; expected `images_per_forward` or `x`",
+            "a.png: small; expected --images-per-forward or `x`",
+        ),
         ("model is not a word for it", "model is not a word for it"),
         ("/folder/model: none there", "/folder/model: none there"),
     ],

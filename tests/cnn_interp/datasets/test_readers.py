@@ -28,6 +28,7 @@ from cnn_interp.images import (
     read_small_norb,
     write_jpeg_archive,
 )
+from cnn_interp.images.files import ImageFiles
 from cnn_interp.images.mnist import read_idx
 from cnn_interp.images.pascal_part import read_objects
 from interpretkit.errors import InputError
@@ -105,9 +106,9 @@ def test_cub_refuses(cub: Path, file: str, content: str, match: str) -> None:
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no file images\.txt"):
         read_cub(tmp_path)
-    with pytest.raises(InputError, match=r"no file landmarks\.csv"):
+    with pytest.raises(InputError, match=r"landmarks\.csv: no such file"):
         read_animal_part(tmp_path)
-    with pytest.raises(InputError, match=r"no file category\.csv"):
+    with pytest.raises(InputError, match=r"category\.csv: no such file"):
         read_broden(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         read_mnist(tmp_path / "nowhere")
@@ -313,7 +314,7 @@ def test_broden_refuses(broden: Path) -> None:
         read_broden(broden)
     table.unlink()
     (broden / "images" / "set" / "a_o2.png").unlink()
-    with pytest.raises(InputError, match="map of labels"):
+    with pytest.raises(InputError, match=r"a_o2\.png: no such file"):
         read_broden(broden).concepts(0)
 
 
@@ -427,6 +428,8 @@ def test_folders(tmp_path: Path) -> None:
     assert images.ids == ("albatross/c.png", "wren/a.png", "wren/b.png")
     assert images.labels.tolist() == [0, 1, 1]
     assert images.category_names == ("albatross", "wren")
+    # As some file browsers leave beside each photograph.
+    (tmp_path / "wren" / "._a.png").write_bytes(b"no picture")
     flat = read_folder(tmp_path / "wren")
     assert flat.ids == ("a.png", "b.png")
     with pytest.raises(InputError, match="no pictures in it"):
@@ -516,6 +519,26 @@ def test_pictures_of_more_than_eight_bits_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16).save(tmp_path / "deep.png")
     with pytest.raises(InputError, match="8 bits"):
         read_folder(tmp_path).image(0)
+
+
+def test_photographs_of_a_set_stand_upright_and_those_annotated_by_pixel_as_stored(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    images = read_folder(tmp_path)
+    assert np.array_equal(images.image(0), np.rot90(pixels, -1))
+    assert images.size(0) == (9, 6)
+    stored = ImageFiles([tmp_path / "turned.png"], upright=False)
+    assert np.array_equal(stored.pixels(0), pixels)
+    assert stored.size(0) == (6, 9)
+
+
+def test_transparent_images_of_a_set_lie_on_white(tmp_path: Path) -> None:
+    hidden = np.full((4, 4, 4), 9, dtype=np.uint8)
+    hidden[..., 3] = [0, 0, 255, 255]
+    Image.fromarray(hidden).save(tmp_path / "hole.png")
+    assert read_folder(tmp_path).image(0)[0, :, 0].tolist() == [255, 255, 9, 9]
 
 
 @pytest.mark.parametrize("reader", [read_objects, read_affnist])

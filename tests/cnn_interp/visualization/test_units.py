@@ -274,7 +274,7 @@ def test_without_a_layer_of_the_size_wanted_the_largest_map_serves() -> None:
         assert shown_by(top_patches_of_units, question)[1]["layer"] == expected
     flat = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 2, 1), nn.Flatten())
     question = Question(Network("flat", flat, size=SIDE, resize=SIDE), photographs, photographs, [0])
-    with pytest.raises(InputError, match="expected --layer NAME"):
+    with pytest.raises(InputError, match="expected `layer` to name one"):
         _ = question.middle_layer
 
 

@@ -132,7 +132,7 @@ def test_every_method_of_attribution_has_a_name_here() -> None:
     asked = request.check_request(",".join(able), "", "")
     assert asked.attributions == tuple(able)
     for name in set(METHODS) - set(able):
-        with pytest.raises(InputError, match=f"--method {name}: needs .*, which only Python gives it"):
+        with pytest.raises(InputError, match=f"method {name}: needs .*, which only Python gives it"):
             request.check_request(name, "", "")
 
 
@@ -393,7 +393,7 @@ def test_odd_images_can_be_converted(call: CallCommand, tmp_path: Path, name: st
         (("missing.png",), "missing.png"),
         (("--limit", "0"), "--limit"),
         (("--model", PAIR), "gives a tuple"),
-        (("--model", FLAT, "--method", "inversion"), "expected --layer NAME"),
+        (("--model", FLAT, "--method", "inversion"), "expected --layer to name one"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(

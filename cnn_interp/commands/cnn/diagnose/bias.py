@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.commands._loading import check_given, classifier, images_as_pixels, read_table
+from cnn_interp.commands._loading import check_given, classifier, images_as_pixels
 from cnn_interp.commands._options import Convert, Images, Model, Weights
 from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, listed
 from interpretkit.errors import InputError
+from interpretkit.runs.files import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

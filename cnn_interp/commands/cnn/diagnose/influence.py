@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from cnn_interp.diagnosis.training_audit import LabelledImages, TrainingAudit
+    from cnn_interp.diagnosis.training_audit import LabelledFeatures, TrainingAudit
 
 DIGITS_FOR_TRAINING = 600
 # Suspects drawn and listed, and shares of the images after whose check the wrong labels found are counted.
@@ -229,18 +229,18 @@ def _warnings(audit: TrainingAudit) -> list[str]:
     return found
 
 
-def _digits(seed: int) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
+def _digits(seed: int) -> tuple[LabelledFeatures, LabelledFeatures, tuple[str, ...]]:
     """Return handwritten digits to train and to test on, and what the labels are called."""
     import numpy as np
     from sklearn.datasets import load_digits
 
-    from cnn_interp.diagnosis.training_audit import LabelledImages
+    from cnn_interp.diagnosis.training_audit import LabelledFeatures
     from interpretkit.training import numpy_generator
 
     digits: Any = load_digits()
     order = numpy_generator(seed, "digits").permutation(len(digits.target))
     pictures = (255 - digits.images * 255 / 16).astype(np.uint8)
-    every = LabelledImages(
+    every = LabelledFeatures(
         digits.data / 16, digits.target, [f"digit {row}" for row in range(len(order))], pictures
     )
     first, second = order[:DIGITS_FOR_TRAINING], order[DIGITS_FOR_TRAINING:]
@@ -249,7 +249,7 @@ def _digits(seed: int) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]
 
 def _folders(
     images: Path, test: Path | None, network: str, device: str, seed: int, quiet: bool
-) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
+) -> tuple[LabelledFeatures, LabelledFeatures, tuple[str, ...]]:
     """Return images to train and to test on, the latter held out if not given, and what the labels are called."""
     from dataclasses import replace
 

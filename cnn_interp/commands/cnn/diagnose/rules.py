@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.commands._loading import check_folders, read_labelled, read_table
+from cnn_interp.commands._loading import check_folders, read_labelled
 from cnn_interp.commands._options import Model
 from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command
 from interpretkit.commandline.caution import no_better
 from interpretkit.errors import InputError
+from interpretkit.runs.files import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

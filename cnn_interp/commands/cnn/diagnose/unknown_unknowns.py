@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.commands._loading import read_table
 from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command
 from interpretkit.commandline.caution import no_better
 from interpretkit.errors import InputError
+from interpretkit.runs.files import read_table
 
 if TYPE_CHECKING:
     import numpy as np
