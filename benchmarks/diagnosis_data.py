@@ -25,15 +25,13 @@ from cnn_interp.diagnosis.logic_rules import (
     parse_rule,
 )
 from cnn_interp.diagnosis.mislabels import falsify, found_by_checking
-from cnn_interp.diagnosis.question_answering import (
-    answers,
+from cnn_interp.diagnosis.question_answering.answerer import answers, train_answerer
+from cnn_interp.diagnosis.question_answering.evidence import (
     attended_regions,
     attributed_regions,
     localization,
-    make_exam,
-    prior_answers,
-    train_answerer,
 )
+from cnn_interp.diagnosis.question_answering.exam import make_exam, prior_answers
 from cnn_interp.diagnosis.unknown_unknowns import (
     EXPLORERS,
     binary_attributes,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnn_interp.diagnosis.question_answering import Answerer, save_answerer
+from cnn_interp.diagnosis.question_answering.answerer import Answerer, save_answerer
 from interpretkit.commandline.groups import Folder
 
 Run = Callable[..., tuple[int, dict[str, Any] | None, str]]

@@ -8,29 +8,33 @@ import numpy as np
 import pytest
 import torch
 
-from cnn_interp.diagnosis.question_answering import (
+from cnn_interp.diagnosis.question_answering.answerer import (
+    Answerer,
+    answer,
+    answers,
+    load_answerer,
+    save_answerer,
+    train_answerer,
+)
+from cnn_interp.diagnosis.question_answering.evidence import (
+    WithQuestion,
+    attended_regions,
+    attributed_regions,
+    localization,
+    word_importance,
+)
+from cnn_interp.diagnosis.question_answering.exam import (
     ANSWERS,
     COVERED,
     KINDS,
     LONGEST,
     VOCABULARY,
-    Answerer,
     Exam,
-    WithQuestion,
-    answer,
-    answers,
     as_pixels,
     ask,
-    attended_regions,
-    attributed_regions,
     encode,
-    load_answerer,
-    localization,
     make_exam,
     prior_answers,
-    save_answerer,
-    train_answerer,
-    word_importance,
 )
 from cnn_interp.images.scenes import Thing, draw_scene
 from interpretkit.errors import InputError

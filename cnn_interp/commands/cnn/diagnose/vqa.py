@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from cnn_interp.diagnosis import question_answering as qa
+    from cnn_interp.diagnosis.question_answering.answerer import Answerer
+    from cnn_interp.diagnosis.question_answering.exam import Exam
 
 _ANSWERER = "answerer.safetensors"
 _HEAT = "inferno"
@@ -97,30 +98,41 @@ def vqa(
         check_answerer(model)
     import numpy as np
 
-    from cnn_interp.diagnosis import question_answering as qa
+    from cnn_interp.diagnosis.question_answering.answerer import (
+        answers,
+        load_answerer,
+        save_answerer,
+        train_answerer,
+    )
+    from cnn_interp.diagnosis.question_answering.evidence import (
+        attended_regions,
+        attributed_regions,
+        localization,
+    )
+    from cnn_interp.diagnosis.question_answering.exam import SIZE, encode, make_exam, prior_answers
 
     for text in question or ():
-        qa.encode(text)
-    picture = None if image is None else _square_picture(image, qa.SIZE)
+        encode(text)
+    picture = None if image is None else _square_picture(image, SIZE)
     history = None
     if model is None:
-        answerer, history = qa.train_answerer(
+        answerer, history = train_answerer(
             scenes=scenes, epochs=epochs, seed=seed, device=device, quiet=quiet
         )
     else:
-        answerer = qa.load_answerer(model, device)
-    exam = qa.make_exam(-(-questions // 8), seed=seed + 1_000_003)
+        answerer = load_answerer(model, device)
+    exam = make_exam(-(-questions // 8), seed=seed + 1_000_003)
     rows = np.arange(min(questions, len(exam)))
     truth = exam.answers().numpy()[rows]
-    given = qa.answers(answerer, exam)[rows]
-    prior = qa.prior_answers(qa.make_exam(1000, seed=seed + 2_000_003), exam)[rows]
+    given = answers(answerer, exam)[rows]
+    prior = prior_answers(make_exam(1000, seed=seed + 2_000_003), exam)[rows]
     kinds = np.array([exam.questions[row].kind for row in rows])
     accuracy, by_prior = float((given == truth).mean()), float((prior == truth).mean())
-    attention = qa.attended_regions(answerer, exam, rows).sum(1)
+    attention = attended_regions(answerer, exam, rows).sum(1)
     maps = {"attention": attention}
     for method in ("gradcam", "guided_backprop"):
-        maps[method] = qa.attributed_regions(answerer, exam, rows, method=method, quiet=quiet)
-    overall = qa.localization(exam, rows, attention)
+        maps[method] = attributed_regions(answerer, exam, rows, method=method, quiet=quiet)
+    overall = localization(exam, rows, attention)
 
     found = Finding(
         "Where it looked, and which words it heard",
@@ -181,7 +193,7 @@ def vqa(
         *("--image", "scene.png", "--question", "how many red things are there"),
     )
     if history is not None:
-        found.file(_ANSWERER, lambda path: qa.save_answerer(path, answerer))
+        found.file(_ANSWERER, lambda path: save_answerer(path, answerer))
         found.table("training.csv", history.epochs)
     return found
 
@@ -190,7 +202,7 @@ def _accuracies(
     kinds: NDArray[np.str_], given: NDArray[np.int64], truth: NDArray[np.int64], prior: NDArray[np.int64]
 ) -> list[dict[str, Any]]:
     """Return for each kind of question how many answers are right, with and without the image."""
-    from cnn_interp.diagnosis.question_answering import KINDS
+    from cnn_interp.diagnosis.question_answering.exam import KINDS
 
     return [
         {
@@ -205,18 +217,19 @@ def _accuracies(
 
 
 def _regions(
-    exam: qa.Exam, rows: NDArray[np.intp], kinds: NDArray[np.str_], maps: dict[str, NDArray[np.floating]]
+    exam: Exam, rows: NDArray[np.intp], kinds: NDArray[np.str_], maps: dict[str, NDArray[np.floating]]
 ) -> list[dict[str, Any]]:
     """Return for each map and kind of question how well the map points at what was asked about."""
-    from cnn_interp.diagnosis import question_answering as qa
+    from cnn_interp.diagnosis.question_answering.evidence import localization
+    from cnn_interp.diagnosis.question_answering.exam import KINDS
 
     table: list[dict[str, Any]] = []
     for name, found in maps.items():
-        for kind in qa.KINDS:
+        for kind in KINDS:
             chosen = kinds == kind
             if not any(exam.questions[row].asked for row in rows[chosen]):
                 continue
-            result = qa.localization(exam, rows[chosen], found[chosen])
+            result = localization(exam, rows[chosen], found[chosen])
             table.append(
                 {
                     "map": name,
@@ -233,8 +246,8 @@ def _regions(
 
 
 def _examples(
-    answerer: qa.Answerer,
-    exam: qa.Exam,
+    answerer: Answerer,
+    exam: Exam,
     rows: NDArray[np.intp],
     kinds: NDArray[np.str_],
     given: NDArray[np.int64],
@@ -243,37 +256,39 @@ def _examples(
     """Draw two right answers of each kind about something in the image, and two wrong ones."""
     import numpy as np
 
-    from cnn_interp.diagnosis import question_answering as qa
+    from cnn_interp.diagnosis.question_answering.exam import ANSWERS, KINDS
 
     sheets = []
     asks = np.array([bool(exam.questions[row].asked) for row in rows])
-    for number, kind in enumerate(qa.KINDS):
+    for number, kind in enumerate(KINDS):
         right = rows[(kinds == kind) & (given == truth) & asks]
         if not len(right):
             continue
         # The first of each of two scenes.
         _, firsts = np.unique(exam.scene_of[right], return_index=True)
         for row in right[firsts[2 * number :][:2]]:
-            sheets.append(_explained_answer(answerer, exam, int(row), qa.ANSWERS[given[row]], True))
+            sheets.append(_explained_answer(answerer, exam, int(row), ANSWERS[given[row]], True))
     for row in rows[given != truth][:2]:
-        title = f"{qa.ANSWERS[given[row]]} (true: {qa.ANSWERS[truth[row]]})"
+        title = f"{ANSWERS[given[row]]} (true: {ANSWERS[truth[row]]})"
         sheets.append(_explained_answer(answerer, exam, int(row), title, False))
     return sheets
 
 
 def _answers(
-    answerer: qa.Answerer, picture: NDArray[np.uint8], questions: list[str]
+    answerer: Answerer, picture: NDArray[np.uint8], questions: list[str]
 ) -> dict[str, tuple[str, Figure]]:
     """Return from each question about a picture to its answer and a drawing of what that rests on."""
     import numpy as np
 
-    from cnn_interp.diagnosis import question_answering as qa
+    from cnn_interp.diagnosis.question_answering.answerer import answer
+    from cnn_interp.diagnosis.question_answering.exam import SIZE, Exam, Question
+    from cnn_interp.images.scenes import Scene
 
     found = {}
-    scene = qa.Scene(picture, (), np.zeros((0, qa.SIZE, qa.SIZE), dtype=bool), "")
+    scene = Scene(picture, (), np.zeros((0, SIZE, SIZE), dtype=bool), "")
     for text in questions:
-        own = qa.Exam((scene,), (qa.Question("own", text, "yes", ()),), np.zeros(1, dtype=np.int64))
-        said, chance = qa.answer(answerer, picture, text)
+        own = Exam((scene,), (Question("own", text, "yes", ()),), np.zeros(1, dtype=np.int64))
+        said, chance = answer(answerer, picture, text)
         found[text] = said, _explained_answer(answerer, own, 0, f"{said} ({chance:.0%})", None)
     return found
 
@@ -288,18 +303,20 @@ def _square_picture(path: Path, size: int) -> NDArray[np.uint8]:
     return np.array(ImageOps.fit(read_image(path, convert=True), (size, size)), dtype=np.uint8)
 
 
-def _explained_answer(
-    answerer: qa.Answerer, exam: qa.Exam, row: int, title: str, right: bool | None
-) -> Figure:
+def _explained_answer(answerer: Answerer, exam: Exam, row: int, title: str, right: bool | None) -> Figure:
     """Draw a question of an exam with the network's looks, Grad-CAM, occlusion and the words that mattered."""
-    from cnn_interp.diagnosis import question_answering as qa
+    from cnn_interp.diagnosis.question_answering.evidence import (
+        attended_regions,
+        attributed_regions,
+        word_importance,
+    )
 
-    looks = qa.attended_regions(answerer, exam, [row])[0]
+    looks = attended_regions(answerer, exam, [row])[0]
     maps = {f"look {number + 1}": look for number, look in enumerate(looks)}
     for method, name in (("gradcam", "Grad-CAM"), ("occlusion", "occlusion")):
-        maps[name] = qa.attributed_regions(answerer, exam, [row], method=method)[0]
+        maps[name] = attributed_regions(answerer, exam, [row], method=method)[0]
     words = exam.questions[row].text.replace("?", "").split()
-    importance = qa.word_importance(answerer, exam, [row])[0][: len(words)]
+    importance = word_importance(answerer, exam, [row])[0][: len(words)]
     scene = exam.scenes[exam.scene_of[row]]
     mask = exam.mask(row) if exam.questions[row].asked else None
     return _question_sheet(scene.image, mask, maps, words, importance, title, right=right)

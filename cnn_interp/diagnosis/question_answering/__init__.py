@@ -1,0 +1,1 @@
+"""Networks that answer questions about images: which regions and which words an answer rests on."""
