@@ -5,56 +5,19 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
 
 from interpretkit import __version__
+from interpretkit.commandline.front_ends import FrontEnd, front_ends
 from interpretkit.commandline.groups import commands_in
-from interpretkit.commandline.lazy import Deferred, LazyGroup, first_line, parse_module
+from interpretkit.commandline.lazy import Deferred, LazyGroup
 from interpretkit.runs.streams import steady_streams
 
-ENTRY_POINTS = "interpretkit.commands"
 # The package with the commands of the core.
 COMMANDS = "interpretkit.commands"
-
-
-class FrontEnd(Deferred):
-    """Stands for a front end in the list of commands until it is called.
-
-    Parameters
-    ----------
-    entry_point : importlib.metadata.EntryPoint
-        Names the front end's typer application.
-    """
-
-    kind = "front end"
-
-    def __init__(self, entry_point: metadata.EntryPoint) -> None:
-        super().__init__(name=entry_point.name)
-        self.entry_point = entry_point
-
-    def describe(self) -> str:
-        """Return the first line of the docstring of the front end's module, read without importing it."""
-        tree = parse_module(self.entry_point.module)
-        return "" if tree is None else first_line(tree)
-
-    def load(self) -> Any:
-        """Import the front end and return its command group.
-
-        Raises
-        ------
-        TypeError
-            If the entry point is no typer application.
-        """
-        loaded = self.entry_point.load()
-        if isinstance(loaded, typer.Typer):
-            return get_command(loaded)
-        if hasattr(loaded, "make_context"):
-            return loaded
-        raise TypeError(f"the front end {self.entry_point.value!r} is {loaded!r}, not a typer application")
 
 
 class Root(LazyGroup):
@@ -68,11 +31,6 @@ class Root(LazyGroup):
             own = [] if entry_point.attr else list(commands_in(entry_point.value))
             found += own or [FrontEnd(entry_point)]
         return found
-
-
-def front_ends() -> list[metadata.EntryPoint]:
-    """Return the entry points of all front ends installed, by name."""
-    return sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda entry_point: entry_point.name)
 
 
 app = typer.Typer(

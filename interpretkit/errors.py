@@ -1,4 +1,6 @@
-"""The one error that is the user's to mend."""
+"""The one error that is the user's to mend, and the check that most often raises it."""
+
+from operator import index
 
 
 class InputError(ValueError):
@@ -15,3 +17,20 @@ class InputError(ValueError):
         ...
     interpretkit.errors.InputError: --window-ev -0.1: expected a width above 0 eV
     """
+
+
+def check_count(name: str, value: int, least: int = 1) -> int:
+    """Return a whole number, of Python or NumPy, that is at least `least`.
+
+    Raises
+    ------
+    InputError
+        If it is less, or no whole number; `name` says which parameter it is.
+    """
+    try:
+        number = index(value)
+    except TypeError:
+        number = None
+    if isinstance(value, bool) or number is None or number < least:
+        raise InputError(f"{name} {value!r}: expected a whole number of at least {least}")
+    return number

@@ -24,8 +24,7 @@ from cnn_interp.diagnosis.attacks import (
     across,
     logits_of,
 )
-from interpretkit.errors import InputError
-from interpretkit.networks.batching import check_count
+from interpretkit.errors import InputError, check_count
 from interpretkit.training.seeds import torch_generator
 
 Norm = Literal["linf", "l2"]

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnn_interp.networks.loading import Network
-from interpretkit.errors import InputError
-from interpretkit.networks.batching import check_count
+from interpretkit.errors import InputError, check_count
 from interpretkit.networks.instrumentation import instrumented
 
 # A network that normalises by itself, or a module that takes pixels between 0 and 1 as they are.

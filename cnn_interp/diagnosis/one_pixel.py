@@ -11,8 +11,7 @@ from scipy.optimize import differential_evolution
 from torch import Tensor
 
 from cnn_interp.diagnosis.attacks import Attack, AttackProblem, Classes, Classifier, logits_of
-from interpretkit.errors import InputError
-from interpretkit.networks.batching import check_count
+from interpretkit.errors import InputError, check_count
 from interpretkit.runs.progress import track
 from interpretkit.training.seeds import numpy_generator
 

@@ -1,27 +1,20 @@
-"""Methods of captum, through one adapter.
-
-captum never sees the model. It is given a stand-in that answers for it: scores and a layer's values of any number of
-images, which pass the model some at a time, and their gradients. So captum's methods bound the memory, choose the
-target, name layers and leave the model as all methods do, and one table says which there are.
-"""
+"""Methods of captum: one table says which there are, and one adapter runs them on a stand-in for the model."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import math
-import random
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from interpretkit.attribution.captum_stand_in import DOUBLE, StandIn, as_drawn_anew
 from interpretkit.attribution.deeplift import deeplift, layer_deeplift
 from interpretkit.attribution.gradients import deconvnet, guided_backprop
 from interpretkit.attribution.layer_values import (
@@ -40,186 +33,12 @@ from interpretkit.attribution.problem import Baseline, Problem, Result, prepared
 from interpretkit.attribution.rules import Composite, Rule
 from interpretkit.attribution.segments import segment_fills, segment_labels
 from interpretkit.attribution.target import TargetScores
-from interpretkit.errors import InputError
-from interpretkit.networks.batching import check_count
-from interpretkit.training.seeds import derive_seed
+from interpretkit.errors import InputError, check_count
 
 Images = Tensor | NDArray[np.floating]
 
 # Of all orders of so many features, 5040, each takes as many steps.
 MOST_IN_ALL_ORDERS = 7
-# What captum reckons with, whatever the model's own precision: the same numbers are drawn for all.
-_DOUBLE = torch.float64
-
-
-# The stand-in
-
-
-class _ScoresOfInputs(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, images: Tensor, ask: Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
-    ) -> Tensor:
-        scores, gradients = ask(images, ctx.needs_input_grad[0])
-        ctx.save_for_backward(*([] if gradients is None else [gradients]))
-        return scores
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None]:
-        (gradients,) = ctx.saved_tensors
-        return given[0].reshape(-1, *[1] * (gradients.ndim - 1)) * gradients, None
-
-
-class _ValuesOfLayer(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, stand_in: StandIn) -> Tensor:
-        ctx.stand_in = stand_in
-        ctx.save_for_backward(images)
-        return stand_in.values(images)
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None]:
-        (images,) = ctx.saved_tensors
-        return ctx.stand_in.pulled_back(images, given[0]), None
-
-
-class _ScoresOfLayer(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, images: Tensor, stand_in: StandIn) -> Tensor:
-        scores, gradients = stand_in.scores_at(images, values, ctx.needs_input_grad[0])
-        ctx.save_for_backward(*([] if gradients is None else [gradients]))
-        return scores
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None, None]:
-        (gradients,) = ctx.saved_tensors
-        return given[0].reshape(-1, *[1] * (gradients.ndim - 1)) * gradients, None, None
-
-
-class StandIn(nn.Module):
-    """What captum is given for a model: from images ``(m, ...)`` in double precision to scores ``(m,)``.
-
-    Parameters
-    ----------
-    problem : Problem
-        Of one example, to which all images belong.
-    layer : Layer, optional
-        The layer that stands in the attribute `layer`, where captum may read and replace its values.
-
-    Attributes
-    ----------
-    remembers : bool
-        Whether an image that was asked for before is not asked for again.
-    differentiates : bool
-        Whether gradients by the layer's values are going to be asked for.
-    """
-
-    def __init__(self, problem: Problem, layer: Layer | None = None) -> None:
-        super().__init__()
-        self.layer = nn.Identity()
-        self._problem = problem
-        self._layer = layer
-        self._known: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
-        self._answers: dict[bytes, Tensor] = {}
-        self.remembers = False
-        self.differentiates = False
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the scores ``(m,)`` of images ``(m, ...)``."""
-        if self._layer is None:
-            return _ScoresOfInputs.apply(images, self._scores)  # type: ignore[return-value]
-        values = self.layer(_ValuesOfLayer.apply(images, self))
-        return _ScoresOfLayer.apply(values, images.detach(), self)  # type: ignore[return-value]
-
-    def _each(self, count: int, work: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        with torch.enable_grad():
-            parts = self._problem.chunks.run(count, work)
-        return tuple(torch.cat(part).to(_DOUBLE) for part in zip(*parts, strict=True))
-
-    def _plain(self, images: Tensor, places: Tensor) -> Tensor:
-        return images[places].detach().to(self._problem.inputs.dtype)
-
-    def _scores(self, images: Tensor, with_gradients: bool) -> tuple[Tensor, Tensor | None]:
-        problem = self._problem
-        if with_gradients:
-            found = self._each(
-                len(images), lambda rows: problem.gradients(self._plain(images, rows), torch.zeros_like(rows))
-            )
-            return found[0], found[1]
-        if not self.remembers:
-            return self._asked(images), None
-        keys = [image.cpu().numpy().tobytes() for image in images.detach()]
-        new = [place for place, key in enumerate(keys) if key not in self._answers]
-        new = list({keys[place]: place for place in new}.values())
-        if new:
-            self._answers |= {keys[p]: s for p, s in zip(new, self._asked(images[new]), strict=True)}
-        return torch.stack([self._answers[key] for key in keys]), None
-
-    def _asked(self, images: Tensor) -> Tensor:
-        problem = self._problem
-        (scores,) = self._each(
-            len(images), lambda rows: (problem.scores(self._plain(images, rows), torch.zeros_like(rows)),)
-        )
-        return scores
-
-    def values(self, images: Tensor) -> Tensor:
-        """Return the layer's values for images, and keep the scores, which captum is going to ask for."""
-        problem, layer = self._problem, self._layer
-        assert layer is not None
-
-        def work(rows: Tensor) -> tuple[Tensor, ...]:
-            with layer.read(cut=True) as output:
-                scores = problem.traced_scores(self._plain(images, rows), torch.zeros_like(rows))
-                values = output()
-            if not self.differentiates:
-                return values.detach(), scores.detach()
-            gradients = problem.differentiate(scores, values, f"layer {layer.name!r}")
-            return values.detach(), scores.detach(), gradients
-
-        # What replaces the layer's values asks for the same image again and again.
-        alike = len(images) > 1 and bool((images == images[:1]).all())
-        found = self._each(1 if alike else len(images), work)
-        values, scores, *gradients = (part.expand(len(images), *part.shape[1:]) for part in found)
-        self._known = (images.detach().clone(), values, scores, gradients[0] if gradients else None)
-        return values.clone()
-
-    def pulled_back(self, images: Tensor, given: Tensor) -> Tensor:
-        """Return the gradient by images that belongs to one by the layer's values."""
-        problem, layer = self._problem, self._layer
-        assert layer is not None
-
-        def work(rows: Tensor) -> tuple[Tensor, ...]:
-            leaf = self._plain(images, rows).requires_grad_()
-            with layer.read() as output:
-                problem.outputs(leaf.clone())
-                values = output()
-            weighted = (values * given[rows].to(values.dtype)).flatten(1).sum(1)
-            return (problem.differentiate(weighted, leaf, "the inputs"),)
-
-        return self._each(len(images), work)[0]
-
-    def scores_at(self, images: Tensor, values: Tensor, with_gradients: bool) -> tuple[Tensor, Tensor | None]:
-        """Return scores where the layer has these values, and their gradients by them."""
-        problem, layer, known = self._problem, self._layer, self._known
-        assert layer is not None
-        asked_before = known is not None and _same(known[0], images) and _same(known[1], values)
-        if known is not None and asked_before and (known[3] is not None or not with_gradients):
-            return known[2], known[3]
-
-        def work(rows: Tensor) -> tuple[Tensor, ...]:
-            leaf = values[rows].detach().to(problem.inputs.dtype).requires_grad_(with_gradients)
-            with layer.read(replaced_by=leaf):
-                scores = problem.traced_scores(self._plain(images, rows), torch.zeros_like(rows))
-            if not with_gradients:
-                return (scores.detach(),)
-            return scores.detach(), problem.differentiate(scores, leaf, f"layer {layer.name!r}")
-
-        found = self._each(len(images), work)
-        return found[0], found[1] if with_gradients else None
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(a, b)
 
 
 # The options
@@ -232,10 +51,10 @@ class Option:
     kind: Any
     default: Any
     captum: str = ""
-    check: Callable[[str, Any], None] = lambda name, value: None
+    check: Callable[[str, Any], object] = lambda name, value: None
 
 
-def _count(least: int) -> Callable[[str, Any], None]:
+def _count(least: int) -> Callable[[str, Any], object]:
     return lambda name, value: check_count(name, value, least)
 
 
@@ -249,7 +68,7 @@ def _flag(name: str, value: Any) -> None:
         raise InputError(f"{name} {value!r}: expected true or false")
 
 
-def _word(kind: Any) -> Callable[[str, Any], None]:
+def _word(kind: Any) -> Callable[[str, Any], object]:
     def check(name: str, value: Any) -> None:
         if value not in get_args(kind):
             raise InputError(f"{name} {value!r}: expected one of {', '.join(get_args(kind))}")
@@ -409,7 +228,7 @@ def _layer_features(asked: Asked, values: Tensor) -> Tensor:
 def _layer_ablated(asked: Asked) -> Tensor:
     model = asked.stand_in()
     values = model.values(asked.image)
-    baseline = torch.as_tensor(asked.options["fill"], dtype=_DOUBLE)
+    baseline = torch.as_tensor(asked.options["fill"], dtype=DOUBLE)
     try:
         start = baseline.expand_as(values)
     except RuntimeError as error:
@@ -428,7 +247,7 @@ def _layer_ablated(asked: Asked) -> Tensor:
 def _layer_permuted(asked: Asked) -> Tensor:
     model = asked.stand_in()
     values = model.values(asked.image)
-    others = asked.options["reference"].to(_DOUBLE)
+    others = asked.options["reference"].to(DOUBLE)
     others = torch.cat([model.values(other[None]) for other in others])
 
     def scores(replaced: Tensor) -> Tensor:
@@ -752,7 +571,7 @@ def _solve(problem: Problem, name: str, entry: Entry, given: Mapping[str, Any]) 
             neuron = _neuron(own, layer, options["neuron"])
             neurons.append(list(neuron))
             own = own if entry.layered else of_neuron(own, 0, layer, neuron)
-        image = own.inputs.detach().to(_DOUBLE)
+        image = own.inputs.detach().to(DOUBLE)
         with as_drawn_anew(problem.seed, name):
             found = entry.ask(Asked(entry, own, image, settled, layer, neuron)).detach()
         values.append(_shown(found, entry, layer, problem, options).to(problem.precise))
@@ -782,20 +601,20 @@ def _prepared_options(
             raise InputError(
                 f"reference: has shape {tuple(others.shape)}; expected (m, {', '.join(map(str, shape[1:]))})"
             )
-        return mask, others.to(_DOUBLE)
+        return mask, others.to(DOUBLE)
     if "baselines" in options:
         return mask, _many(problem, options["baselines"])
     baseline = options.get("baseline", 0.0)
     if baseline is None and mask is not None and mask.ndim == 5:
-        return mask, segment_fills(problem, mask[:, 0, 0], None).to(_DOUBLE)
-    return mask, problem.baseline(0.0 if baseline is None else baseline).to(_DOUBLE)
+        return mask, segment_fills(problem, mask[:, 0, 0], None).to(DOUBLE)
+    return mask, problem.baseline(0.0 if baseline is None else baseline).to(DOUBLE)
 
 
 def _many(problem: Problem, given: Baseline) -> Tensor:
     """Return baselines ``(k, ...)`` that hold for every example."""
     shape = problem.inputs.shape[1:]
     array = torch.as_tensor(given if isinstance(given, Tensor) else np.asarray(given)).detach()
-    array = array.to(problem.inputs.device, _DOUBLE)
+    array = array.to(problem.inputs.device, DOUBLE)
     count = len(array) if array.ndim == len(shape) + 1 else 1
     try:
         found = array.expand(count, *shape)
@@ -864,23 +683,3 @@ def _shown(
         return as_places(found, layer, size, options["reshape"], upsample=options["upsample"])
     # All channels of a segment have the same.
     return found[:, :1] if "segments" in entry.options and found.ndim == 4 else found
-
-
-@contextmanager
-def as_drawn_anew(seed: int, name: str) -> Iterator[None]:
-    """Give captum the same random numbers for every example, and leave those of others where they were."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
-    torch_state = torch.get_rng_state()
-    own = derive_seed(seed, "captum", name)
-    try:
-        np.random.seed(own % 2**32)  # noqa: NPY002
-        random.seed(own)
-        torch.default_generator.manual_seed(own % 2**63)
-        with warnings.catch_warnings():
-            # Of what captum sets up for itself.
-            warnings.filterwarnings("ignore", module=r"captum\.")
-            yield
-    finally:
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)
-        torch.set_rng_state(torch_state)

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interpretkit.attribution.captum_methods import Images, StandIn, as_drawn_anew
+from interpretkit.attribution.captum_methods import Images
+from interpretkit.attribution.captum_stand_in import StandIn, as_drawn_anew
 from interpretkit.attribution.layer_values import Reshape, as_places, of_example, settled_layer
 from interpretkit.attribution.problem import Problem, Result, prepared
 from interpretkit.errors import InputError

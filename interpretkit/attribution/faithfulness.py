@@ -16,8 +16,8 @@ from interpretkit.attribution.api import METHODS, Attribution, attribute
 from interpretkit.attribution.blurring import blurred
 from interpretkit.attribution.problem import Baseline, Problem, prepared
 from interpretkit.attribution.target import Target, TargetScores
-from interpretkit.errors import InputError
-from interpretkit.networks.batching import Chunks, check_count
+from interpretkit.errors import InputError, check_count
+from interpretkit.networks.batching import Chunks
 from interpretkit.networks.instrumentation import find_layer, instrumented
 from interpretkit.runs.progress import track
 from interpretkit.training.seeds import numpy_generator, torch_generator

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from interpretkit.attribution.problem import Baseline, Problem, Result
 from interpretkit.attribution.rectifiers import RectifiedGradients, check_rectified
-from interpretkit.errors import InputError
-from interpretkit.networks.batching import check_count
+from interpretkit.errors import InputError, check_count
 from interpretkit.training.seeds import torch_generator
 
 

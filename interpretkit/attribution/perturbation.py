@@ -15,8 +15,7 @@ from torch import Tensor
 from interpretkit.attribution.blurring import blurred
 from interpretkit.attribution.problem import Baseline, Problem, Result
 from interpretkit.attribution.segments import segment_fills, segment_labels
-from interpretkit.errors import InputError
-from interpretkit.networks.batching import check_count
+from interpretkit.errors import InputError, check_count
 from interpretkit.training.seeds import numpy_generator, torch_generator
 
 

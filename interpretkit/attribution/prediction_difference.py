@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interpretkit.attribution.problem import Problem, Result, prepared
-from interpretkit.errors import InputError
-from interpretkit.networks.batching import check_count
+from interpretkit.errors import InputError, check_count
 from interpretkit.training.seeds import torch_generator
 
 # More patches tell a covariance of a few hundred numbers little more.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interpretkit.attribution.problem import Baseline, Problem, Result
 from interpretkit.attribution.segments import segment_fills, segment_labels
-from interpretkit.networks.batching import check_count
+from interpretkit.errors import check_count
 from interpretkit.training.seeds import numpy_generator
 
 

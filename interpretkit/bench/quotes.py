@@ -68,7 +68,7 @@ def quoted(entry: Mapping[str, str], results: Mapping[str, Mapping[str, Any]], n
     entry : mapping
         One of :func:`read_quotes`.
     results : mapping
-        From benchmark to its entry, as :func:`interpretkit.bench.running.read_results` returns.
+        From benchmark to its entry, as :func:`interpretkit.bench.results.read_results` returns.
     name : str
         For error messages.
 
@@ -153,7 +153,7 @@ def refresh_pages(folder: Path | str, results: Mapping[str, Mapping[str, Any]]) 
 
 
 def _main(folder: str) -> None:
-    from interpretkit.bench.running import read_results
+    from interpretkit.bench.results import read_results
 
     try:
         changed = refresh_pages(folder, read_results(Path(folder)))

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import importlib
 import platform
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from interpretkit.commandline.front_ends import front_ends as installed_front_ends
+from interpretkit.commandline.groups import commands_in
+from interpretkit.commandline.lazy import find_module
 from interpretkit.runs.environment import DISTRIBUTION, installed_version, requirements
 
-# The files of pretrained weights that the commands look for, by the names under which torchvision's own
-# addresses keep them, and the command that brings each.
-WEIGHTS = {
-    "mobilenet_v2": "mobilenet_v2-b0353104.pth",
-    "resnet18": "resnet18-f37072fd.pth",
-    "resnet50": "resnet50-11ad3fa6.pth",
-    "vgg16": "vgg16-397923af.pth",
-    "alexnet": "alexnet-owt-7be5be79.pth",
-}
+# With which torch hub ends the names of files: part of their check sums.
+_CHECK_SUM = re.compile(r"-[0-9a-f]{8}$")
 # What an extra is for, for people who wonder whether they want it.
 _PURPOSES = {
     "mlip": "energies by a machine-learned potential",
@@ -66,11 +63,13 @@ def examine() -> dict[str, Any]:
         names = ", ".join(p["name"] for p in missing if p["extra"] == extra)
         command = next(p["install"] for p in missing if p["extra"] == extra)
         advice.append(f"for {_PURPOSES.get(extra, extra)} ({names}): in the checkout, {command}")
-    if weights is not None and not any(w["present"] for w in weights["files"]):
-        by_command = any(f["name"] == "weights" for f in front_ends)
+    if weights is not None and not weights["files"]:
+        by_command = any(
+            command.name == "weights" for end in front_ends for command in commands_in(end["module"])
+        )
         advice.append(
             f"no pretrained weights in {weights['folder']}: "
-            + ("interpretkit weights add mobilenet_v2, or " if by_command else "")
+            + ("see interpretkit weights list, or " if by_command else "")
             + "put a file of torchvision's there, under the name that torchvision gives it"
         )
     return {
@@ -120,29 +119,20 @@ def _weights() -> dict[str, Any]:
     import torch
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    files = [
-        {"model": model, "file": file, "present": (folder / file).is_file()}
-        for model, file in WEIGHTS.items()
-    ]
-    known = set(WEIGHTS.values())
-    # Weights under any other name are the user's own; they are listed so that nobody looks for them in vain.
-    others = sorted(p.name for p in folder.glob("*.pth") if p.name not in known) if folder.is_dir() else []
+    files = sorted(path.name for path in folder.glob("*.pth")) if folder.is_dir() else []
     return {
         "folder": str(folder),
-        "files": files + [{"model": Path(f).stem, "file": f, "present": True} for f in others],
+        "files": [{"model": _CHECK_SUM.sub("", Path(file).stem), "file": file} for file in files],
     }
 
 
 def _front_ends() -> list[dict[str, Any]]:
     # Found, not imported: a broken front end must not keep anybody from finding out what is wrong.
-    from interpretkit.cli import front_ends
-    from interpretkit.commandline.lazy import find_module
-
     return [
         {
             "name": entry_point.name,
             "module": entry_point.module,
             "found": entry_point.module in sys.modules or find_module(entry_point.module) is not None,
         }
-        for entry_point in front_ends()
+        for entry_point in installed_front_ends()
     ]

@@ -66,25 +66,34 @@ def bench(
     Rows of benchmarks that are not run stay as they are in an earlier result. An interrupted bench goes on when it is
     called again in the same way. If a benchmark fails, the others go on, and the exit code is 1.
     """
-    from interpretkit.bench import running as benches
     from interpretkit.bench.quotes import QUOTES, refresh_pages
+    from interpretkit.bench.results import (
+        JSON,
+        MARKDOWN,
+        prepare,
+        read_results,
+        results_page,
+        update_results,
+        write_results,
+    )
+    from interpretkit.bench.running import bench, check_call
 
     if listing:
         return _listing()
     wanted, paths = names_and_data(names or (), data or ())
-    benches.check_call(wanted, paths)
+    check_call(wanted, paths)
     if update is not None:
-        benches.prepare(update)
+        prepare(update)
     with run.kept(without=["update"]) as work:
-        earlier = run.out / benches.JSON
-        if earlier.is_file() and not (work / benches.JSON).exists():
-            shutil.copyfile(earlier, work / benches.JSON)
-        done = benches.bench(wanted, quick=quick, data=paths, out=work, seed=seed, device=device, quiet=quiet)
-        results = benches.read_results(work)
+        earlier = run.out / JSON
+        if earlier.is_file() and not (work / JSON).exists():
+            shutil.copyfile(earlier, work / JSON)
+        done = bench(wanted, quick=quick, data=paths, out=work, seed=seed, device=device, quiet=quiet)
+        results = read_results(work)
     if update is not None:
-        benches.update(update, {name: results[name] for name in [*done["resumed"], *done["ran"]]})
+        update_results(update, {name: results[name] for name in [*done["resumed"], *done["ran"]]})
         if (update / QUOTES).is_file():
-            refresh_pages(update, benches.read_results(update))
+            refresh_pages(update, read_results(update))
 
     measured = [*done["resumed"], *done["ran"]]
     found = Finding(
@@ -99,10 +108,10 @@ def bench(
         found.section(name, results[name]["title"]).table(None, _rows(results[name]), _COLUMNS)
     for name in done["failed"]:
         found.warn(f"The benchmark {name} failed; its earlier rows, if there are any, are marked.")
-    found.file(benches.JSON, lambda path: benches.write_results(path, results))
-    found.file(benches.MARKDOWN, lambda path: _write_text(path, benches.page(results)))
+    found.file(JSON, lambda path: write_results(path, results))
+    found.file(MARKDOWN, lambda path: _write_text(path, results_page(results)))
     found.exit_code = 1 if done["failed"] else 0
-    return found.next_step("Read all rows:", "less", Here(benches.MARKDOWN))
+    return found.next_step("Read all rows:", "less", Here(MARKDOWN))
 
 
 def names_and_data(names: Sequence[str], data: Sequence[str]) -> tuple[list[str], dict[str, Path]]:
@@ -112,7 +121,7 @@ def names_and_data(names: Sequence[str], data: Sequence[str]) -> tuple[list[str]
 
 
 def _listing() -> Finding:
-    from interpretkit.bench.running import list_benchmarks
+    from interpretkit.bench.benchmarks import list_benchmarks
 
     listed = list_benchmarks()["benchmarks"]
     found = Finding(f"{len(listed)} benchmarks")

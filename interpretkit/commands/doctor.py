@@ -32,7 +32,7 @@ def doctor() -> Finding:
         "import",
     )
     if weights is not None:
-        present = ", ".join(file["model"] for file in weights["files"] if file["present"])
+        present = ", ".join(file["model"] for file in weights["files"])
         found.number("weights", present or "none", note=f"in {weights['folder']}")
     front_ends = (end["name"] if end["found"] else f"{end['name']} (broken)" for end in seen["front_ends"])
     found.number("front_ends", ", ".join(front_ends) or "none", "front ends")

@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
+from interpretkit.disentanglement.columns import Floats, Integers
 from interpretkit.disentanglement.fixed_factor_scores import irs
 from interpretkit.disentanglement.information_scores import infomec, mig, modularity
-from interpretkit.disentanglement.inputs import Floats, Integers
 from interpretkit.disentanglement.prediction_scores import explicitness, sap
 from interpretkit.errors import InputError
 

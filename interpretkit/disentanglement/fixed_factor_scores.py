@@ -7,19 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from interpretkit.disentanglement.columns import Floats, Integers
 from interpretkit.disentanglement.information import Binning, Discretiser
-from interpretkit.disentanglement.inputs import (
-    Codes,
-    Factors,
-    Floats,
-    Integers,
-    check_count,
-    check_pair,
-    check_several,
-)
+from interpretkit.disentanglement.inputs import Codes, Factors, check_pair, check_several
 from interpretkit.disentanglement.learners import softmax_regression
 from interpretkit.disentanglement.score import Measurement, Score, evaluate
-from interpretkit.errors import InputError
+from interpretkit.errors import InputError, check_count
 
 
 class Groups:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from interpretkit.disentanglement.inputs import Floats
+from interpretkit.disentanglement.columns import Floats
 
 
 def concentration(importance: Floats) -> tuple[float, float]:

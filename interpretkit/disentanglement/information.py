@@ -10,18 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import digamma
 
-from interpretkit.disentanglement.inputs import (
-    Codes,
-    Factors,
-    Floats,
-    Integers,
-    bin_warnings,
-    check_codes,
-    check_count,
-    equal_mass_bins,
-    equal_width_bins,
-)
-from interpretkit.errors import InputError
+from interpretkit.disentanglement.binning import bin_warnings, equal_mass_bins, equal_width_bins
+from interpretkit.disentanglement.columns import Floats, Integers
+from interpretkit.disentanglement.inputs import Codes, Factors, check_codes
+from interpretkit.errors import InputError, check_count
 
 Binning = Literal["equal width", "equal mass", "quantile"]
 # Estimates of mutual information from counts are too high by about so large a share of a factor's entropy before it

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from interpretkit.disentanglement.columns import Floats, Integers
 from interpretkit.disentanglement.importance import concentration
 from interpretkit.disentanglement.information import (
     Binning,
@@ -16,19 +17,10 @@ from interpretkit.disentanglement.information import (
     neighbour_information_of_labels,
     neighbour_information_of_values,
 )
-from interpretkit.disentanglement.inputs import (
-    Codes,
-    Factors,
-    Floats,
-    Integers,
-    check_count,
-    check_pair,
-    check_several,
-    standardise,
-)
+from interpretkit.disentanglement.inputs import Codes, Factors, check_pair, check_several, standardise
 from interpretkit.disentanglement.learners import softmax_regression
 from interpretkit.disentanglement.score import Measurement, Score, drawn_weights, evaluate
-from interpretkit.errors import InputError
+from interpretkit.errors import InputError, check_count
 
 
 def mig(

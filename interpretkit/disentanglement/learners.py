@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from interpretkit.disentanglement.inputs import Floats, Integers
+from interpretkit.disentanglement.columns import Floats, Integers
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from interpretkit.disentanglement.binning import outliers_drawn_in
+from interpretkit.disentanglement.columns import Floats, Integers
 from interpretkit.disentanglement.importance import concentration
 from interpretkit.disentanglement.information import Binning, Discretiser
-from interpretkit.disentanglement.inputs import (
-    Codes,
-    Factors,
-    Floats,
-    Integers,
-    check_count,
-    check_pair,
-    check_several,
-    outliers_drawn_in,
-)
+from interpretkit.disentanglement.inputs import Codes, Factors, check_pair, check_several
 from interpretkit.disentanglement.learners import RocCurves, SortedCode, softmax_regression
 from interpretkit.disentanglement.score import Measurement, Score, drawn_weights, evaluate, split_rows
-from interpretkit.errors import InputError
+from interpretkit.errors import InputError, check_count
 
 # Of standardised numbers, a deviation below this is what rounding leaves.
 _ROUNDING = 1e-12

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from interpretkit.disentanglement.inputs import Codes, Factors, Floats, Integers, check_count, standardise
-from interpretkit.errors import InputError
+from interpretkit.disentanglement.columns import Floats, Integers
+from interpretkit.disentanglement.inputs import Codes, Factors, standardise
+from interpretkit.errors import InputError, check_count
 
 # Of a normal distribution, 95 % lies within so many standard deviations of its mean.
 _NORMAL_95 = 1.959964

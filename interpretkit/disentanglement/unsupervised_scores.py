@@ -8,12 +8,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from interpretkit.disentanglement.columns import Floats
 from interpretkit.disentanglement.inputs import (
     Codes,
     Factors,
-    Floats,
     check_codes,
-    check_count,
     check_factors,
     check_same_rows,
     standardise,
@@ -26,7 +25,7 @@ from interpretkit.disentanglement.score import (
     evaluate,
     noise_codes,
 )
-from interpretkit.errors import InputError
+from interpretkit.errors import InputError, check_count
 
 Similarity = Literal["spearman", "lasso"]
 # The least share of variance that codes are taken to have, given the others.

@@ -7,19 +7,13 @@ from typing import TypeVar
 
 import torch
 
-from interpretkit.errors import InputError
+from interpretkit.errors import check_count
 
 # On a CPU larger passes are no faster; at this size integrated gradients of ResNet-18 take about 250 MB.
 IMAGES_PER_FORWARD = {"cpu": 8}
 IMAGES_PER_FORWARD_ELSEWHERE = 64
 
 T = TypeVar("T")
-
-
-def check_count(name: str, value: int, least: int = 1) -> None:
-    """Raise InputError unless an option is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} {value!r}: expected a whole number of at least {least}")
 
 
 class Chunks:

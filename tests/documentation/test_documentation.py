@@ -21,7 +21,7 @@ from inputs import GIVEN, INPUTS, SMALLER_COMMANDS, SMALLER_DEFAULTS, SMALLER_SN
 
 from cnn_interp.commands.cnn.visualize import DEFAULT_METHODS
 from interpretkit.bench.quotes import QUOTES, names_in, read_quotes, refresh
-from interpretkit.bench.running import read_results
+from interpretkit.bench.results import read_results
 from interpretkit.cli import ENTRY_POINTS, app, main
 
 RESULTS_STATED = {

@@ -7,17 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from interpretkit.bench import running as module
-from interpretkit.bench.running import (
-    GivenData,
-    bench,
-    check_kinds,
-    choose,
-    find_benchmarks,
-    find_folder,
-    page,
-    read_results,
-)
+from interpretkit.bench import benchmarks
+from interpretkit.bench.benchmarks import GivenData, check_kinds, choose, find_benchmarks, find_folder
+from interpretkit.bench.results import _number, read_results, results_page
+from interpretkit.bench.running import bench
 from interpretkit.commandline import kinds_and_paths
 from interpretkit.commands.bench import names_and_data
 from interpretkit.errors import InputError
@@ -114,12 +107,12 @@ def test_folder_is_found_from_inside_the_checkout_and_from_elsewhere(checkout: P
     other = tmp_path / "other"
     (other / "benchmarks").mkdir(parents=True)
     (other / "pyproject.toml").write_text('[project]\nname = "other"\n')
-    assert find_folder(other) == Path(module.__file__).parents[2] / "benchmarks"
+    assert find_folder(other) == Path(benchmarks.__file__).parents[2] / "benchmarks"
 
 
 def test_absent_folder_is_said_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
-        module, "__file__", str(tmp_path / "site-packages" / "interpretkit" / "bench" / "running.py")
+        benchmarks, "__file__", str(tmp_path / "site-packages" / "interpretkit" / "bench" / "benchmarks.py")
     )
     with pytest.raises(InputError, match="in a checkout of interpretkit"):
         find_folder(tmp_path)
@@ -304,7 +297,7 @@ def test_out_that_is_a_file_is_refused(checkout: Path):
 def test_page_shows_rows_stand_ins_and_sources(checkout: Path):
     bench(["alpha"], quick=True, seed=3, quiet=True, out=checkout / "docs")
     text = (checkout / "docs" / "results.md").read_text(encoding="utf-8")
-    assert text == page(results(checkout))
+    assert text == results_page(results(checkout))
     assert "`interpretkit bench alpha --quick --seed 3`" in text
     assert "data given: none; seed 3" in text
     assert "**Stand-ins: 1 of 3 rows, marked †.**" in text
@@ -351,7 +344,7 @@ def test_many_rows_on_the_same_data_have_a_table_of_their_own(checkout: Path):
     ],
 )
 def test_numbers_are_readable(value: float | None, text: str):
-    assert module._number(value) == text
+    assert _number(value) == text
 
 
 # ---------------------------------------------------------------------------------------- the command line
@@ -406,6 +399,6 @@ def test_command_refuses_in_one_line(checkout: Path, arguments: list[str]):
 
 
 def test_core_of_the_bench_imports_no_front_end():
-    code = "import sys, interpretkit.bench.running as b; b.list_benchmarks(); print(*sys.modules)"
+    code = "import sys, interpretkit.bench.benchmarks as b; b.list_benchmarks(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"catalysis", "cnn_interp", "torch", "numpy"} & set(loaded.split())

@@ -142,6 +142,22 @@ def test_doctor_reports_on_everything_and_imports_no_front_end(environment: dict
     assert "pip install interpretkit" not in done.stdout
 
 
+def test_doctor_names_the_weights_at_hand_and_says_where_to_get_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    advice = [line for line in interpretkit_doctor.examine()["advice"] if "no pretrained weights" in line]
+    assert len(advice) == 1
+    assert "see interpretkit weights list" in advice[0]
+    checkpoints = tmp_path / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    for name in ("resnet18-f37072fd.pth", "my_own.pth", "notes.txt"):
+        (checkpoints / name).touch()
+    seen = interpretkit_doctor.examine()
+    assert [file["model"] for file in seen["weights"]["files"]] == ["my_own", "resnet18"]
+    assert not any("pretrained weights" in line for line in seen["advice"])
+
+
 def test_doctor_speaks_to_people_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     seen = {
         "ok": False,
@@ -156,7 +172,7 @@ def test_doctor_speaks_to_people_too(capsys: pytest.CaptureFixture[str], monkeyp
             "torchvision": {"loads": False, "error": "no [ops]"},
         },
         "device": {"kind": "cpu", "name": "A processor", "threads": 2},
-        "weights": {"folder": "/hub", "files": [{"model": "resnet18", "file": "r.pth", "present": True}]},
+        "weights": {"folder": "/hub", "files": [{"model": "resnet18", "file": "resnet18-f37072fd.pth"}]},
         "front_ends": [{"name": "catalyst", "module": "catalysis.cli", "found": True}],
         "advice": ['run: pip install -c constraints.txt ".[mlip]"'],
     }

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import mutual_info_score, roc_auc_score
 from sklearn.svm import LinearSVC
 
+from interpretkit.disentanglement.binning import equal_mass_bins, equal_width_bins
 from interpretkit.disentanglement.importance import concentration
 from interpretkit.disentanglement.information import (
     Discretiser,
@@ -17,7 +18,7 @@ from interpretkit.disentanglement.information import (
     neighbour_information_of_labels,
     neighbour_information_of_values,
 )
-from interpretkit.disentanglement.inputs import check_codes, check_factors, equal_mass_bins, equal_width_bins
+from interpretkit.disentanglement.inputs import check_codes, check_factors
 from interpretkit.disentanglement.learners import RocCurves, SortedCode, area_under_curve, softmax_regression
 from interpretkit.disentanglement.prediction_scores import _Forest
 
