@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.optimize import minimize
 from scipy.special import log_softmax
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 from torch import nn
 
 from cnn_interp.diagnosis.influence import Risk, cross_entropy
@@ -173,10 +173,8 @@ def leave_one_out(
 
 def rank_correlations(predicted: NDArray[np.floating], measured: NDArray[np.floating]) -> list[float]:
     """Return Spearman's rank correlation of each row of predictions ``(m, r)`` with that of measurements ``(m, r)``."""
-    return [
-        float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
-        for one, other in zip(predicted, measured, strict=True)
-    ]
+    pairs = zip(predicted, measured, strict=True)
+    return [float(spearmanr(one, other)[0]) for one, other in pairs]  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

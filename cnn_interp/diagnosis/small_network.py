@@ -257,10 +257,10 @@ def accuracy(model: nn.Module, pixels: Tensor, labels: Tensor) -> float:
 
 def binomial_interval(share: float, count: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval for a share found among `count` images."""
-    z = 1.959964
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(share * count), count).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _block(before: int, after: int, *, halve: bool) -> nn.Sequential:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -50,20 +49,23 @@ def requirements() -> tuple[Requirement, ...]:
     Returns
     -------
     tuple of Requirement
-        Empty when the package is used from a folder without having been installed.
+        Those of this Python and machine; empty when the package is used from a folder without having been installed.
     """
+    # Only when asked: no command needs it for its help.
+    from packaging import requirements as wanted
+
     try:
         lines = metadata.requires(DISTRIBUTION) or []
+        extras = metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
     except metadata.PackageNotFoundError:
         return ()
     found = []
-    for line in lines:
-        text, _, marker = line.partition(";")
-        matched = re.match(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^\]]*\])?\s*(.*)", text)
-        if matched is None:
-            continue
-        extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", marker)
-        found.append(Requirement(matched[1], matched[2].strip(), extra[1] if extra else None))
+    for line in map(wanted.Requirement, lines):
+        marker = line.marker
+        bringing = (extra for extra in ("", *extras) if marker is None or marker.evaluate({"extra": extra}))
+        extra = next(bringing, None)
+        if extra is not None:
+            found.append(Requirement(line.name, str(line.specifier), extra or None))
     return tuple(found)
 
 
@@ -77,11 +79,11 @@ def installed_version(name: str) -> str | None:
 
 def extra_of(module: str) -> str | None:
     """Return the extra that brings an importable module, or None if none does."""
-    wanted = module.partition(".")[0].replace("_", "-").lower()
-    for requirement in requirements():
-        if requirement.extra is not None and requirement.name.replace("_", "-").lower() == wanted:
-            return requirement.extra
-    return None
+    from packaging.utils import canonicalize_name
+
+    wanted = canonicalize_name(module.partition(".")[0])
+    named = (each.extra for each in requirements() if canonicalize_name(each.name) == wanted)
+    return next((extra for extra in named if extra is not None), None)
 
 
 def versions() -> dict[str, str]:

@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from interpretkit import __version__
 from interpretkit.commandline import doctor as interpretkit_doctor
 from interpretkit.commandline.terminal import show
 from interpretkit.commands.doctor import doctor
+from interpretkit.runs import environment as installed
 
 MINE = """
 [interpretkit.commands]
@@ -110,6 +112,30 @@ def test_a_front_end_that_does_not_load_is_one_line(environment: dict[str, str],
     assert "Traceback" in interpretkit(name, "--debug", env=environment, code=1)[1]
 
 
+def test_requirements_are_those_of_this_python_with_the_extra_that_brings_each(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    lines = [
+        "numpy<3,>=1.26",
+        "tomli; python_version < '3'",
+        "h5py>=3; extra == 'data'",
+        "Dask[array]>=2024; (python_version > '3') and extra == 'cluster'",
+    ]
+    described = Message()
+    for extra in ("data", "cluster"):
+        described["Provides-Extra"] = extra
+    monkeypatch.setattr(installed.metadata, "requires", lambda name: lines)
+    monkeypatch.setattr(installed.metadata, "metadata", lambda name: described)
+    installed.requirements.cache_clear()
+    try:
+        found = [(r.name, r.specifier, r.extra) for r in installed.requirements()]
+        assert installed.extra_of("dask.array") == "cluster"
+        assert installed.extra_of("numpy") is None
+    finally:
+        installed.requirements.cache_clear()
+    assert found == [("numpy", "<3,>=1.26", None), ("h5py", ">=3", "data"), ("Dask", ">=2024", "cluster")]
+
+
 def test_doctor_reports_on_everything_and_imports_no_front_end(environment: dict[str, str]):
     script = (
         "import sys\n"
@@ -155,7 +181,7 @@ def test_doctor_names_the_weights_at_hand_and_says_where_to_get_some(
         (checkpoints / name).touch()
     seen = interpretkit_doctor.examine()
     assert [file["model"] for file in seen["weights"]["files"]] == ["my_own", "resnet18"]
-    assert not any("pretrained weights" in line for line in seen["advice"])
+    assert not any("no pretrained weights" in line for line in seen["advice"])
 
 
 def test_doctor_speaks_to_people_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):

@@ -138,6 +138,13 @@ def test_wilsons_interval() -> None:
     # Outside values: Newcombe 1998, 81 of 263 and 0 of 20.
     assert binomial_interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
     assert binomial_interval(0, 20) == pytest.approx((0, 0.1611), abs=1e-4)
+    # The formula itself (Wilson 1927).
+    z = 1.959963984540054
+    for hits, count in ((3, 10), (50, 50), (217, 1000)):
+        share, scale = hits / count, 1 + z**2 / count
+        half = z / scale * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5
+        middle = (share + z**2 / (2 * count)) / scale
+        assert binomial_interval(share, count) == pytest.approx((middle - half, middle + half), abs=1e-9)
 
 
 def test_bad_input_is_refused(few: Pictures) -> None:
