@@ -27,7 +27,7 @@ from cnn_interp.networks.loading import load_network
 from interpretkit.attribution import attribute
 from interpretkit.bench.evidence import Row
 from interpretkit.errors import InputError
-from interpretkit.networks.cheaper_passes import lean_layers
+from interpretkit.networks.fast_passes import fast_layers
 from interpretkit.runs.progress import track
 from interpretkit.training import resolve_device
 
@@ -294,13 +294,13 @@ LAYERS: Mapping[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 def layers(rounds: int, generator: torch.Generator) -> list[Row]:
-    """Time layers, forwards and back to the gradient of one image, as torch has them and leaner, in turns."""
+    """Time layers, forwards and back to the gradient of one image, as torch has them and faster, in turns."""
     rows = []
     for name, (make, shape) in LAYERS.items():
         layer = make().requires_grad_(False)
         inputs = torch.randn(1, *shape, generator=generator).requires_grad_()
         direction = torch.randn(layer(inputs).shape, generator=generator)
-        took: dict[str, list[float]] = {"torch": [], "lean": []}
+        took: dict[str, list[float]] = {"torch": [], "fast": []}
 
         def pass_through(
             layer: nn.Module = layer, inputs: Tensor = inputs, direction: Tensor = direction
@@ -309,21 +309,21 @@ def layers(rounds: int, generator: torch.Generator) -> list[Row]:
 
         for turn in range(rounds + 2):
             for kind in took:
-                with lean_layers(layer) if kind == "lean" else nullcontext():
+                with fast_layers(layer) if kind == "fast" else nullcontext():
                     pass_through()
                     seconds = timed(pass_through, inputs.device)
                 if turn > 1:
                     took[kind].append(seconds)
-        lean, plain = (1e3 * statistics.median(took[kind]) for kind in ("lean", "torch"))
+        fast, plain = (1e3 * statistics.median(took[kind]) for kind in ("fast", "torch"))
         rows.append(
             Row(
                 system=name,
                 data=f"one image, forwards and back to its gradient, threads: {torch.get_num_threads()}, cpu",
                 name="time",
-                value=lean,
+                value=fast,
                 unit="ms",
                 baseline=plain,
-                notes=f"the baseline is torch's own layer; {plain / lean:.2g} times faster",
+                notes=f"the baseline is torch's own layer; {plain / fast:.2g} times faster",
             )
         )
     return rows

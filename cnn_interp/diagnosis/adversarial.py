@@ -18,7 +18,7 @@ from torch.nn import functional
 from cnn_interp.diagnosis.attacks import (
     HALVINGS,
     Attack,
-    AttackProblem,
+    AttackedImages,
     Classes,
     Classifier,
     across,
@@ -73,13 +73,13 @@ def fgsm(
     """
     _positive("epsilon", epsilon)
     with logits_of(model, pixels, seed) as (logits, images):
-        problem = AttackProblem(logits, images, labels, targets, images_per_forward)
+        attacked = AttackedImages(logits, images, labels, targets, images_per_forward)
         moved = []
-        for rows in problem.batches:
+        for rows in attacked.batches:
             clean = images[rows]
-            _, gradient = problem.loss_gradient(clean, rows)
+            _, gradient = attacked.loss_gradient(clean, rows)
             moved.append((clean + epsilon * gradient.sign()).clamp(0, 1))
-        return problem.attack("fgsm", torch.cat(moved), evaluations=2)
+        return attacked.attack("fgsm", torch.cat(moved), evaluations=2)
 
 
 def pgd(
@@ -132,26 +132,26 @@ def pgd(
     size = 2.5 * epsilon / steps if step_size is None else step_size
     _positive("step_size", size)
     with logits_of(model, pixels, seed) as (logits, images):
-        problem = AttackProblem(logits, images, labels, targets, images_per_forward)
+        attacked = AttackedImages(logits, images, labels, targets, images_per_forward)
         start = torch.zeros_like(images[:1])
         if random_start:
             start = _point_in_ball(images[:1], epsilon, norm, seed)
         found = []
-        for rows in problem.batches:
+        for rows in attacked.batches:
             clean = images[rows]
             moved = _within(clean + start, clean, epsilon, norm)
             best, largest = clean, torch.full((len(clean),), -torch.inf, device=clean.device)
             for _ in range(steps):
-                loss, gradient = problem.loss_gradient(moved, rows)
+                loss, gradient = attacked.loss_gradient(moved, rows)
                 better = loss > largest
                 best = torch.where(across(better), moved, best)
                 largest = torch.where(better, loss, largest)
                 direction = gradient.sign() if norm == "linf" else _unit(gradient)
                 moved = _within(moved + size * direction, clean, epsilon, norm)
             with torch.no_grad():
-                better = problem.loss(moved, rows) > largest
+                better = attacked.loss(moved, rows) > largest
             found.append(torch.where(across(better), moved, best))
-        return problem.attack("pgd", torch.cat(found), evaluations=steps + 3)
+        return attacked.attack("pgd", torch.cat(found), evaluations=steps + 3)
 
 
 def deepfool(
@@ -195,24 +195,24 @@ def deepfool(
     if overshoot < 0:
         raise InputError(f"overshoot {overshoot}: expected a share of at least 0")
     with logits_of(model, pixels, seed) as (logits, images):
-        problem = AttackProblem(logits, images, labels, None, images_per_forward)
+        attacked = AttackedImages(logits, images, labels, None, images_per_forward)
         found, counts = [], []
-        for rows in problem.batches:
+        for rows in attacked.batches:
             clean = images[rows]
             total = torch.zeros_like(clean)
             count = torch.zeros(len(clean), dtype=torch.long, device=clean.device)
             for _ in range(steps):
                 moved = (clean + (1 + overshoot) * total).clamp(0, 1)
-                active = (~problem.won(moved, rows)).nonzero()[:, 0]
+                active = (~attacked.won(moved, rows)).nonzero()[:, 0]
                 count += 1
                 if not len(active):
                     break
-                total[active] += problem.step_to_border(moved[active], rows[active], classes)
+                total[active] += attacked.step_to_border(moved[active], rows[active], classes)
                 count[active] += 1 + classes
             moved = (clean + (1 + overshoot) * total).clamp(0, 1)
-            found.append(problem.shorten(moved, rows))
+            found.append(attacked.shorten(moved, rows))
             counts.append(count + HALVINGS + 2)
-        return problem.attack("deepfool", torch.cat(found), evaluations=torch.cat(counts))
+        return attacked.attack("deepfool", torch.cat(found), evaluations=torch.cat(counts))
 
 
 def minimal_perturbation(
@@ -264,40 +264,40 @@ def minimal_perturbation(
     ):
         check_count(name, value)
     with logits_of(model, pixels, seed) as (logits, images):
-        problem = AttackProblem(logits, images, labels, targets, 16)
+        attacked = AttackedImages(logits, images, labels, targets, 16)
         found, counts = [], []
         for row in range(len(images)):
             rows = torch.tensor([row], device=images.device)
-            if bool(problem.won(images[rows], rows)):
+            if bool(attacked.won(images[rows], rows)):
                 found.append(images[rows])
                 counts.append(1)
                 continue
-            given = problem.targets
-            wanted = problem.nearest_classes(rows, candidates) if given is None else given[rows]
+            given = attacked.targets
+            wanted = attacked.nearest_classes(rows, candidates) if given is None else given[rows]
             best, count = images[rows], 2 if given is not None else 3 + max(10, candidates)
             for target in wanted.tolist():
-                search = _Search(problem, rows, target, iterations)
+                search = _Search(attacked, rows, target, iterations)
                 moved = search.run(search_steps)
                 count += search.evaluations + HALVINGS
                 if moved is None:
                     continue
-                moved = problem.shorten(moved, rows)
-                if not bool(problem.won(best, rows)) or _length(moved - images[rows]) < _length(
+                moved = attacked.shorten(moved, rows)
+                if not bool(attacked.won(best, rows)) or _length(moved - images[rows]) < _length(
                     best - images[rows]
                 ):
                     best = moved
             found.append(best)
             counts.append(count)
-        return problem.attack("minimal", torch.cat(found), evaluations=torch.tensor(counts))
+        return attacked.attack("minimal", torch.cat(found), evaluations=torch.tensor(counts))
 
 
 class _Search:
     """The search for the largest weight c at which the minimum of c‖r‖² + loss(x + r, t) is classified as t."""
 
-    def __init__(self, problem: AttackProblem, rows: Tensor, target: int, iterations: int) -> None:
-        self.problem = problem
+    def __init__(self, attacked: AttackedImages, rows: Tensor, target: int, iterations: int) -> None:
+        self.attacked = attacked
         self.rows = rows
-        self.image = problem.images[rows]
+        self.image = attacked.images[rows]
         self.target = torch.tensor([target], device=self.image.device)
         self.iterations = iterations
         self.evaluations = 0
@@ -336,7 +336,7 @@ class _Search:
     def first_guess(self) -> tuple[float, NDArray[np.float64]]:
         """Return the weight and the change that would be right if the network were linear."""
         leaf = self.image.detach().requires_grad_()
-        outputs = self.problem.logits(leaf)
+        outputs = self.attacked.logits(leaf)
         margin = outputs[0, self.target] - outputs[0].detach().max()
         (gradient,) = torch.autograd.grad(outputs[0, self.target] - outputs[0, outputs[0].argmax()], leaf)
         slope = gradient.flatten().double().cpu().numpy()
@@ -367,14 +367,14 @@ class _Search:
         ).x
         moved = self.moved(found)
         self.evaluations += 1
-        return (moved if bool(self.problem.won(moved, self.rows)) else None), found
+        return (moved if bool(self.attacked.won(moved, self.rows)) else None), found
 
     def loss(self, moved: Tensor) -> Tensor:
         """Return the loss of the target: among all classes if it was asked for, else against the label alone."""
-        outputs = self.problem.logits(moved)
-        if self.problem.targets is not None:
+        outputs = self.attacked.logits(moved)
+        if self.attacked.targets is not None:
             return functional.cross_entropy(outputs, self.target)
-        label = self.problem.labels[self.rows]
+        label = self.attacked.labels[self.rows]
         return functional.softplus(outputs[0, label] - outputs[0, self.target]).sum()
 
     def moved(self, change: NDArray[np.float64]) -> Tensor:

@@ -136,7 +136,7 @@ def logits_of(model: Classifier, pixels: Tensor, seed: int = 0) -> Iterator[tupl
         yield logits, pixels
 
 
-class AttackProblem:
+class AttackedImages:
     """Images with the classes to lead away from and to, and a network opened by :func:`logits_of`."""
 
     def __init__(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import differential_evolution
 from torch import Tensor
 
-from cnn_interp.diagnosis.attacks import Attack, AttackProblem, Classes, Classifier, logits_of
+from cnn_interp.diagnosis.attacks import Attack, AttackedImages, Classes, Classifier, logits_of
 from interpretkit.errors import InputError, check_count
 from interpretkit.runs.progress import track
 from interpretkit.training.seeds import numpy_generator
@@ -80,30 +80,30 @@ def one_pixel(
             raise InputError(
                 f"pixels_changed {pixels_changed}: images have {height * width} pixels; expected no more"
             )
-        problem = AttackProblem(logits, images, labels, targets, images_per_forward)
+        attacked = AttackedImages(logits, images, labels, targets, images_per_forward)
         found, counts = [], []
         for row in track(range(len(images)), "Changing one pixel", quiet=quiet):
             rows = torch.tensor([row], device=images.device)
-            if bool(problem.won(images[rows], rows)):
+            if bool(attacked.won(images[rows], rows)):
                 found.append(images[rows])
                 counts.append(1)
                 continue
-            evolution = _Evolution(problem, row, pixels_changed, images_per_forward)
+            evolution = _Evolution(attacked, row, pixels_changed, images_per_forward)
             found.append(evolution.run(max(population, 5), generations, seed))
             counts.append(evolution.evaluations)
-        return problem.attack("one pixel", torch.cat(found), evaluations=torch.tensor(counts))
+        return attacked.attack("one pixel", torch.cat(found), evaluations=torch.tensor(counts))
 
 
 class _Evolution:
     """Differential evolution for one image; a candidate is row, column and colours of each pixel, all in 0 … 1."""
 
     def __init__(
-        self, problem: AttackProblem, row: int, pixels_changed: int, images_per_forward: int
+        self, attacked: AttackedImages, row: int, pixels_changed: int, images_per_forward: int
     ) -> None:
-        self.problem = problem
-        self.image = problem.images[row]
-        self.targeted = problem.targets is not None
-        self.wanted = int((problem.labels if problem.targets is None else problem.targets)[row])
+        self.attacked = attacked
+        self.image = attacked.images[row]
+        self.targeted = attacked.targets is not None
+        self.wanted = int((attacked.labels if attacked.targets is None else attacked.targets)[row])
         self.pixels_changed = pixels_changed
         self.images_per_forward = images_per_forward
         self.evaluations = 0
@@ -144,7 +144,7 @@ class _Evolution:
         for start in range(0, len(rows), self.images_per_forward):
             some = rows[start : start + self.images_per_forward]
             with torch.no_grad():
-                outputs = self.problem.logits(self.changed(some))
+                outputs = self.attacked.logits(self.changed(some))
             self.evaluations += len(some)
             probability = outputs.softmax(1)[:, self.wanted].double().cpu().numpy()
             values.append(-probability if self.targeted else probability)

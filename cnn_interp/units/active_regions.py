@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cnn_interp.units.positions import UnitGrid, unit_grids
 from cnn_interp.units.streaming import CAPACITY, LargestValues, UpperQuantiles
 from interpretkit.errors import InputError
-from interpretkit.networks.cheaper_passes import leanly
+from interpretkit.networks.fast_passes import run_fast
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.recording import recording
 from interpretkit.runs.progress import track
@@ -276,7 +276,7 @@ def layer_maps(
         portions: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         with instrumented(module, 0), torch.no_grad():
             for some in inputs.split(at_once):
-                outputs = leanly(recorded, some, module)
+                outputs = run_fast(recorded, some, module)
                 for layer in layers:
                     if layer not in outputs or outputs[layer].ndim != 4:
                         raise InputError(

@@ -10,7 +10,7 @@ from torch import Tensor
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import Network
 from interpretkit.errors import InputError
-from interpretkit.networks.cheaper_passes import leanly
+from interpretkit.networks.fast_passes import run_fast
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.truncated import UpTo
 
@@ -79,7 +79,7 @@ def activations(
     until = UpTo(network.module, layer)
     with instrumented(network.module, 0), torch.no_grad():
         found = [
-            placed(leanly(until, inputs, network.module), place).cpu()
+            placed(run_fast(until, inputs, network.module), place).cpu()
             for _, inputs in photographs.batches(network, images_per_forward)
         ]
     return torch.cat(found)

@@ -20,7 +20,7 @@ from cnn_interp.networks.loading import Network
 from cnn_interp.visualization.activation import Place, activations, check_channels, placed
 from cnn_interp.visualization.fourier import from_spectrum, natural_colours, random_spectrum
 from interpretkit.errors import InputError
-from interpretkit.networks.cheaper_passes import leanly
+from interpretkit.networks.fast_passes import run_fast
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.truncated import UpTo
 from interpretkit.runs.progress import progress
@@ -146,7 +146,7 @@ def maximize_activation(
         with progress("Maximizing", steps, quiet=quiet) as bar:
             for _ in range(steps):
                 moved = _moved(_pixels(spectrum, side), generator, shift=shift, turn=turn, zoom=zoom)
-                outputs = leanly(until, network.normalise(moved), network.module)
+                outputs = run_fast(until, network.normalise(moved), network.module)
                 scores = placed(outputs, place)[rows, here]
                 loss = -scores.sum()
                 if diversity:

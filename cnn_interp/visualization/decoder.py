@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import Network
 from interpretkit.errors import InputError
-from interpretkit.networks.cheaper_passes import leanly
+from interpretkit.networks.fast_passes import run_fast
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.truncated import UpTo
 from interpretkit.training import History, TensorBatches, derive_seed, fit
@@ -235,7 +235,7 @@ def _features(
     found: list[Tensor] = []
     with instrumented(network.module, seed), torch.no_grad():
         for some in pixels.split(_IMAGES_AT_ONCE):
-            features = leanly(until, network.normalise(some), network.module)
+            features = run_fast(until, network.normalise(some), network.module)
             if features.ndim not in (2, 4):
                 raise InputError(
                     f"layer {layer!r}: gives outputs of shape {tuple(features.shape)}; expected (n, channels) or "

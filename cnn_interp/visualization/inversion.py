@@ -14,7 +14,7 @@ from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import Network
 from cnn_interp.visualization.fourier import from_spectrum, natural_colours, random_spectrum
 from interpretkit.errors import InputError
-from interpretkit.networks.cheaper_passes import leanly
+from interpretkit.networks.fast_passes import run_fast
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.truncated import UpTo
 from interpretkit.runs.progress import progress
@@ -124,7 +124,9 @@ def invert(
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, 0.1 * learning_rate)
             for _ in range(steps):
                 x = natural_colours(from_spectrum(spectrum, side))
-                differences = ((leanly(until, x, network.module) - wanted).flatten(1).norm(dim=1) / norm) ** 2
+                differences = (
+                    (run_fast(until, x, network.module) - wanted).flatten(1).norm(dim=1) / norm
+                ) ** 2
                 loss = differences.sum()
                 loss = loss + range_weight * ((x / _RANGE).abs() ** alpha).mean((1, 2, 3)).sum()
                 loss = loss + variation_weight * total_variation(x / _RANGE, beta).sum() * x.shape[-1]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.networks.loading import Network
 from interpretkit.errors import InputError
-from interpretkit.networks.cheaper_passes import leanly
+from interpretkit.networks.fast_passes import run_fast
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.runs.progress import progress
 from interpretkit.training import TensorBatches, derive_seed, fit, torch_generator
@@ -255,7 +255,7 @@ def generate(
             )
             for step in range(steps):
                 leaf = x.detach().requires_grad_()
-                outputs = leanly(network.module, network.normalise(leaf), network.module)
+                outputs = run_fast(network.module, network.normalise(leaf), network.module)
                 if step == 0 and not 0 <= int(classes.min()) <= int(classes.max()) < outputs.shape[1]:
                     raise InputError(
                         f"target {classes.tolist()}: {network.name} has {outputs.shape[1]} outputs; expected "

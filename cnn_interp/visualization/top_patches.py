@@ -19,7 +19,7 @@ from cnn_interp.units.positions import strongest_places
 from cnn_interp.units.streaming import LargestValues
 from cnn_interp.visualization.activation import check_channels
 from interpretkit.errors import InputError
-from interpretkit.networks.cheaper_passes import leanly
+from interpretkit.networks.fast_passes import run_fast
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.receptive_fields import ReceptiveField, receptive_field
 from interpretkit.networks.truncated import UpTo
@@ -128,7 +128,7 @@ def top_patches(
             bar.advance(found.count)
             batches = photographs.batches(network, images_per_forward, found.count)
             for number, (rows, inputs) in enumerate(batches, 1):
-                maps = leanly(until, inputs, network.module)
+                maps = run_fast(until, inputs, network.module)
                 if bool(maps.isnan().any()):
                     raise InputError(f"layer {layer!r}: gives NaN for some image; expected numbers")
                 add_maps(found, maps)

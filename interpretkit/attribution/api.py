@@ -28,11 +28,11 @@ from interpretkit.attribution import (
     prediction_difference,
     shapley,
 )
-from interpretkit.attribution.problem import Problem, Result, prepared
+from interpretkit.attribution.explained_model import ExplainedModel, Result, prepared
 from interpretkit.attribution.target import Target, TargetScores
 from interpretkit.errors import InputError
 from interpretkit.networks.batching import Chunks, out_of_memory
-from interpretkit.networks.cheaper_passes import lean_passes
+from interpretkit.networks.fast_passes import fast_passes
 from interpretkit.networks.instrumentation import instrumented
 from interpretkit.networks.memory_order import agree, forget, plain_structure, untouched_state
 from interpretkit.runs.folder import run_folder
@@ -45,7 +45,7 @@ class Method:
     Attributes
     ----------
     run : callable
-        From a :class:`~interpretkit.attribution.problem.Problem` and the method's options to its result.
+        From a :class:`~interpretkit.attribution.explained_model.ExplainedModel` and the method's options to its result.
     takes_layer : bool
         Whether it explains by one layer.
     passes_singly : bool
@@ -241,16 +241,16 @@ def attribute(
     chosen = _checked_method(method, layer, options)
     if not isinstance(model, nn.Module):
         raise InputError(f"model: is a {type(model).__name__}; expected a torch.nn.Module")
-    problem, result, home = _solved(
-        chosen, model, inputs, target, layer, seed, images_per_forward, options, lean=True
+    explained, result, home = _solved(
+        chosen, model, inputs, target, layer, seed, images_per_forward, options, fast=True
     )
     details: dict[str, Any] = {
         name: value.detach().to(home) if isinstance(value, Tensor) else value
         for name, value in result.details.items()
     }
-    details |= {"seed": seed, "images_per_forward": problem.chunks.size}
-    values = result.values.detach().to(home, problem.precise).contiguous()
-    return Attribution(values, problem.target.indices, method, details)
+    details |= {"seed": seed, "images_per_forward": explained.chunks.size}
+    values = result.values.detach().to(home, explained.precise).contiguous()
+    return Attribution(values, explained.target.indices, method, details)
 
 
 def _solved(
@@ -263,9 +263,9 @@ def _solved(
     images_per_forward: int | None,
     options: Mapping[str, Any],
     *,
-    lean: bool,
-) -> tuple[Problem, Result, torch.device]:
-    """Run a method, at first with leaner passes where they are known to be harmless.
+    fast: bool,
+) -> tuple[ExplainedModel, Result, torch.device]:
+    """Run a method, at first with faster passes where they are known to be harmless.
 
     If a pass meets what it should not, all begins anew with plain ones, from the same seed.
     """
@@ -274,8 +274,8 @@ def _solved(
         images, home = prepared(model, inputs)
         alone = chosen.passes_singly and len(images) == 1
         _check_model(chosen, model, alone)
-        with lean_passes(model, images, single=alone) if lean else nullcontext(False) as any_order:
-            problem = Problem(
+        with fast_passes(model, images, single=alone) if fast else nullcontext(False) as any_order:
+            explained = ExplainedModel(
                 model,
                 images,
                 TargetScores(target, len(images)),
@@ -285,7 +285,7 @@ def _solved(
                 any_order,
             )
             try:
-                result = chosen.run(problem, **options)
+                result = chosen.run(explained, **options)
             except RuntimeError as error:
                 # Either the model minds the order of memory after all, or it fails in any.
                 if not any_order or out_of_memory(error):
@@ -293,10 +293,10 @@ def _solved(
                 result = None
         if result is not None:
             if chosen.watches:
-                _check_score(chosen, problem)
-            return problem, result, home
+                _check_score(chosen, explained)
+            return explained, result, home
         forget(model, images)
-    return _solved(chosen, model, inputs, target, layer, seed, images_per_forward, options, lean=False)
+    return _solved(chosen, model, inputs, target, layer, seed, images_per_forward, options, fast=False)
 
 
 def _check_model(chosen: Method, model: nn.Module, alone: bool) -> None:
@@ -332,7 +332,7 @@ def _is_quantized(module: nn.Module) -> bool:
 _SAME_SCORE: weakref.WeakKeyDictionary[nn.Module, set[Hashable]] = weakref.WeakKeyDictionary()
 
 
-def _check_score(chosen: Method, problem: Problem) -> None:
+def _check_score(chosen: Method, explained: ExplainedModel) -> None:
     """Compare the output that a method has met with that of a plain pass, once for a model's structure.
 
     Raises
@@ -340,14 +340,14 @@ def _check_score(chosen: Method, problem: Problem) -> None:
     InputError
         If they are not the same.
     """
-    structure = plain_structure(problem.model)
-    checked = _SAME_SCORE.setdefault(problem.model, set())
-    found = problem.target.first
+    structure = plain_structure(explained.model)
+    checked = _SAME_SCORE.setdefault(explained.model, set())
+    found = explained.target.first
     if found is None or (structure, chosen.run) in checked:
         return
     random = torch.get_rng_state()
-    with untouched_state(problem.model), torch.no_grad():
-        expected = problem.model(problem.inputs[:1].clone())[0]
+    with untouched_state(explained.model), torch.no_grad():
+        expected = explained.model(explained.inputs[:1].clone())[0]
         drawn = not torch.equal(random, torch.get_rng_state())
     if not drawn and not agree(expected, found):
         raise InputError(

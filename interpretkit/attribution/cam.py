@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from interpretkit.attribution.explained_model import ExplainedModel, Result
 from interpretkit.attribution.gradients import guided_backprop
 from interpretkit.attribution.last_map import last_map
-from interpretkit.attribution.problem import Problem, Result
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import LayerTap, tapped
 
@@ -23,13 +23,13 @@ _INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 def gradcam(
-    problem: Problem, *, rectify: bool = True, upsample: bool = True, reshape: Reshape | None = None
+    explained: ExplainedModel, *, rectify: bool = True, upsample: bool = True, reshape: Reshape | None = None
 ) -> Result:
     """Return Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391): channels weighted by their mean gradient.
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, channels, height, width)``, or of one or three dimensions of space, and the layer's name.
     rectify : bool
         Whether what speaks against the target is set to zero.
@@ -53,11 +53,11 @@ def gradcam(
         space = tuple(range(2, activations.ndim))
         return (gradients.mean(space, keepdim=True) * activations).sum(1, keepdim=True)
 
-    return _map(problem, weigh, rectify, upsample, reshape)
+    return _map(explained, weigh, rectify, upsample, reshape)
 
 
 def gradcam_plus_plus(
-    problem: Problem, *, rectify: bool = True, upsample: bool = True, reshape: Reshape | None = None
+    explained: ExplainedModel, *, rectify: bool = True, upsample: bool = True, reshape: Reshape | None = None
 ) -> Result:
     """Return Grad-CAM++ (Chattopadhay et al., 2018, arXiv:1710.11063): positions weighted by higher derivatives.
 
@@ -72,11 +72,11 @@ def gradcam_plus_plus(
         shares = torch.where(denominator != 0, gradients**2 / denominator, torch.zeros_like(gradients))
         return ((shares * gradients.relu()).sum(space, keepdim=True) * activations).sum(1, keepdim=True)
 
-    return _map(problem, weigh, rectify, upsample, reshape)
+    return _map(explained, weigh, rectify, upsample, reshape)
 
 
 def layercam(
-    problem: Problem, *, rectify: bool = True, upsample: bool = True, reshape: Reshape | None = None
+    explained: ExplainedModel, *, rectify: bool = True, upsample: bool = True, reshape: Reshape | None = None
 ) -> Result:
     """Return Layer-CAM (Jiang et al., 2021, doi:10.1109/TIP.2021.3089943): positions weighted by positive gradients.
 
@@ -86,15 +86,15 @@ def layercam(
     def weigh(activations: Tensor, gradients: Tensor) -> Tensor:
         return (gradients.relu() * activations).sum(1, keepdim=True)
 
-    return _map(problem, weigh, rectify, upsample, reshape)
+    return _map(explained, weigh, rectify, upsample, reshape)
 
 
-def guided_gradcam(problem: Problem, *, reshape: Reshape | None = None) -> Result:
+def guided_gradcam(explained: ExplainedModel, *, reshape: Reshape | None = None) -> Result:
     """Return guided Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391): guided backpropagation where Grad-CAM looks.
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, channels, height, width)``, or of one or three dimensions of space, and the layer's name.
     reshape : callable, optional
         For layers that give tokens: from their output to ``(m, channels, height, width)``.
@@ -109,13 +109,13 @@ def guided_gradcam(problem: Problem, *, reshape: Reshape | None = None) -> Resul
     InputError
         If the layer is not in the model, does not run, or does not give maps; or the model applies no ReLU or ReLU6.
     """
-    where = gradcam(problem, reshape=reshape)
-    what = guided_backprop(problem)
-    return Result(what.values.to(problem.precise) * where.values, where.details)
+    where = gradcam(explained, reshape=reshape)
+    what = guided_backprop(explained)
+    return Result(what.values.to(explained.precise) * where.values, where.details)
 
 
 def scorecam(
-    problem: Problem,
+    explained: ExplainedModel,
     *,
     rectify: bool = True,
     upsample: bool = True,
@@ -130,7 +130,7 @@ def scorecam(
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, channels, height, width)``, or of one or three dimensions of space, and the layer's name.
     rectify : bool
         Whether what speaks against the target is set to zero.
@@ -153,23 +153,23 @@ def scorecam(
     InputError
         If the layer is not in the model, does not run, or does not give maps.
     """
-    size = problem.inputs.shape[2:]
+    size = explained.inputs.shape[2:]
     if len(size) not in _INTERPOLATION:
         raise InputError(
-            f"inputs: have shape {tuple(problem.inputs.shape)}; expected (n, channels, height, width)"
+            f"inputs: have shape {tuple(explained.inputs.shape)}; expected (n, channels, height, width)"
         )
 
     def look(tap: LayerTap, rows: Tensor) -> tuple[Tensor, Tensor]:
-        scores, activations = problem.layer_activations(tap, problem.inputs[rows], rows, clean=True)
-        return scores, _as_maps(tap, activations.to(problem.precise), reshape, len(size))
+        scores, activations = explained.layer_activations(tap, explained.inputs[rows], rows, clean=True)
+        return scores, _as_maps(tap, activations.to(explained.precise), reshape, len(size))
 
-    layer, reshape = _where(problem, reshape)
+    layer, reshape = _where(explained, reshape)
     # The masked inputs go through the model as it is, without the tap.
-    with tapped(problem.model, layer) as tap:
-        parts = problem.chunks.run(len(problem), lambda rows: look(tap, rows))
+    with tapped(explained.model, layer) as tap:
+        parts = explained.chunks.run(len(explained), lambda rows: look(tap, rows))
     scores, activations = (torch.cat(part) for part in zip(*parts, strict=True))
     if probabilities:
-        scores = problem.clean_scores(probabilities=True)
+        scores = explained.clean_scores(probabilities=True)
     channels = activations.shape[1]
 
     def work(pairs: Tensor) -> Tensor:
@@ -178,10 +178,10 @@ def scorecam(
         places = tuple(range(1, masks.ndim))
         masks = masks - masks.amin(places, keepdim=True)
         masks = masks / masks.amax(places, keepdim=True).clamp(min=torch.finfo(masks.dtype).tiny)
-        images = problem.inputs[rows] * masks.to(problem.inputs.dtype)
-        return problem.scores(images, rows, probabilities=probabilities).to(problem.precise)
+        images = explained.inputs[rows] * masks.to(explained.inputs.dtype)
+        return explained.scores(images, rows, probabilities=probabilities).to(explained.precise)
 
-    found = torch.cat(problem.chunks.run(len(problem) * channels, work)).reshape(len(problem), channels)
+    found = torch.cat(explained.chunks.run(len(explained) * channels, work)).reshape(len(explained), channels)
     flat = activations.flatten(2)
     shows = flat.amax(2) > flat.amin(2)
     weights = found.masked_fill(~shows, float("-inf")).softmax(1).masked_fill(~shows, 0)
@@ -192,18 +192,18 @@ def scorecam(
 
 
 def _map(
-    problem: Problem, weigh: Weighting, rectify: bool, upsample: bool, reshape: Reshape | None
+    explained: ExplainedModel, weigh: Weighting, rectify: bool, upsample: bool, reshape: Reshape | None
 ) -> Result:
-    size = problem.inputs.shape[2:]
+    size = explained.inputs.shape[2:]
     if upsample and len(size) not in _INTERPOLATION:
         raise InputError(
-            f"inputs: have shape {tuple(problem.inputs.shape)}; expected (n, channels, height, width)"
+            f"inputs: have shape {tuple(explained.inputs.shape)}; expected (n, channels, height, width)"
         )
 
     def work(tap: LayerTap, rows: Tensor) -> tuple[Tensor, Tensor]:
-        found = problem.layer_gradients(tap, problem.inputs[rows], rows, clean=True)
+        found = explained.layer_gradients(tap, explained.inputs[rows], rows, clean=True)
         # Powers of gradients leave the range of half precision.
-        scores, activations, gradients = (tensor.to(problem.precise) for tensor in found)
+        scores, activations, gradients = (tensor.to(explained.precise) for tensor in found)
         activations = _as_maps(tap, activations, reshape, len(size) if upsample else None)
         gradients = gradients if reshape is None else reshape(gradients)
         found_map = weigh(activations, gradients)
@@ -212,18 +212,18 @@ def _map(
             found_map = _enlarged(found_map, size)
         return scores, found_map
 
-    layer, reshape = _where(problem, reshape)
-    with tapped(problem.model, layer) as tap:
-        parts = problem.chunks.run(len(problem), lambda rows: work(tap, rows))
+    layer, reshape = _where(explained, reshape)
+    with tapped(explained.model, layer) as tap:
+        parts = explained.chunks.run(len(explained), lambda rows: work(tap, rows))
     scores, maps = zip(*parts, strict=True)
     return Result(torch.cat(maps), {"scores": torch.cat(scores), "layer": tap.name})
 
 
-def _where(problem: Problem, reshape: Reshape | None) -> tuple[str, Reshape | None]:
+def _where(explained: ExplainedModel, reshape: Reshape | None) -> tuple[str, Reshape | None]:
     """Return the layer to look at, by default the last that holds places, and what brings its output to maps."""
-    if problem.layer is not None:
-        return problem.layer, reshape
-    found = last_map(problem.model, problem.inputs)
+    if explained.layer is not None:
+        return explained.layer, reshape
+    found = last_map(explained.model, explained.inputs)
     return found.layer, found.layout if reshape is None else reshape
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from interpretkit.attribution.captum_stand_in import DOUBLE, StandIn, as_drawn_anew
 from interpretkit.attribution.deeplift import deeplift, layer_deeplift
+from interpretkit.attribution.explained_model import Baseline, ExplainedModel, Result, prepared
 from interpretkit.attribution.gradients import deconvnet, guided_backprop
 from interpretkit.attribution.layer_values import (
     Layer,
@@ -29,7 +30,6 @@ from interpretkit.attribution.layer_values import (
     settled_layer,
 )
 from interpretkit.attribution.lrp import layer_relevance
-from interpretkit.attribution.problem import Baseline, Problem, Result, prepared
 from interpretkit.attribution.rules import Composite, Rule
 from interpretkit.attribution.segments import segment_fills, segment_labels
 from interpretkit.attribution.target import TargetScores
@@ -116,7 +116,7 @@ class Asked:
     ----------
     entry : Entry
         The method.
-    problem : Problem
+    explained : ExplainedModel
         Of the example, or of its neuron.
     image : Tensor, (1, ...)
         In double precision.
@@ -129,7 +129,7 @@ class Asked:
     """
 
     entry: Entry
-    problem: Problem
+    explained: ExplainedModel
     image: Tensor
     options: Mapping[str, Any]
     layer: Layer | None = None
@@ -137,7 +137,7 @@ class Asked:
 
     def stand_in(self) -> StandIn:
         """Return what captum is given for the model."""
-        made = StandIn(self.problem, self.layer if self.entry.layered else None)
+        made = StandIn(self.explained, self.layer if self.entry.layered else None)
         made.differentiates = self.entry.differentiates
         made.remembers = self.entry.captum == "ShapleyValues"
         return made
@@ -151,7 +151,7 @@ class Asked:
         given = {
             option.captum: self.options[name] for name, option in self.entry.options.items() if option.captum
         }
-        most = self.problem.chunks.size
+        most = self.explained.chunks.size
         if "n_steps" in given:
             # So many hold captum's own tensors; the passes are bounded anyway.
             given["internal_batch_size"] = max(2, most)
@@ -240,7 +240,7 @@ def _layer_ablated(asked: Asked) -> Tensor:
         asked.image,
         layer_baselines=start,
         layer_mask=_layer_features(asked, values).to(values.device),
-        perturbations_per_eval=asked.problem.chunks.size,
+        perturbations_per_eval=asked.explained.chunks.size,
     )
 
 
@@ -257,37 +257,37 @@ def _layer_permuted(asked: Asked) -> Tensor:
     return _with_others(asked, scores, values, others, mask)
 
 
-def _copies(asked: Asked) -> tuple[Problem, Tensor]:
-    """Return the problem with a copy of the example for each baseline, and the baselines."""
-    baselines = asked.options["baselines"].to(asked.problem.inputs.dtype)
-    inputs = asked.problem.inputs.expand(len(baselines), *asked.problem.inputs.shape[1:]).clone()
-    indices = asked.problem.target.indices
-    target = asked.problem.target.function if indices is None else int(indices[0])
-    return replace(asked.problem, inputs=inputs, target=TargetScores(target, len(inputs))), baselines
+def _copies(asked: Asked) -> tuple[ExplainedModel, Tensor]:
+    """Return the example copied for each baseline, as a model to be explained, and the baselines."""
+    baselines = asked.options["baselines"].to(asked.explained.inputs.dtype)
+    inputs = asked.explained.inputs.expand(len(baselines), *asked.explained.inputs.shape[1:]).clone()
+    indices = asked.explained.target.indices
+    target = asked.explained.target.function if indices is None else int(indices[0])
+    return replace(asked.explained, inputs=inputs, target=TargetScores(target, len(inputs))), baselines
 
 
 def _deeplift_from_many(asked: Asked) -> Tensor:
-    problem, baselines = _copies(asked)
-    return deeplift(problem, baseline=baselines).values.mean(0, keepdim=True)
+    explained, baselines = _copies(asked)
+    return deeplift(explained, baseline=baselines).values.mean(0, keepdim=True)
 
 
 def _layer_deeplift_from_many(asked: Asked) -> Tensor:
-    problem, baselines = _copies(asked)
+    explained, baselines = _copies(asked)
     assert asked.layer is not None
-    return layer_deeplift(problem, asked.layer, baselines).mean(0, keepdim=True)
+    return layer_deeplift(explained, asked.layer, baselines).mean(0, keepdim=True)
 
 
 def _guided(asked: Asked) -> Tensor:
-    return guided_backprop(asked.problem).values
+    return guided_backprop(asked.explained).values
 
 
 def _deconvolved(asked: Asked) -> Tensor:
-    return deconvnet(asked.problem).values
+    return deconvnet(asked.explained).values
 
 
 def _relevance_of_layer(asked: Asked) -> Tensor:
     assert asked.layer is not None
-    return layer_relevance(asked.problem, asked.layer, asked.options["rules"])
+    return layer_relevance(asked.explained, asked.layer, asked.options["rules"])
 
 
 # The table
@@ -530,14 +530,16 @@ ENTRIES: Mapping[str, Entry] = {
 def runner(name: str, entry: Entry) -> Callable[..., Result]:
     """Return a method's function, with its options as keyword-only parameters."""
 
-    def run(problem: Problem, **options: Any) -> Result:
-        return _solve(problem, name, entry, options)
+    def run(explained: ExplainedModel, **options: Any) -> Result:
+        return _solve(explained, name, entry, options)
 
     run.__name__ = name
     run.__doc__ = f"Return {entry.summary[0].lower() if entry.summary[1].islower() else entry.summary[0]}" + (
         f"{entry.summary[1:]}: ``captum.attr.{entry.captum}``."
     )
-    parameters = [inspect.Parameter("problem", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Problem)]
+    parameters = [
+        inspect.Parameter("explained", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=ExplainedModel)
+    ]
     parameters += [
         inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=option.kind)
         for key, option in entry.options.items()
@@ -547,15 +549,15 @@ def runner(name: str, entry: Entry) -> Callable[..., Result]:
     return run
 
 
-def _solve(problem: Problem, name: str, entry: Entry, given: Mapping[str, Any]) -> Result:
+def _solve(explained: ExplainedModel, name: str, entry: Entry, given: Mapping[str, Any]) -> Result:
     options = {key: option.default for key, option in entry.options.items()} | dict(given)
     entry.check(options)
-    scores = problem.clean_scores()
-    layer = None if entry.of == "inputs" else settled_layer(problem)
-    mask, starts = _prepared_options(problem, name, options)
+    scores = explained.clean_scores()
+    layer = None if entry.of == "inputs" else settled_layer(explained)
+    mask, starts = _prepared_options(explained, name, options)
     values, neurons = [], []
-    for row in range(len(problem)):
-        own = of_example(problem, row)
+    for row in range(len(explained)):
+        own = of_example(explained, row)
         settled = dict(options)
         if "segments" in options:
             settled["segments"] = None if mask is None else mask[row]
@@ -572,9 +574,9 @@ def _solve(problem: Problem, name: str, entry: Entry, given: Mapping[str, Any]) 
             neurons.append(list(neuron))
             own = own if entry.layered else of_neuron(own, 0, layer, neuron)
         image = own.inputs.detach().to(DOUBLE)
-        with as_drawn_anew(problem.seed, name):
+        with as_drawn_anew(explained.seed, name):
             found = entry.ask(Asked(entry, own, image, settled, layer, neuron)).detach()
-        values.append(_shown(found, entry, layer, problem, options).to(problem.precise))
+        values.append(_shown(found, entry, layer, explained, options).to(explained.precise))
     details: dict[str, Any] = {"scores": scores}
     if layer is not None:
         details["layer"] = layer.name
@@ -586,35 +588,35 @@ def _solve(problem: Problem, name: str, entry: Entry, given: Mapping[str, Any]) 
 
 
 def _prepared_options(
-    problem: Problem, name: str, options: Mapping[str, Any]
+    explained: ExplainedModel, name: str, options: Mapping[str, Any]
 ) -> tuple[Tensor | None, Tensor]:
     """Return segments ``(n, 1, 1, ...)`` and what stands in for inputs, as tensors."""
-    shape = problem.inputs.shape
+    shape = explained.inputs.shape
     mask = None
     if "segments" in options:
-        mask = _masks(problem, name, options["segments"])
+        mask = _masks(explained, name, options["segments"])
         if mask is None and name == "shapley_values" and math.prod(shape[1:]) > MOST_IN_ALL_ORDERS:
             raise _too_many(math.prod(shape[1:]))
     if "reference" in options:
-        others, _ = prepared(problem.model, options["reference"], "reference")
+        others, _ = prepared(explained.model, options["reference"], "reference")
         if others.shape[1:] != shape[1:]:
             raise InputError(
                 f"reference: has shape {tuple(others.shape)}; expected (m, {', '.join(map(str, shape[1:]))})"
             )
         return mask, others.to(DOUBLE)
     if "baselines" in options:
-        return mask, _many(problem, options["baselines"])
+        return mask, _many(explained, options["baselines"])
     baseline = options.get("baseline", 0.0)
     if baseline is None and mask is not None and mask.ndim == 5:
-        return mask, segment_fills(problem, mask[:, 0, 0], None).to(DOUBLE)
-    return mask, problem.baseline(0.0 if baseline is None else baseline).to(DOUBLE)
+        return mask, segment_fills(explained, mask[:, 0, 0], None).to(DOUBLE)
+    return mask, explained.baseline(0.0 if baseline is None else baseline).to(DOUBLE)
 
 
-def _many(problem: Problem, given: Baseline) -> Tensor:
+def _many(explained: ExplainedModel, given: Baseline) -> Tensor:
     """Return baselines ``(k, ...)`` that hold for every example."""
-    shape = problem.inputs.shape[1:]
+    shape = explained.inputs.shape[1:]
     array = torch.as_tensor(given if isinstance(given, Tensor) else np.asarray(given)).detach()
-    array = array.to(problem.inputs.device, DOUBLE)
+    array = array.to(explained.inputs.device, DOUBLE)
     count = len(array) if array.ndim == len(shape) + 1 else 1
     try:
         found = array.expand(count, *shape)
@@ -628,9 +630,9 @@ def _many(problem: Problem, given: Baseline) -> Tensor:
     return found
 
 
-def _masks(problem: Problem, name: str, segments: Any) -> Tensor | None:
+def _masks(explained: ExplainedModel, name: str, segments: Any) -> Tensor | None:
     """Return the segments ``(n, 1, 1, height, width)`` of images, or ``(n, 1, ...)`` of other inputs."""
-    shape = problem.inputs.shape
+    shape = explained.inputs.shape
     exact = name == "shapley_values"
     if len(shape) != 4:
         if segments is None:
@@ -643,7 +645,7 @@ def _masks(problem: Problem, name: str, segments: Any) -> Tensor | None:
         numbered = torch.from_numpy(
             np.unique(array, return_inverse=True)[1].reshape(array.shape).astype(np.int64)
         )
-        mask = numbered.expand(len(problem), 1, *array.shape)
+        mask = numbered.expand(len(explained), 1, *array.shape)
     else:
         if segments is None and exact:
             height, width = shape[2:]
@@ -652,11 +654,11 @@ def _masks(problem: Problem, name: str, segments: Any) -> Tensor | None:
                 np.arange(height)[:, None] * rows // height * columns
                 + np.arange(width)[None] * columns // width
             )
-        mask = segment_labels(problem, segments)[:, None, None]
+        mask = segment_labels(explained, segments)[:, None, None]
     most = int(mask.max()) + 1
     if exact and most > MOST_IN_ALL_ORDERS:
         raise _too_many(most)
-    return mask.to(problem.inputs.device)
+    return mask.to(explained.inputs.device)
 
 
 def _too_many(count: int) -> InputError:
@@ -666,20 +668,20 @@ def _too_many(count: int) -> InputError:
     )
 
 
-def _neuron(problem: Problem, layer: Layer, neuron: Neuron) -> tuple[int, ...]:
+def _neuron(explained: ExplainedModel, layer: Layer, neuron: Neuron) -> tuple[int, ...]:
     first = torch.zeros(1, dtype=torch.long)
     with layer.read() as output:
-        problem.scores(problem.inputs.clone(), first)
+        explained.scores(explained.inputs.clone(), first)
         values = output()[0].detach()
     return chosen_neuron(values, neuron, layer.name)
 
 
 def _shown(
-    found: Tensor, entry: Entry, layer: Layer | None, problem: Problem, options: Mapping[str, Any]
+    found: Tensor, entry: Entry, layer: Layer | None, explained: ExplainedModel, options: Mapping[str, Any]
 ) -> Tensor:
     if entry.of == "layer":
         assert layer is not None
-        size = problem.inputs.shape[2:]
+        size = explained.inputs.shape[2:]
         return as_places(found, layer, size, options["reshape"], upsample=options["upsample"])
     # All channels of a segment have the same.
     return found[:, :1] if "segments" in entry.options and found.ndim == 4 else found

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from interpretkit.attribution.explained_model import ExplainedModel
 from interpretkit.attribution.layer_values import (
     Layer,
 )
-from interpretkit.attribution.problem import Problem
 from interpretkit.training.seeds import derive_seed
 
 # What captum reckons with, whatever the model's own precision: the same numbers are drawn for all.
@@ -73,7 +73,7 @@ class StandIn(nn.Module):
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         Of one example, to which all images belong.
     layer : Layer, optional
         The layer that stands in the attribute `layer`, where captum may read and replace its values.
@@ -86,10 +86,10 @@ class StandIn(nn.Module):
         Whether gradients by the layer's values are going to be asked for.
     """
 
-    def __init__(self, problem: Problem, layer: Layer | None = None) -> None:
+    def __init__(self, explained: ExplainedModel, layer: Layer | None = None) -> None:
         super().__init__()
         self.layer = nn.Identity()
-        self._problem = problem
+        self._problem = explained
         self._layer = layer
         self._known: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
         self._answers: dict[bytes, Tensor] = {}
@@ -112,10 +112,11 @@ class StandIn(nn.Module):
         return images[places].detach().to(self._problem.inputs.dtype)
 
     def _scores(self, images: Tensor, with_gradients: bool) -> tuple[Tensor, Tensor | None]:
-        problem = self._problem
+        explained = self._problem
         if with_gradients:
             found = self._each(
-                len(images), lambda rows: problem.gradients(self._plain(images, rows), torch.zeros_like(rows))
+                len(images),
+                lambda rows: explained.gradients(self._plain(images, rows), torch.zeros_like(rows)),
             )
             return found[0], found[1]
         if not self.remembers:
@@ -128,24 +129,24 @@ class StandIn(nn.Module):
         return torch.stack([self._answers[key] for key in keys]), None
 
     def _asked(self, images: Tensor) -> Tensor:
-        problem = self._problem
+        explained = self._problem
         (scores,) = self._each(
-            len(images), lambda rows: (problem.scores(self._plain(images, rows), torch.zeros_like(rows)),)
+            len(images), lambda rows: (explained.scores(self._plain(images, rows), torch.zeros_like(rows)),)
         )
         return scores
 
     def values(self, images: Tensor) -> Tensor:
         """Return the layer's values for images, and keep the scores, which captum is going to ask for."""
-        problem, layer = self._problem, self._layer
+        explained, layer = self._problem, self._layer
         assert layer is not None
 
         def work(rows: Tensor) -> tuple[Tensor, ...]:
             with layer.read(cut=True) as output:
-                scores = problem.traced_scores(self._plain(images, rows), torch.zeros_like(rows))
+                scores = explained.traced_scores(self._plain(images, rows), torch.zeros_like(rows))
                 values = output()
             if not self.differentiates:
                 return values.detach(), scores.detach()
-            gradients = problem.differentiate(scores, values, f"layer {layer.name!r}")
+            gradients = explained.differentiate(scores, values, f"layer {layer.name!r}")
             return values.detach(), scores.detach(), gradients
 
         # What replaces the layer's values asks for the same image again and again.
@@ -157,34 +158,34 @@ class StandIn(nn.Module):
 
     def pulled_back(self, images: Tensor, given: Tensor) -> Tensor:
         """Return the gradient by images that belongs to one by the layer's values."""
-        problem, layer = self._problem, self._layer
+        explained, layer = self._problem, self._layer
         assert layer is not None
 
         def work(rows: Tensor) -> tuple[Tensor, ...]:
             leaf = self._plain(images, rows).requires_grad_()
             with layer.read() as output:
-                problem.outputs(leaf.clone())
+                explained.outputs(leaf.clone())
                 values = output()
             weighted = (values * given[rows].to(values.dtype)).flatten(1).sum(1)
-            return (problem.differentiate(weighted, leaf, "the inputs"),)
+            return (explained.differentiate(weighted, leaf, "the inputs"),)
 
         return self._each(len(images), work)[0]
 
     def scores_at(self, images: Tensor, values: Tensor, with_gradients: bool) -> tuple[Tensor, Tensor | None]:
         """Return scores where the layer has these values, and their gradients by them."""
-        problem, layer, known = self._problem, self._layer, self._known
+        explained, layer, known = self._problem, self._layer, self._known
         assert layer is not None
         asked_before = known is not None and _same(known[0], images) and _same(known[1], values)
         if known is not None and asked_before and (known[3] is not None or not with_gradients):
             return known[2], known[3]
 
         def work(rows: Tensor) -> tuple[Tensor, ...]:
-            leaf = values[rows].detach().to(problem.inputs.dtype).requires_grad_(with_gradients)
+            leaf = values[rows].detach().to(explained.inputs.dtype).requires_grad_(with_gradients)
             with layer.read(replaced_by=leaf):
-                scores = problem.traced_scores(self._plain(images, rows), torch.zeros_like(rows))
+                scores = explained.traced_scores(self._plain(images, rows), torch.zeros_like(rows))
             if not with_gradients:
                 return (scores.detach(),)
-            return scores.detach(), problem.differentiate(scores, leaf, f"layer {layer.name!r}")
+            return scores.detach(), explained.differentiate(scores, leaf, f"layer {layer.name!r}")
 
         found = self._each(len(images), work)
         return found[0], found[1] if with_gradients else None

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from interpretkit.attribution.captum_methods import Images
 from interpretkit.attribution.captum_stand_in import StandIn, as_drawn_anew
+from interpretkit.attribution.explained_model import ExplainedModel, Result, prepared
 from interpretkit.attribution.layer_values import Reshape, as_places, of_example, settled_layer
-from interpretkit.attribution.problem import Problem, Result, prepared
 from interpretkit.errors import InputError
 
 # Fewer examples of a concept leave none to test its direction on.
@@ -39,7 +39,7 @@ def check(options: Mapping[str, Any]) -> None:
 
 
 def tcav(
-    problem: Problem,
+    explained: ExplainedModel,
     *,
     concepts: Mapping[str, Images] | None = None,
     reference: Images | None = None,
@@ -53,7 +53,7 @@ def tcav(
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, ...)`` and the layer's name.
     concepts : mapping of str to array (m, ...)
         Examples of each concept, of the inputs' kind; a few dozen of each are the least that tells much.
@@ -80,26 +80,26 @@ def tcav(
     check({"concepts": concepts, "reference": reference})
     assert concepts is not None
     assert reference is not None
-    scores = problem.clean_scores()
-    layer = settled_layer(problem)
-    shown = {name: _examples(problem, f"concepts {name!r}", given) for name, given in concepts.items()}
-    others = _examples(problem, "reference", reference)
-    with as_drawn_anew(problem.seed, "tcav"):
-        directions, accuracies = _directions(StandIn(of_example(problem, 0), layer), shown, others)
+    scores = explained.clean_scores()
+    layer = settled_layer(explained)
+    shown = {name: _examples(explained, f"concepts {name!r}", given) for name, given in concepts.items()}
+    others = _examples(explained, "reference", reference)
+    with as_drawn_anew(explained.seed, "tcav"):
+        directions, accuracies = _directions(StandIn(of_example(explained, 0), layer), shown, others)
     values, sensitivities = [], []
-    for row in range(len(problem)):
-        model = StandIn(of_example(problem, row), layer)
+    for row in range(len(explained)):
+        model = StandIn(of_example(explained, row), layer)
         model.differentiates = True
-        image = problem.inputs[row : row + 1].double()
+        image = explained.inputs[row : row + 1].double()
         _, gradient = model.scores_at(image, model.values(image), True)
         assert gradient is not None
         parts = [gradient * direction.reshape(gradient.shape).to(gradient) for direction in directions]
         sensitivities.append(torch.stack([part.sum() for part in parts]))
         if upsample:
-            size = problem.inputs.shape[2:]
+            size = explained.inputs.shape[2:]
             maps = [as_places(part, layer, size, reshape, upsample=True) for part in parts]
             values.append(torch.cat(maps, 1))
-    found = torch.stack(sensitivities).to(problem.precise)
+    found = torch.stack(sensitivities).to(explained.precise)
     details = {
         "scores": scores,
         "layer": layer.name,
@@ -108,12 +108,12 @@ def tcav(
         "tcav_scores": (found > 0).double().mean(0).cpu().numpy(),
         "accuracies": np.array(accuracies),
     }
-    return Result(torch.cat(values).to(problem.precise) if upsample else found, details)
+    return Result(torch.cat(values).to(explained.precise) if upsample else found, details)
 
 
-def _examples(problem: Problem, name: str, given: Images) -> Tensor:
-    found, _ = prepared(problem.model, given, name)
-    shape = tuple(problem.inputs.shape[1:])
+def _examples(explained: ExplainedModel, name: str, given: Images) -> Tensor:
+    found, _ = prepared(explained.model, given, name)
+    shape = tuple(explained.inputs.shape[1:])
     if tuple(found.shape[1:]) != shape or len(found) < LEAST_EXAMPLES:
         raise InputError(
             f"{name}: have shape {tuple(found.shape)}; expected at least {LEAST_EXAMPLES} of {shape}"

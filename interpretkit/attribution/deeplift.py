@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from interpretkit.attribution.elementwise import (
+from interpretkit.attribution.explained_model import Baseline, ExplainedModel, Result
+from interpretkit.attribution.function_calls import (
     Call,
     activation_call,
     derivative,
@@ -21,11 +22,10 @@ from interpretkit.attribution.elementwise import (
     with_backward,
 )
 from interpretkit.attribution.layer_values import Layer
-from interpretkit.attribution.problem import Baseline, Problem, Result
 from interpretkit.errors import InputError
 
 
-def deeplift(problem: Problem, *, baseline: Baseline = 0.0) -> Result:
+def deeplift(explained: ExplainedModel, *, baseline: Baseline = 0.0) -> Result:
     """Return DeepLIFT by the Rescale rule (Shrikumar, Greenside and Kundaje, 2017, arXiv:1704.02685).
 
     An activation function passes back the ratio of the differences of its output and its input. A max pooling shares
@@ -35,7 +35,7 @@ def deeplift(problem: Problem, *, baseline: Baseline = 0.0) -> Result:
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, ...)``.
     baseline : number or array
         What the inputs are compared with; broadcasts to them.
@@ -52,7 +52,7 @@ def deeplift(problem: Problem, *, baseline: Baseline = 0.0) -> Result:
     InputError
         If the model takes other steps for the baseline than for the inputs.
     """
-    start = problem.baseline(baseline)
+    start = explained.baseline(baseline)
     # A baseline that is the same for all goes through the model once.
     shared = all(bool(torch.equal(start[:1], other[None])) for other in start[1:])
 
@@ -66,29 +66,31 @@ def deeplift(problem: Problem, *, baseline: Baseline = 0.0) -> Result:
     def compare(rows: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         tape = _Tape()
         with torch.no_grad(), tape:
-            start_outputs = problem.outputs(own.clone())
-        images = problem.inputs[rows]
+            start_outputs = explained.outputs(own.clone())
+        images = explained.inputs[rows]
         leaf = images.clone().requires_grad_()
         with _Differences(tape):
-            outputs = problem.outputs(leaf.clone())
-        problem.target.resolve(outputs, rows)
-        scores = problem.target.pick(outputs, rows)
-        multipliers = problem.differentiate(scores, leaf, "the inputs")
-        start_scores = problem.target.pick(start_outputs.expand_as(outputs), rows)
-        return scores.detach(), start_scores, multipliers.to(problem.precise) * (images - own)
+            outputs = explained.outputs(leaf.clone())
+        explained.target.resolve(outputs, rows)
+        scores = explained.target.pick(outputs, rows)
+        multipliers = explained.differentiate(scores, leaf, "the inputs")
+        start_scores = explained.target.pick(start_outputs.expand_as(outputs), rows)
+        return scores.detach(), start_scores, multipliers.to(explained.precise) * (images - own)
 
-    parts = problem.chunks.run(len(problem), work, each=2)
-    scores, start_scores, values = (torch.cat(part).to(problem.precise) for part in zip(*parts, strict=True))
+    parts = explained.chunks.run(len(explained), work, each=2)
+    scores, start_scores, values = (
+        torch.cat(part).to(explained.precise) for part in zip(*parts, strict=True)
+    )
     gap = values.flatten(1).sum(1) - (scores - start_scores)
     return Result(values, {"scores": scores, "baseline_scores": start_scores, "completeness_gap": gap})
 
 
-def layer_deeplift(problem: Problem, layer: Layer, start: Tensor) -> Tensor:
+def layer_deeplift(explained: ExplainedModel, layer: Layer, start: Tensor) -> Tensor:
     """Return DeepLIFT for a layer's values ``(n, ...)``: multipliers times differences from a baseline's values.
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, ...)``.
     layer : Layer
         The layer.
@@ -99,18 +101,18 @@ def layer_deeplift(problem: Problem, layer: Layer, start: Tensor) -> Tensor:
     def work(rows: Tensor) -> Tensor:
         tape = _Tape()
         with torch.no_grad(), tape, layer.read() as output:
-            problem.outputs(start[rows].clone())
+            explained.outputs(start[rows].clone())
             before = output().detach()
         # The layer is met within the rules, so that it sees the calls of the model alone.
         with _Differences(tape), layer.read(cut=True) as output:
-            outputs = problem.outputs(problem.inputs[rows].clone())
+            outputs = explained.outputs(explained.inputs[rows].clone())
             values = output()
-        problem.target.resolve(outputs, rows)
-        scores = problem.target.pick(outputs, rows)
-        multipliers = problem.differentiate(scores, values, f"layer {layer.name!r}")
-        return (multipliers * (values.detach() - before)).to(problem.precise)
+        explained.target.resolve(outputs, rows)
+        scores = explained.target.pick(outputs, rows)
+        multipliers = explained.differentiate(scores, values, f"layer {layer.name!r}")
+        return (multipliers * (values.detach() - before)).to(explained.precise)
 
-    return torch.cat(problem.chunks.run(len(problem), work, each=2))
+    return torch.cat(explained.chunks.run(len(explained), work, each=2))
 
 
 class _MisfitError(InputError):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from interpretkit.attribution.api import METHODS, Attribution, attribute
 from interpretkit.attribution.blurring import blurred
-from interpretkit.attribution.problem import Baseline, Problem, prepared
+from interpretkit.attribution.explained_model import Baseline, ExplainedModel, prepared
 from interpretkit.attribution.target import Target, TargetScores
 from interpretkit.errors import InputError, check_count
 from interpretkit.networks.batching import Chunks
@@ -316,14 +316,14 @@ def _curve(
         target = attribution.target
     with instrumented(model, seed):
         images, _ = prepared(model, inputs)
-        problem = Problem(
+        explained = ExplainedModel(
             model,
             images,
             TargetScores(target, len(images)),
             Chunks(images_per_forward, images.device),
             seed,
         )
-        size = problem.space(2)
+        size = explained.space(2)
         if values.shape != (len(images), *size):
             raise InputError(
                 f"attribution: has values {values.shape}; expected those of the inputs, {(len(images), *size)}"
@@ -333,22 +333,22 @@ def _curve(
         if isinstance(baseline, str):
             if baseline != "blur":
                 raise InputError(f"baseline {baseline!r}: expected a number, an array or blur")
-            without = blurred(images.to(problem.precise), BLUR_DEVIATION, BLUR_RADIUS).to(images.dtype)
+            without = blurred(images.to(explained.precise), BLUR_DEVIATION, BLUR_RADIUS).to(images.dtype)
         else:
-            without = problem.baseline(baseline)
+            without = explained.baseline(baseline)
         ranks = torch.from_numpy(_ranks(values, seed))
         # At step k the first of so many pixels have been taken.
         taken = torch.linspace(0, size.numel(), steps + 1, dtype=torch.float64).round().long()
-        problem.clean_scores(probabilities=probabilities)
+        explained.clean_scores(probabilities=probabilities)
 
         def work(pairs: Tensor) -> Tensor:
             rows, step = pairs // (steps + 1), pairs % (steps + 1)
             chosen = (ranks[rows] < taken[step][:, None, None])[:, None].to(images.device)
             keep = chosen if inserting else ~chosen
             shown = torch.where(keep, images[rows], without[rows])
-            return problem.scores(shown, rows, probabilities=probabilities).to(problem.precise)
+            return explained.scores(shown, rows, probabilities=probabilities).to(explained.precise)
 
-        found = torch.cat(problem.chunks.run(len(images) * (steps + 1), work))
+        found = torch.cat(explained.chunks.run(len(images) * (steps + 1), work))
     from scipy.integrate import trapezoid
 
     scores = found.double().cpu().numpy().reshape(len(values), steps + 1)

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interpretkit.attribution.problem import Baseline, Problem, Result
+from interpretkit.attribution.explained_model import Baseline, ExplainedModel, Result
 from interpretkit.attribution.rectifiers import RectifiedGradients, check_rectified
 from interpretkit.errors import InputError, check_count
 from interpretkit.training.seeds import torch_generator
 
 
-def saliency(problem: Problem, *, absolute: bool = True) -> Result:
+def saliency(explained: ExplainedModel, *, absolute: bool = True) -> Result:
     """Return the gradient's size (Simonyan, Vedaldi and Zisserman, 2014, arXiv:1312.6034).
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, ...)``.
     absolute : bool
         Whether the sign is dropped.
@@ -30,11 +30,11 @@ def saliency(problem: Problem, *, absolute: bool = True) -> Result:
     Result
         Values of the inputs' shape; in the details the scores ``(n,)``.
     """
-    result = _clean_gradients(problem, lambda images, gradients: gradients)
+    result = _clean_gradients(explained, lambda images, gradients: gradients)
     return Result(result.values.abs(), result.details) if absolute else result
 
 
-def input_x_gradient(problem: Problem) -> Result:
+def input_x_gradient(explained: ExplainedModel) -> Result:
     """Return the input times its gradient (Shrikumar et al., 2016, arXiv:1605.01713).
 
     Returns
@@ -42,10 +42,10 @@ def input_x_gradient(problem: Problem) -> Result:
     Result
         Values of the inputs' shape; in the details the scores ``(n,)``.
     """
-    return _clean_gradients(problem, lambda images, gradients: images * gradients)
+    return _clean_gradients(explained, lambda images, gradients: images * gradients)
 
 
-def guided_backprop(problem: Problem) -> Result:
+def guided_backprop(explained: ExplainedModel) -> Result:
     """Return the gradient, with what is negative stopped at every ReLU (Springenberg et al., 2015, arXiv:1412.6806).
 
     Returns
@@ -58,10 +58,10 @@ def guided_backprop(problem: Problem) -> Result:
     InputError
         If the model applies no ReLU or ReLU6.
     """
-    return _rectified(problem, guided=True)
+    return _rectified(explained, guided=True)
 
 
-def deconvnet(problem: Problem) -> Result:
+def deconvnet(explained: ExplainedModel) -> Result:
     """Return the signal of a deconvolutional network (Zeiler and Fergus, 2014, arXiv:1311.2901).
 
     The backward signal passes each ReLU where it is positive itself, whatever the forward signal was.
@@ -76,11 +76,11 @@ def deconvnet(problem: Problem) -> Result:
     InputError
         If the model applies no ReLU or ReLU6.
     """
-    return _rectified(problem, guided=False)
+    return _rectified(explained, guided=False)
 
 
 def integrated_gradients(
-    problem: Problem,
+    explained: ExplainedModel,
     *,
     steps: int = 50,
     baseline: Baseline = 0.0,
@@ -90,7 +90,7 @@ def integrated_gradients(
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, ...)``.
     steps : int
         How many gradients make up the integral.
@@ -111,39 +111,43 @@ def integrated_gradients(
     InputError
         If `steps` is below 1 or the rule is unknown.
     """
-    start = problem.baseline(baseline)
+    start = explained.baseline(baseline)
     places, weights = (
-        torch.from_numpy(array).to(problem.inputs.device, problem.precise)
+        torch.from_numpy(array).to(explained.inputs.device, explained.precise)
         for array in _quadrature(steps, rule)
     )
-    scores = problem.clean_scores()
+    scores = explained.clean_scores()
     start_scores = torch.cat(
-        problem.chunks.run(len(problem), lambda rows: problem.scores(start[rows], rows).to(problem.precise))
+        explained.chunks.run(
+            len(explained), lambda rows: explained.scores(start[rows], rows).to(explained.precise)
+        )
     )
-    total = torch.zeros_like(problem.inputs, dtype=problem.precise)
+    total = torch.zeros_like(explained.inputs, dtype=explained.precise)
 
     def add(pairs: Tensor) -> None:
         rows, step = pairs // steps, pairs % steps
-        place = _like(places[step], problem.inputs)
-        images = start[rows] + place.to(start.dtype) * (problem.inputs[rows] - start[rows])
-        _, gradients = problem.gradients(images, rows)
-        weight = _like(weights[step], problem.inputs)
+        place = _like(places[step], explained.inputs)
+        images = start[rows] + place.to(start.dtype) * (explained.inputs[rows] - start[rows])
+        _, gradients = explained.gradients(images, rows)
+        weight = _like(weights[step], explained.inputs)
         total.index_add_(0, rows.to(total.device), weight * gradients.to(total.dtype))
 
-    problem.chunks.run(len(problem) * steps, add)
-    values = total * (problem.inputs - start)
+    explained.chunks.run(len(explained) * steps, add)
+    values = total * (explained.inputs - start)
     gap = values.flatten(1).sum(1) - (scores - start_scores)
     return Result(
         values, {"scores": scores, "baseline_scores": start_scores, "completeness_gap": gap, "steps": steps}
     )
 
 
-def smoothgrad(problem: Problem, *, samples: int = 50, noise: float = 0.15, absolute: bool = False) -> Result:
+def smoothgrad(
+    explained: ExplainedModel, *, samples: int = 50, noise: float = 0.15, absolute: bool = False
+) -> Result:
     """Return the mean gradient of noisy copies of the input (Smilkov et al., 2017, arXiv:1706.03825).
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, ...)``.
     samples : int
         The number of noisy copies. All examples get the same noise, each on its own scale.
@@ -165,25 +169,25 @@ def smoothgrad(problem: Problem, *, samples: int = 50, noise: float = 0.15, abso
     check_count("samples", samples)
     if not 0 <= noise < float("inf"):
         raise InputError(f"noise {noise}: expected a share of the input's range, at least 0")
-    scores = problem.clean_scores()
-    flat = problem.inputs.flatten(1)
-    deviation = _like(noise * (flat.amax(1) - flat.amin(1)), problem.inputs)
-    total = torch.zeros_like(problem.inputs, dtype=problem.precise)
+    scores = explained.clean_scores()
+    flat = explained.inputs.flatten(1)
+    deviation = _like(noise * (flat.amax(1) - flat.amin(1)), explained.inputs)
+    total = torch.zeros_like(explained.inputs, dtype=explained.precise)
 
     # Sample by sample over the examples, so that a pass needs few of the noises at once.
     def add(pairs: Tensor) -> None:
-        sample, rows = pairs // len(problem), pairs % len(problem)
-        drawn = {int(s): _noise(problem, int(s)) for s in sample.unique()}
+        sample, rows = pairs // len(explained), pairs % len(explained)
+        drawn = {int(s): _noise(explained, int(s)) for s in sample.unique()}
         noises = torch.stack([drawn[int(s)] for s in sample])
-        _, gradients = problem.gradients(problem.inputs[rows] + deviation[rows] * noises, rows)
+        _, gradients = explained.gradients(explained.inputs[rows] + deviation[rows] * noises, rows)
         gradients = gradients.abs() if absolute else gradients
         total.index_add_(0, rows.to(total.device), gradients.to(total.dtype))
 
-    problem.chunks.run(len(problem) * samples, add)
+    explained.chunks.run(len(explained) * samples, add)
     return Result(total / samples, {"scores": scores, "samples": samples})
 
 
-def clear(problem: Problem, *, classes: int = 5, guided: bool = False) -> Result:
+def clear(explained: ExplainedModel, *, classes: int = 5, guided: bool = False) -> Result:
     """Return CLEAR (Kumar, Wong and Taylor, 2017, arXiv:1704.04133): where which class has the strongest response.
 
     The response of a class at a position is the positive part of its deconvolved signal, summed over the channels.
@@ -191,7 +195,7 @@ def clear(problem: Problem, *, classes: int = 5, guided: bool = False) -> Result
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, channels, ...)``.
     classes : int
         How many classes compete with the target, itself not counted.
@@ -211,18 +215,18 @@ def clear(problem: Problem, *, classes: int = 5, guided: bool = False) -> Result
         If the model applies no ReLU or ReLU6, or its outputs are not ``(n, classes)``.
     """
     check_count("classes", classes)
-    problem.space()
+    explained.space()
 
     def work(rows: Tensor) -> tuple[Tensor, ...]:
-        leaf = problem.inputs[rows].clone().requires_grad_()
-        outputs = problem.outputs(leaf.clone())
+        leaf = explained.inputs[rows].clone().requires_grad_()
+        outputs = explained.outputs(leaf.clone())
         check_rectified(outputs)
-        problem.target.resolve(outputs, rows)
-        scores = problem.target.pick(outputs, rows)
+        explained.target.resolve(outputs, rows)
+        scores = explained.target.pick(outputs, rows)
         outputs = outputs[:, None] if outputs.ndim == 1 else outputs
         if outputs.ndim != 2:
             raise InputError(f"model: gives outputs {tuple(outputs.shape)}; expected (n, classes)")
-        indices = problem.target.indices
+        indices = explained.target.indices
         own = torch.full((len(rows),), -2) if indices is None else torch.from_numpy(indices)[rows]
         own = own.to(outputs.device)
         names, responses = [own], []
@@ -232,8 +236,8 @@ def clear(problem: Problem, *, classes: int = 5, guided: bool = False) -> Result
         wanted = [scores, *(outputs.gather(1, rivals[:, [k]])[:, 0] for k in range(rivals.shape[1]))]
         names += list(rivals.T)
         for number, score in enumerate(wanted):
-            gradient = problem.differentiate(score, leaf, "the inputs", again=number + 1 < len(wanted))
-            responses.append(gradient.to(problem.precise).sum(1).clamp(min=0))
+            gradient = explained.differentiate(score, leaf, "the inputs", again=number + 1 < len(wanted))
+            responses.append(gradient.to(explained.precise).sum(1).clamp(min=0))
         strength, winner = torch.stack(responses).max(0)
         places = torch.arange(len(rows), device=winner.device).reshape(-1, *[1] * (winner.ndim - 1))
         numbers = torch.stack(names)[winner, places]
@@ -242,14 +246,14 @@ def clear(problem: Problem, *, classes: int = 5, guided: bool = False) -> Result
         return scores.detach(), values, numbers, strength
 
     with RectifiedGradients(guided) as rectifiers:
-        parts = problem.chunks.run(len(problem), work)
+        parts = explained.chunks.run(len(explained), work)
     _check_met(rectifiers)
     scores, values, numbers, strength = (torch.cat(part) for part in zip(*parts, strict=True))
     return Result(values, {"scores": scores, "dominant_class": numbers, "dominant_strength": strength})
 
 
 def _clean_gradients(
-    problem: Problem,
+    explained: ExplainedModel,
     combine: Callable[[Tensor, Tensor], Tensor],
     check: Callable[[Tensor], None] | None = None,
 ) -> Result:
@@ -259,17 +263,17 @@ def _clean_gradients(
     """
 
     def work(rows: Tensor) -> tuple[Tensor, Tensor]:
-        images = problem.inputs[rows]
-        scores, gradients = problem.gradients(images, rows, clean=True, check=check)
+        images = explained.inputs[rows]
+        scores, gradients = explained.gradients(images, rows, clean=True, check=check)
         return scores, combine(images, gradients)
 
-    scores, values = zip(*problem.chunks.run(len(problem), work), strict=True)
+    scores, values = zip(*explained.chunks.run(len(explained), work), strict=True)
     return Result(torch.cat(values), {"scores": torch.cat(scores)})
 
 
-def _rectified(problem: Problem, *, guided: bool) -> Result:
+def _rectified(explained: ExplainedModel, *, guided: bool) -> Result:
     with RectifiedGradients(guided) as rectifiers:
-        result = _clean_gradients(problem, lambda images, gradients: gradients, check_rectified)
+        result = _clean_gradients(explained, lambda images, gradients: gradients, check_rectified)
     _check_met(rectifiers)
     return result
 
@@ -290,11 +294,11 @@ def _quadrature(steps: int, rule: str) -> tuple[np.ndarray, np.ndarray]:
     raise InputError(f"rule {rule!r}: expected gauss-legendre or midpoint")
 
 
-def _noise(problem: Problem, sample: int) -> Tensor:
+def _noise(explained: ExplainedModel, sample: int) -> Tensor:
     # Drawn on the CPU, so that it is the same on every device.
-    generator = torch_generator(problem.seed, "smoothgrad", sample)
-    shape = problem.inputs.shape[1:]
-    return torch.randn(shape, generator=generator).to(problem.inputs.device, problem.inputs.dtype)
+    generator = torch_generator(explained.seed, "smoothgrad", sample)
+    shape = explained.inputs.shape[1:]
+    return torch.randn(shape, generator=generator).to(explained.inputs.device, explained.inputs.dtype)
 
 
 def _like(numbers: Tensor, images: Tensor) -> Tensor:

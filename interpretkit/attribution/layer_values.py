@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from interpretkit.attribution.explained_model import ExplainedModel
 from interpretkit.attribution.last_map import last_map
-from interpretkit.attribution.problem import Problem
 from interpretkit.attribution.target import TargetScores
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import put_in_place, watched
@@ -83,7 +83,7 @@ def _never(name: str) -> Tensor:
     raise InputError(f"layer {name!r}: does not run in the model's forward pass")
 
 
-def settled_layer(problem: Problem) -> Layer:
+def settled_layer(explained: ExplainedModel) -> Layer:
     """Return the layer that was asked for; by default the last that holds places.
 
     Raises
@@ -91,9 +91,9 @@ def settled_layer(problem: Problem) -> Layer:
     InputError
         If there is none, or it does not run, or gives anything but a tensor with a row for each example.
     """
-    name, layout = problem.layer, None
+    name, layout = explained.layer, None
     if name is None:
-        found = last_map(problem.model, problem.inputs)
+        found = last_map(explained.model, explained.inputs)
         name, layout = found.layer, found.layout
     outputs: list[Any] = []
 
@@ -101,15 +101,15 @@ def settled_layer(problem: Problem) -> Layer:
         outputs.append(output.shape if isinstance(output, Tensor) else type(output).__name__)
 
     first = torch.zeros(1, dtype=torch.long)
-    with watched(problem.model, name, meet):
-        problem.scores(problem.inputs[first].clone(), first)
+    with watched(explained.model, name, meet):
+        explained.scores(explained.inputs[first].clone(), first)
     if not outputs:
         _never(name)
     last = outputs[-1]
     if not isinstance(last, torch.Size) or len(last) < 2 or last[0] != 1:
         shown = tuple(last) if isinstance(last, torch.Size) else f"a {last}"
         raise InputError(f"layer {name!r}: gives {shown} for an example; expected one tensor (1, ...)")
-    return Layer(name, problem.model, len(outputs), layout)
+    return Layer(name, explained.model, len(outputs), layout)
 
 
 def as_places(
@@ -192,18 +192,18 @@ class NeuronOf(nn.Module):
             return output()[(slice(None), *self._neuron)]
 
 
-def of_neuron(problem: Problem, row: int, layer: Layer, neuron: tuple[int, ...]) -> Problem:
-    """Return the problem of an example's neuron in place of its score."""
-    wrapped = NeuronOf(problem.model, layer, neuron)
+def of_neuron(explained: ExplainedModel, row: int, layer: Layer, neuron: tuple[int, ...]) -> ExplainedModel:
+    """Return the model with the value of an example's neuron to be explained in place of its score."""
+    wrapped = NeuronOf(explained.model, layer, neuron)
     wrapped.training = False
     target = TargetScores(lambda outputs: outputs, 1)
     # What is known of the model's passes is not known of those of another.
-    own = {"model": wrapped, "inputs": problem.inputs[row : row + 1], "target": target, "layer": None}
-    return replace(problem, **own, any_order=False)
+    own = {"model": wrapped, "inputs": explained.inputs[row : row + 1], "target": target, "layer": None}
+    return replace(explained, **own, any_order=False)
 
 
-def of_example(problem: Problem, row: int) -> Problem:
-    """Return the problem of one example, whose target has been settled."""
-    indices = problem.target.indices
-    target = problem.target.function if indices is None else int(indices[row])
-    return replace(problem, inputs=problem.inputs[row : row + 1], target=TargetScores(target, 1))
+def of_example(explained: ExplainedModel, row: int) -> ExplainedModel:
+    """Return the model to be explained for one example, whose target has been settled."""
+    indices = explained.target.indices
+    target = explained.target.function if indices is None else int(indices[row])
+    return replace(explained, inputs=explained.inputs[row : row + 1], target=TargetScores(target, 1))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from interpretkit.attribution.affine import AffineMap
+from interpretkit.attribution.explained_model import Baseline, ExplainedModel, Result
 from interpretkit.attribution.layer_values import Layer
-from interpretkit.attribution.problem import Baseline, Problem, Result
 from interpretkit.attribution.relevance import RelevanceMode, RunningModules, last_layers
 from interpretkit.attribution.rules import (
     AlphaBeta,
@@ -32,7 +32,7 @@ _EPSILON = 1e-6
 
 
 def lrp(
-    problem: Problem,
+    explained: ExplainedModel,
     *,
     rules: Composite | Rule | None = None,
     convolutions: Convolutions = "z_plus",
@@ -53,7 +53,7 @@ def lrp(
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, ...)``.
     rules : Composite or Rule, optional
         A rule for each layer, or one for all; in place of the options that follow, but for `low` and `high`.
@@ -81,34 +81,34 @@ def lrp(
     InputError
         If a rule is unknown, its bounds do not hold the inputs, or the model takes steps that have no rule.
     """
-    composite = _composite(problem, rules, convolutions, first, epsilon, low, high)
-    bounds = _ends(problem, composite)
+    composite = _composite(explained, rules, convolutions, first, epsilon, low, high)
+    bounds = _ends(explained, composite)
 
     def work(rows: Tensor) -> tuple[Tensor, Tensor]:
-        leaf = problem.inputs[rows].clone().requires_grad_()
+        leaf = explained.inputs[rows].clone().requires_grad_()
         scores = propagated(leaf, rows)
-        return scores.detach(), problem.differentiate(scores, leaf, "the inputs").to(problem.precise)
+        return scores.detach(), explained.differentiate(scores, leaf, "the inputs").to(explained.precise)
 
-    with _Propagation(problem, composite, bounds) as propagated:
-        parts = problem.chunks.run(len(problem), work, each=2)
+    with _Propagation(explained, composite, bounds) as propagated:
+        parts = explained.chunks.run(len(explained), work, each=2)
     scores, values = (torch.cat(p) for p in zip(*parts, strict=True))
-    scores = scores.to(problem.precise)
+    scores = scores.to(explained.precise)
     return Result(values, {"scores": scores, "conservation_gap": values.flatten(1).sum(1) - scores})
 
 
-def layer_relevance(problem: Problem, layer: Layer, rules: Composite | Rule | None = None) -> Tensor:
+def layer_relevance(explained: ExplainedModel, layer: Layer, rules: Composite | Rule | None = None) -> Tensor:
     """Return the relevance ``(n, ...)`` of a layer's values, by rules as :func:`lrp` takes them."""
-    composite = _composite(problem, rules, "z_plus", None, _EPSILON, None, None)
-    bounds = _ends(problem, composite)
+    composite = _composite(explained, rules, "z_plus", None, _EPSILON, None, None)
+    bounds = _ends(explained, composite)
 
     def work(rows: Tensor) -> Tensor:
-        leaf = problem.inputs[rows].clone().requires_grad_()
+        leaf = explained.inputs[rows].clone().requires_grad_()
         scores, values = propagated.from_layer(leaf, rows, layer)
-        found = problem.differentiate(scores, values, f"layer {layer.name!r}")
-        return (found * values.detach()).to(problem.precise)
+        found = explained.differentiate(scores, values, f"layer {layer.name!r}")
+        return (found * values.detach()).to(explained.precise)
 
-    with _Propagation(problem, composite, bounds) as propagated:
-        return torch.cat(problem.chunks.run(len(problem), work, each=2))
+    with _Propagation(explained, composite, bounds) as propagated:
+        return torch.cat(explained.chunks.run(len(explained), work, each=2))
 
 
 def check(options: Mapping[str, Any]) -> None:
@@ -132,7 +132,7 @@ def check(options: Mapping[str, Any]) -> None:
 
 
 def _composite(
-    problem: Problem,
+    explained: ExplainedModel,
     rules: Composite | Rule | None,
     convolutions: str,
     first: str | None,
@@ -143,10 +143,10 @@ def _composite(
     check({"rules": rules, "convolutions": convolutions, "first": first, "epsilon": epsilon})
     if rules is not None:
         made = rules if isinstance(rules, Composite) else Composite(default=rules)
-        made.check(problem.model)
+        made.check(explained.model)
     else:
         if first is None:
-            first = "box" if problem.inputs.ndim > 3 else "same"
+            first = "box" if explained.inputs.ndim > 3 else "same"
         by_name: Mapping[str, Rule] = {
             "epsilon": Epsilon(epsilon),
             "z_plus": ZPlus(epsilon),
@@ -165,27 +165,27 @@ def _composite(
     return made
 
 
-def _ends(problem: Problem, composite: Composite) -> tuple[Tensor, Tensor]:
+def _ends(explained: ExplainedModel, composite: Composite) -> tuple[Tensor, Tensor]:
     given = [(box.low, box.high) for box in composite.boxes() if box.low is not None and box.high is not None]
     if not given:
-        flat = problem.inputs.flatten(2) if problem.inputs.ndim > 2 else problem.inputs[:, None]
+        flat = explained.inputs.flatten(2) if explained.inputs.ndim > 2 else explained.inputs[:, None]
         shape = (
-            (*problem.inputs.shape[:2], *[1] * (problem.inputs.ndim - 2))
-            if problem.inputs.ndim > 2
+            (*explained.inputs.shape[:2], *[1] * (explained.inputs.ndim - 2))
+            if explained.inputs.ndim > 2
             else (-1, 1)
         )
         return tuple(  # type: ignore[return-value]
-            end(flat, -1).reshape(shape).expand_as(problem.inputs) for end in (torch.amin, torch.amax)
+            end(flat, -1).reshape(shape).expand_as(explained.inputs) for end in (torch.amin, torch.amax)
         )
-    found = [(problem.baseline(low), problem.baseline(high)) for low, high in given]  # type: ignore[arg-type]
+    found = [(explained.baseline(low), explained.baseline(high)) for low, high in given]  # type: ignore[arg-type]
     least, largest = found[0]
     if any(not (torch.equal(least, other[0]) and torch.equal(largest, other[1])) for other in found[1:]):
         raise InputError(
             "rules: box rules have several bounds; expected the same for all, for the inputs are the same"
         )
     # Inputs that were normalised in another precision may pass the bounds by rounding.
-    slack = 8 * torch.finfo(problem.inputs.dtype).eps * torch.maximum(least.abs(), largest.abs())
-    if bool(((problem.inputs < least - slack) | (problem.inputs > largest + slack)).any()):
+    slack = 8 * torch.finfo(explained.inputs.dtype).eps * torch.maximum(least.abs(), largest.abs())
+    if bool(((explained.inputs < least - slack) | (explained.inputs > largest + slack)).any()):
         raise InputError("low, high: some inputs lie outside; expected bounds that hold all")
     return least, largest
 
@@ -193,8 +193,10 @@ def _ends(problem: Problem, composite: Composite) -> tuple[Tensor, Tensor]:
 class _Propagation:
     """Runs a model with rules for its layers."""
 
-    def __init__(self, problem: Problem, composite: Composite, bounds: tuple[Tensor, Tensor]) -> None:
-        self._problem = problem
+    def __init__(
+        self, explained: ExplainedModel, composite: Composite, bounds: tuple[Tensor, Tensor]
+    ) -> None:
+        self._problem = explained
         self._composite = composite
         self._bounds = bounds
         self._stack = ExitStack()

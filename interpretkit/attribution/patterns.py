@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpretkit.attribution.affine import AffineMap, AffineMode
-from interpretkit.attribution.elementwise import Call, valued
-from interpretkit.attribution.problem import Problem, Result, prepared
+from interpretkit.attribution.explained_model import ExplainedModel, Result, prepared
+from interpretkit.attribution.function_calls import Call, valued
 from interpretkit.attribution.target import TargetScores
 from interpretkit.errors import InputError
 from interpretkit.networks.batching import Chunks
@@ -85,18 +85,18 @@ def fit_patterns(
     with instrumented(model, seed):
         for batch in [batches] if isinstance(batches, (Tensor, np.ndarray)) else batches:
             images, _ = prepared(model, batch, "batches")
-            problem = Problem(
+            explained = ExplainedModel(
                 model,
                 images,
                 TargetScores(None, len(images)),
                 Chunks(images_per_forward, images.device),
                 seed,
             )
-            sums = _added(sums, _gather(problem))
+            sums = _added(sums, _gather(explained))
     return _patterns(sums)
 
 
-def patternnet(problem: Problem, *, patterns: Patterns | Images | None = None) -> Result:
+def patternnet(explained: ExplainedModel, *, patterns: Patterns | Images | None = None) -> Result:
     """Return PatternNet (Kindermans et al., 2018, arXiv:1705.05598): the signal that made the score.
 
     The score is passed back with each layer's signal directions in place of its weights. On a linear model that is
@@ -104,7 +104,7 @@ def patternnet(problem: Problem, *, patterns: Patterns | Images | None = None) -
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, ...)``.
     patterns : Patterns, Tensor or ndarray
         What :func:`fit_patterns` gives, or inputs ``(m, ...)`` to fit on now.
@@ -123,10 +123,10 @@ def patternnet(problem: Problem, *, patterns: Patterns | Images | None = None) -
     def replaced(weight: Tensor, direction: Tensor) -> Tensor:
         return direction
 
-    return _passed_back(problem, patterns, replaced)
+    return _passed_back(explained, patterns, replaced)
 
 
-def pattern_attribution(problem: Problem, *, patterns: Patterns | Images | None = None) -> Result:
+def pattern_attribution(explained: ExplainedModel, *, patterns: Patterns | Images | None = None) -> Result:
     """Return PatternAttribution (Kindermans et al., 2018, arXiv:1705.05598): what each input adds to the signal.
 
     The score is passed back with weights multiplied by the layer's signal directions. Parameters, result and errors
@@ -136,35 +136,35 @@ def pattern_attribution(problem: Problem, *, patterns: Patterns | Images | None 
     def replaced(weight: Tensor, direction: Tensor) -> Tensor:
         return weight * direction
 
-    return _passed_back(problem, patterns, replaced)
+    return _passed_back(explained, patterns, replaced)
 
 
 def _passed_back(
-    problem: Problem,
+    explained: ExplainedModel,
     patterns: Patterns | Images | None,
     replaced: Callable[[Tensor, Tensor], Tensor],
 ) -> Result:
     if patterns is None:
         raise InputError("patterns: are missing; expected what fit_patterns gives, or inputs to fit them on")
     if not isinstance(patterns, Patterns):
-        images, _ = prepared(problem.model, patterns, "patterns")
-        patterns = _patterns(_gather(replace(problem, inputs=images)))
+        images, _ = prepared(explained.model, patterns, "patterns")
+        patterns = _patterns(_gather(replace(explained, inputs=images)))
     fitted = patterns
 
     def work(rows: Tensor) -> tuple[Tensor, Tensor]:
-        leaf = problem.inputs[rows].clone().requires_grad_()
+        leaf = explained.inputs[rows].clone().requires_grad_()
         mode = _PatternWay(fitted, replaced)
         with mode:
-            outputs = problem.outputs(leaf.clone())
+            outputs = explained.outputs(leaf.clone())
         if mode.met != len(fitted.directions):
             raise _other_model()
-        problem.target.resolve(outputs, rows)
-        scores = problem.target.pick(outputs, rows)
-        way = problem.differentiate(scores, leaf, "the inputs")
+        explained.target.resolve(outputs, rows)
+        scores = explained.target.pick(outputs, rows)
+        way = explained.differentiate(scores, leaf, "the inputs")
         amounts = scores.detach().reshape(-1, *[1] * (leaf.ndim - 1))
         return scores.detach(), amounts * way
 
-    scores, values = zip(*problem.chunks.run(len(problem), work), strict=True)
+    scores, values = zip(*explained.chunks.run(len(explained), work), strict=True)
     return Result(torch.cat(values), {"scores": torch.cat(scores)})
 
 
@@ -240,18 +240,18 @@ class _Sums:
         return torch.where(known, covariance / each(explained).masked_fill(~known, 1), 0)
 
 
-def _gather(problem: Problem) -> list[_Sums]:
-    """Return the sums over the problem's inputs, for each layer that runs."""
+def _gather(explained: ExplainedModel) -> list[_Sums]:
+    """Return the sums over the inputs, for each layer that runs."""
 
     def work(rows: Tensor) -> list[_Sums]:
-        mode = _Statistics(problem.precise)
+        mode = _Statistics(explained.precise)
         with torch.no_grad(), mode:
-            problem.outputs(problem.inputs[rows])
+            explained.outputs(explained.inputs[rows])
         mode.finish()
         return mode.sums
 
     sums: list[_Sums] = []
-    for part in problem.chunks.run(len(problem), work):
+    for part in explained.chunks.run(len(explained), work):
         sums = _added(sums, part)
     return sums
 

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interpretkit.attribution.blurring import blurred
-from interpretkit.attribution.problem import Baseline, Problem, Result
+from interpretkit.attribution.explained_model import Baseline, ExplainedModel, Result
 from interpretkit.attribution.segments import segment_fills, segment_labels
 from interpretkit.errors import InputError, check_count
 from interpretkit.training.seeds import numpy_generator, torch_generator
 
 
 def occlusion(
-    problem: Problem,
+    explained: ExplainedModel,
     *,
     window: int | Sequence[int] | None = None,
     stride: int | Sequence[int] | None = None,
@@ -30,7 +30,7 @@ def occlusion(
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, channels, ...)``.
     window : int or sequence of int, optional
         The window's sides; by default a seventh of the input's.
@@ -50,7 +50,7 @@ def occlusion(
     InputError
         If the window does not fit into the inputs, or its steps leave gaps.
     """
-    size = problem.space()
+    size = explained.space()
     sides = _per_axis("window", window if window is not None else [round(s / 7) or 1 for s in size], size)
     steps = _per_axis("stride", stride if stride is not None else [s // 2 or 1 for s in sides], size)
     for side, step, extent in zip(sides, steps, size, strict=True):
@@ -66,20 +66,20 @@ def occlusion(
         tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))
         for corner in itertools.product(*starts)
     ]
-    cover = problem.baseline(baseline)
-    scores = problem.clean_scores()
-    total = torch.zeros(len(problem), *size, dtype=problem.precise, device=problem.inputs.device)
+    cover = explained.baseline(baseline)
+    scores = explained.clean_scores()
+    total = torch.zeros(len(explained), *size, dtype=explained.precise, device=explained.inputs.device)
 
     def work(pairs: Tensor) -> None:
         rows, places = pairs // len(windows), [windows[int(p)] for p in pairs % len(windows)]
-        images = problem.inputs[rows]
+        images = explained.inputs[rows]
         for image, row, place in zip(images, rows, places, strict=True):
             image[:, *place] = cover[int(row)][:, *place]
-        drops = scores[rows] - problem.scores(images, rows).to(problem.precise)
+        drops = scores[rows] - explained.scores(images, rows).to(explained.precise)
         for row, place, drop in zip(rows, places, drops, strict=True):
             total[int(row)][place] += drop
 
-    problem.chunks.run(len(problem) * len(windows), work)
+    explained.chunks.run(len(explained) * len(windows), work)
     covered = torch.zeros_like(total[0])
     for place in windows:
         covered[place] += 1
@@ -87,13 +87,18 @@ def occlusion(
 
 
 def rise(
-    problem: Problem, *, samples: int = 1000, cells: int = 7, keep: float = 0.5, probabilities: bool = True
+    explained: ExplainedModel,
+    *,
+    samples: int = 1000,
+    cells: int = 7,
+    keep: float = 0.5,
+    probabilities: bool = True,
 ) -> Result:
     """Return RISE (Petsiuk, Das and Saenko, 2018, arXiv:1806.07421): the mean of random masks, weighted by scores.
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, channels, height, width)``. All examples get the same masks.
     samples : int
         The number of masks, each of which costs one forward pass of an example.
@@ -114,29 +119,29 @@ def rise(
     InputError
         If an option is out of its range or the inputs are not images.
     """
-    size = problem.space(2)
+    size = explained.space(2)
     check_count("samples", samples, 1)
     check_count("cells", cells, 1)
     if not 0 < keep < 1:
         raise InputError(f"keep {keep}: expected a chance between 0 and 1")
-    scores = problem.clean_scores(probabilities=probabilities)
-    total = torch.zeros(len(problem), 1, *size, dtype=problem.precise, device=problem.inputs.device)
+    scores = explained.clean_scores(probabilities=probabilities)
+    total = torch.zeros(len(explained), 1, *size, dtype=explained.precise, device=explained.inputs.device)
 
     # Sample by sample over the examples, so that each mask is made once for all of them.
     def work(pairs: Tensor) -> None:
-        drawn, rows = pairs // len(problem), pairs % len(problem)
-        made = {int(s): _smooth_mask(problem, int(s), size, cells, keep) for s in drawn.unique()}
+        drawn, rows = pairs // len(explained), pairs % len(explained)
+        made = {int(s): _smooth_mask(explained, int(s), size, cells, keep) for s in drawn.unique()}
         masks = torch.stack([made[int(s)] for s in drawn])
-        images = problem.inputs[rows] * masks.to(problem.inputs.dtype)
-        found = problem.scores(images, rows, probabilities=probabilities).to(problem.precise)
+        images = explained.inputs[rows] * masks.to(explained.inputs.dtype)
+        found = explained.scores(images, rows, probabilities=probabilities).to(explained.precise)
         total.index_add_(0, rows.to(total.device), found[:, None, None, None] * masks)
 
-    problem.chunks.run(len(problem) * samples, work)
+    explained.chunks.run(len(explained) * samples, work)
     return Result(total / (samples * keep), {"scores": scores, "samples": samples})
 
 
 def lime(
-    problem: Problem,
+    explained: ExplainedModel,
     *,
     samples: int = 1000,
     segments: NDArray[np.integer] | Tensor | None = None,
@@ -149,7 +154,7 @@ def lime(
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, channels, height, width)``. Examples with equally many segments get the same samples.
     samples : int
         How often segments are left out at random, the first time none; each costs one forward pass of an example.
@@ -177,37 +182,37 @@ def lime(
     InputError
         If an option is out of its range, the inputs are not images, or the segments have another shape.
     """
-    size = problem.space(2)
+    size = explained.space(2)
     check_count("samples", samples, 2)
     if not (kernel_width > 0 and ridge >= 0):
         raise InputError(
             f"kernel_width {kernel_width}, ridge {ridge}: expected a width above 0 and a penalty of at least 0"
         )
-    labels = segment_labels(problem, segments)
-    choices = [_choices(problem.seed, samples, int(own.max()) + 1) for own in labels]
-    fills = segment_fills(problem, labels, baseline)
-    scores = problem.clean_scores(probabilities=probabilities)
+    labels = segment_labels(explained, segments)
+    choices = [_choices(explained.seed, samples, int(own.max()) + 1) for own in labels]
+    fills = segment_fills(explained, labels, baseline)
+    scores = explained.clean_scores(probabilities=probabilities)
 
     def work(pairs: Tensor) -> Tensor:
         rows, drawn = pairs // samples, pairs % samples
         kept = torch.stack(
             [choices[row][sample][labels[row]] for row, sample in zip(rows, drawn, strict=True)]
         )
-        images = torch.where(kept[:, None].to(fills.device), problem.inputs[rows], fills[rows])
-        return problem.scores(images, rows, probabilities=probabilities).to(problem.precise)
+        images = torch.where(kept[:, None].to(fills.device), explained.inputs[rows], fills[rows])
+        return explained.scores(images, rows, probabilities=probabilities).to(explained.precise)
 
-    found = torch.cat(problem.chunks.run(len(problem) * samples, work)).reshape(len(problem), samples)
+    found = torch.cat(explained.chunks.run(len(explained) * samples, work)).reshape(len(explained), samples)
     maps, r2 = [], []
     for own, chosen, answers in zip(labels, choices, found.double().cpu().numpy(), strict=True):
         weights, fit = _fit(chosen.numpy(), answers, kernel_width, ridge)
         maps.append(torch.from_numpy(weights)[own])
         r2.append(fit)
-    values = torch.stack(maps).reshape(len(problem), 1, *size)
+    values = torch.stack(maps).reshape(len(explained), 1, *size)
     return Result(values, {"scores": scores, "segments": labels, "r2": np.array(r2), "samples": samples})
 
 
 def meaningful_perturbation(
-    problem: Problem,
+    explained: ExplainedModel,
     *,
     iterations: int = 300,
     rate: float = 0.1,
@@ -226,7 +231,7 @@ def meaningful_perturbation(
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, channels, height, width)``.
     iterations : int
         Of the optimisation; each costs a forward and a backward pass.
@@ -255,7 +260,7 @@ def meaningful_perturbation(
     InputError
         If an option is out of its range or the inputs are not images.
     """
-    size = problem.space(2)
+    size = explained.space(2)
     check_count("iterations", iterations, 1)
     check_count("coarseness", coarseness, 1)
     check_count("jitter", jitter, 0)
@@ -264,7 +269,7 @@ def meaningful_perturbation(
             "rate, mask_blur, image_blur: expected above 0; sparsity, smoothness at least 0; power at least 1"
         )
     coarse = tuple(math.ceil(extent / coarseness) for extent in size)
-    generator = numpy_generator(problem.seed, "meaningful_perturbation")
+    generator = numpy_generator(explained.seed, "meaningful_perturbation")
     shifts = generator.integers(0, jitter + 1, size=(iterations, 2)).tolist()
 
     def fine(mask: Tensor) -> Tensor:
@@ -272,10 +277,10 @@ def meaningful_perturbation(
         return blurred(upsampled, mask_blur)
 
     def work(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        images = problem.inputs[rows]
-        scores = problem.scores(images.clone(), rows, clean=True, probabilities=probabilities)
-        soft = blurred(images.to(problem.precise), image_blur)
-        mask = torch.full((len(rows), 1, *coarse), 0.5, dtype=problem.precise, device=images.device)
+        images = explained.inputs[rows]
+        scores = explained.scores(images.clone(), rows, clean=True, probabilities=probabilities)
+        soft = blurred(images.to(explained.precise), image_blur)
+        mask = torch.full((len(rows), 1, *coarse), 0.5, dtype=explained.precise, device=images.device)
         mask.requires_grad_()
         optimizer = torch.optim.Adam([mask], lr=rate)
 
@@ -285,19 +290,19 @@ def meaningful_perturbation(
             return (keep * moved + (1 - keep) * filling).to(images.dtype)
 
         for shift in shifts:
-            score = problem.traced_scores(perturbed(shift), rows, probabilities=probabilities)
+            score = explained.traced_scores(perturbed(shift), rows, probabilities=probabilities)
             steps = [mask.diff(dim=axis).abs() ** power for axis in (2, 3)]
             penalty = sparsity * (1 - mask).abs().sum() + smoothness * sum(step.sum() for step in steps)
             (of_penalty,) = torch.autograd.grad(penalty, mask)
-            mask.grad = problem.differentiate(score, mask, "the inputs") + of_penalty
+            mask.grad = explained.differentiate(score, mask, "the inputs") + of_penalty
             optimizer.step()
             with torch.no_grad():
                 mask.clamp_(0, 1)
         with torch.no_grad():
-            remaining = problem.scores(perturbed((0, 0)), rows, probabilities=probabilities)
+            remaining = explained.scores(perturbed((0, 0)), rows, probabilities=probabilities)
             return scores, remaining, 1 - fine(mask)
 
-    scores, remaining, maps = zip(*problem.chunks.run(len(problem), work), strict=True)
+    scores, remaining, maps = zip(*explained.chunks.run(len(explained), work), strict=True)
     return Result(torch.cat(maps), {"scores": torch.cat(scores), "perturbed_scores": torch.cat(remaining)})
 
 
@@ -308,14 +313,14 @@ def _per_axis(name: str, value: int | Sequence[int], size: torch.Size) -> list[i
     return values
 
 
-def _smooth_mask(problem: Problem, sample: int, size: torch.Size, cells: int, keep: float) -> Tensor:
+def _smooth_mask(explained: ExplainedModel, sample: int, size: torch.Size, cells: int, keep: float) -> Tensor:
     """Return a mask ``(1, height, width)``: a random grid, enlarged smoothly and cropped at a random place."""
-    generator = torch_generator(problem.seed, "rise", sample)
-    grid = (torch.rand(1, 1, cells, cells, generator=generator) < keep).to(problem.precise)
+    generator = torch_generator(explained.seed, "rise", sample)
+    grid = (torch.rand(1, 1, cells, cells, generator=generator) < keep).to(explained.precise)
     cell = [math.ceil(extent / cells) for extent in size]
     mask = F.interpolate(grid, tuple((cells + 1) * c for c in cell), mode="bilinear")
     down, right = (int(torch.randint(c, (), generator=generator)) for c in cell)
-    return mask[0, :, down : down + size[0], right : right + size[1]].to(problem.inputs.device)
+    return mask[0, :, down : down + size[0], right : right + size[1]].to(explained.inputs.device)
 
 
 def _choices(seed: int, samples: int, count: int) -> Tensor:

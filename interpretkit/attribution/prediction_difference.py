@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interpretkit.attribution.problem import Problem, Result, prepared
+from interpretkit.attribution.explained_model import ExplainedModel, Result, prepared
 from interpretkit.errors import InputError, check_count
 from interpretkit.training.seeds import torch_generator
 
@@ -20,7 +20,7 @@ RIDGE = 1e-3
 
 
 def prediction_difference(
-    problem: Problem,
+    explained: ExplainedModel,
     *,
     window: int = 10,
     padding: int = 2,
@@ -37,7 +37,7 @@ def prediction_difference(
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, channels, height, width)``. All examples get the same random numbers.
     window : int
         The window's side, in pixels.
@@ -68,7 +68,7 @@ def prediction_difference(
     InputError
         If an option is out of its range, or a patch does not fit into the images.
     """
-    size = problem.space(2)
+    size = explained.space(2)
     for name, value in (("window", window), ("samples", samples), ("training_examples", training_examples)):
         check_count(name, value)
     check_count("padding", padding, 0)
@@ -81,10 +81,10 @@ def prediction_difference(
         raise InputError(
             f"window {window}, padding {padding}: make patches of {side}, larger than the inputs"
         )
-    gaussians = _gaussians(problem, side, reference)
+    gaussians = _gaussians(explained, side, reference)
     places = list(itertools.product(*(_starts(extent, window, stride) for extent in size)))
-    scores = problem.clean_scores(probabilities=probabilities)
-    classes = problem.target.classes
+    scores = explained.clean_scores(probabilities=probabilities)
+    classes = explained.target.classes
     odds = probabilities and classes is not None and classes > 1
 
     def evidence(score: Tensor) -> Tensor:
@@ -94,23 +94,23 @@ def prediction_difference(
         corrected = (score * training_examples + 1) / (training_examples + (classes or 0))
         return torch.log2(corrected / (1 - corrected))
 
-    total = torch.zeros(len(problem), *size, dtype=torch.float64)
-    sums = torch.zeros(len(places), len(problem), dtype=problem.precise, device=problem.inputs.device)
+    total = torch.zeros(len(explained), *size, dtype=torch.float64)
+    sums = torch.zeros(len(places), len(explained), dtype=explained.precise, device=explained.inputs.device)
 
     # Window by window over the examples, so that its random numbers are drawn once for a pass.
     def work(triples: Tensor) -> None:
-        rows = triples // samples % len(problem)
-        numbers = triples // (samples * len(problem))
-        noises = {int(n): _noise(problem, int(n), samples, window) for n in numbers.unique()}
-        images = problem.inputs[rows]
+        rows = triples // samples % len(explained)
+        numbers = triples // (samples * len(explained))
+        noises = {int(n): _noise(explained, int(n), samples, window) for n in numbers.unique()}
+        images = explained.inputs[rows]
         for image, row, number, draw in zip(images, rows, numbers, triples % samples, strict=True):
             gaussian = gaussians[int(row) if len(gaussians) > 1 else 0]
             noise = noises[int(number)][int(draw)]
             _replace(image, gaussian, places[int(number)], window, padding, noise)
-        found = problem.scores(images, rows, probabilities=probabilities).to(problem.precise)
+        found = explained.scores(images, rows, probabilities=probabilities).to(explained.precise)
         sums.index_put_((numbers.to(sums.device), rows.to(sums.device)), found, accumulate=True)
 
-    problem.chunks.run(len(places) * len(problem) * samples, work)
+    explained.chunks.run(len(places) * len(explained) * samples, work)
     covered = torch.zeros_like(total[0])
     for (top, left), mean in zip(places, sums / samples, strict=True):
         part = (slice(top, top + window), slice(left, left + window))
@@ -167,21 +167,21 @@ class _Gaussian:
 
 
 def _gaussians(
-    problem: Problem, side: int, reference: Tensor | NDArray[np.floating] | None
+    explained: ExplainedModel, side: int, reference: Tensor | NDArray[np.floating] | None
 ) -> list[_Gaussian]:
     """Return one Gaussian for all examples, or one for each."""
     if reference is None:
-        return [_fit(problem, image[None], side) for image in problem.inputs]
-    images, _ = prepared(problem.model, reference, "reference")
-    if images.ndim != 4 or images.shape[1] != problem.inputs.shape[1] or min(images.shape[2:]) < side:
+        return [_fit(explained, image[None], side) for image in explained.inputs]
+    images, _ = prepared(explained.model, reference, "reference")
+    if images.ndim != 4 or images.shape[1] != explained.inputs.shape[1] or min(images.shape[2:]) < side:
         raise InputError(
-            f"reference: has shape {tuple(images.shape)}; expected (m, {problem.inputs.shape[1]}, height, width) "
+            f"reference: has shape {tuple(images.shape)}; expected (m, {explained.inputs.shape[1]}, height, width) "
             f"of at least {side} on a side"
         )
-    return [_fit(problem, images, side)]
+    return [_fit(explained, images, side)]
 
 
-def _fit(problem: Problem, images: Tensor, side: int) -> _Gaussian:
+def _fit(explained: ExplainedModel, images: Tensor, side: int) -> _Gaussian:
     # In double precision, which not every device has.
     images = images.cpu().double()
     channels = images.shape[1]
@@ -204,7 +204,7 @@ def _fit(problem: Problem, images: Tensor, side: int) -> _Gaussian:
     variance = covariance.diagonal().mean().clamp(min=1e-12)
     covariance.diagonal().add_(RIDGE * variance)
     bounds = images.amin((0, 2, 3)), images.amax((0, 2, 3))
-    like = torch.empty(0, dtype=problem.precise, device=problem.inputs.device)
+    like = torch.empty(0, dtype=explained.precise, device=explained.inputs.device)
     return _Gaussian((mean + shift).reshape(channels, side, side), covariance, *bounds, like)
 
 
@@ -213,12 +213,12 @@ def _starts(extent: int, window: int, stride: int) -> list[int]:
     return sorted({*range(0, extent - window, stride), extent - window})
 
 
-def _noise(problem: Problem, number: int, samples: int, window: int) -> Tensor:
+def _noise(explained: ExplainedModel, number: int, samples: int, window: int) -> Tensor:
     # Drawn on the CPU, so that it is the same on every device.
-    generator = torch_generator(problem.seed, "prediction_difference", number)
-    numbers = problem.inputs.shape[1] * window**2
+    generator = torch_generator(explained.seed, "prediction_difference", number)
+    numbers = explained.inputs.shape[1] * window**2
     drawn = torch.randn(samples, numbers, generator=generator, dtype=torch.float64)
-    return drawn.to(problem.inputs.device, problem.precise)
+    return drawn.to(explained.inputs.device, explained.precise)
 
 
 def _replace(

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interpretkit.attribution.affine import AffineMap, AffineMode
-from interpretkit.attribution.elementwise import Call, activation_call, product_call, valued
+from interpretkit.attribution.function_calls import Call, activation_call, product_call, valued
 from interpretkit.attribution.rules import Epsilon, Rule, Space
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import tensors_in

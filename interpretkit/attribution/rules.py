@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from interpretkit.attribution.affine import AffineMap
-from interpretkit.attribution.problem import Baseline
+from interpretkit.attribution.explained_model import Baseline
 from interpretkit.errors import InputError
 
 

@@ -7,17 +7,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interpretkit.attribution.problem import Baseline, Problem
+from interpretkit.attribution.explained_model import Baseline, ExplainedModel
 from interpretkit.errors import InputError
 from interpretkit.training.seeds import derive_seed
 
 
-def segment_labels(problem: Problem, given: NDArray[np.integer] | Tensor | None) -> Tensor:
+def segment_labels(explained: ExplainedModel, given: NDArray[np.integer] | Tensor | None) -> Tensor:
     """Return the segments ``(n, height, width)`` of the inputs on the CPU, numbered from 0 without a gap.
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, channels, height, width)``.
     given : array of int, (height, width) or (n, height, width), optional
         The segment of each pixel; by default found by quickshift with kernel 4, distance 200 and ratio 0.2.
@@ -27,9 +27,9 @@ def segment_labels(problem: Problem, given: NDArray[np.integer] | Tensor | None)
     InputError
         If the segments have another shape or type.
     """
-    shape = (len(problem), *problem.inputs.shape[2:])
+    shape = (len(explained), *explained.inputs.shape[2:])
     if given is None:
-        labels = [_quickshift(image.double().cpu().numpy(), problem.seed) for image in problem.inputs]
+        labels = [_quickshift(image.double().cpu().numpy(), explained.seed) for image in explained.inputs]
     else:
         array = np.asarray(given.cpu() if isinstance(given, Tensor) else given)
         if array.shape not in (shape, shape[1:]) or not np.issubdtype(array.dtype, np.integer):
@@ -57,7 +57,7 @@ def _quickshift(image: NDArray[np.float64], seed: int) -> NDArray[np.integer]:
     )
 
 
-def segment_fills(problem: Problem, labels: Tensor, baseline: Baseline | None) -> Tensor:
+def segment_fills(explained: ExplainedModel, labels: Tensor, baseline: Baseline | None) -> Tensor:
     """Return what stands in for segments left out ``(n, channels, height, width)``: their mean colour by default.
 
     Raises
@@ -66,8 +66,10 @@ def segment_fills(problem: Problem, labels: Tensor, baseline: Baseline | None) -
         If a baseline is given that does not broadcast to the inputs.
     """
     if baseline is not None:
-        return problem.baseline(baseline)
-    return torch.stack([_mean_colours(image, own) for image, own in zip(problem.inputs, labels, strict=True)])
+        return explained.baseline(baseline)
+    return torch.stack(
+        [_mean_colours(image, own) for image, own in zip(explained.inputs, labels, strict=True)]
+    )
 
 
 def _mean_colours(image: Tensor, labels: Tensor) -> Tensor:

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interpretkit.attribution.problem import Baseline, Problem, Result
+from interpretkit.attribution.explained_model import Baseline, ExplainedModel, Result
 from interpretkit.attribution.segments import segment_fills, segment_labels
 from interpretkit.errors import check_count
 from interpretkit.training.seeds import numpy_generator
 
 
 def kernel_shap(
-    problem: Problem,
+    explained: ExplainedModel,
     *,
     samples: int = 1000,
     segments: NDArray[np.integer] | Tensor | None = None,
@@ -33,7 +33,7 @@ def kernel_shap(
 
     Parameters
     ----------
-    problem : Problem
+    explained : ExplainedModel
         With inputs ``(n, channels, height, width)``. Examples with equally many segments get the same samples.
     samples : int
         How many coalitions are tried, the empty and the whole one not counted; each costs one forward pass of an
@@ -57,15 +57,15 @@ def kernel_shap(
     InputError
         If there are fewer than 2 samples, the inputs are not images, or the segments have another shape.
     """
-    size = problem.space(2)
+    size = explained.space(2)
     check_count("samples", samples, 2)
-    labels = segment_labels(problem, segments)
-    drawn = [_coalitions(problem.seed, samples, int(own.max()) + 1) for own in labels]
-    fills = segment_fills(problem, labels, baseline)
-    scores = problem.clean_scores(probabilities=probabilities)
+    labels = segment_labels(explained, segments)
+    drawn = [_coalitions(explained.seed, samples, int(own.max()) + 1) for own in labels]
+    fills = segment_fills(explained, labels, baseline)
+    scores = explained.clean_scores(probabilities=probabilities)
     # First of each image the coalition without any segment.
     starts = np.cumsum([0, *(len(kept) + 1 for kept, _ in drawn)])
-    whose = np.repeat(np.arange(len(problem)), np.diff(starts))
+    whose = np.repeat(np.arange(len(explained)), np.diff(starts))
 
     def work(numbers: Tensor) -> Tensor:
         rows = torch.from_numpy(whose)[numbers]
@@ -75,16 +75,16 @@ def kernel_shap(
                 for number, row in zip(numbers, rows, strict=True)
             ]
         )
-        images = torch.where(kept[:, None].to(fills.device), problem.inputs[rows], fills[rows])
-        return problem.scores(images, rows, probabilities=probabilities).to(problem.precise)
+        images = torch.where(kept[:, None].to(fills.device), explained.inputs[rows], fills[rows])
+        return explained.scores(images, rows, probabilities=probabilities).to(explained.precise)
 
-    found = torch.cat(problem.chunks.run(int(starts[-1]), work))
+    found = torch.cat(explained.chunks.run(int(starts[-1]), work))
     maps = []
     for row, (kept, weights) in enumerate(drawn):
         answers = found[starts[row] : starts[row + 1]].double().cpu().numpy()
         shares = _solve(kept, weights, answers[1:] - answers[0], float(scores[row]) - answers[0])
         maps.append(torch.from_numpy(shares)[labels[row]])
-    values = torch.stack(maps).reshape(len(problem), 1, *size)
+    values = torch.stack(maps).reshape(len(explained), 1, *size)
     details = {
         "scores": scores,
         "baseline_scores": found[torch.from_numpy(starts[:-1]).to(found.device)],

@@ -320,7 +320,7 @@ _GLOBAL_HOOKS = tuple(
 def _gives_the_same(
     model: nn.Module, images: Tensor, passes: Callable[[], AbstractContextManager[Any]]
 ) -> bool:
-    def lean() -> Any:
+    def fast() -> Any:
         # Differentiable, for it is the steps that are differentiated which are other ones.
         with torch.enable_grad():
             given = in_channels_last(images.clone().requires_grad_().clone())
@@ -329,7 +329,7 @@ def _gives_the_same(
             watch.check(found)
         return found
 
-    return compared(model, images, lean)
+    return compared(model, images, fast)
 
 
 def compared(model: nn.Module, images: Tensor, run: Callable[[], Any]) -> bool:

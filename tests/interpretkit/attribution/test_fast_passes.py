@@ -1,4 +1,4 @@
-"""Lean passes give what plain ones give, whatever a model does to the order of memory."""
+"""Fast passes give what plain ones give, whatever a model does to the order of memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from interpretkit.attribution import attribute
-from interpretkit.networks.cheaper_passes import LeanPasses, input_gradient, lean_layers
+from interpretkit.networks.fast_passes import FastPasses, fast_layers, input_gradient
 
 
 class OldFashioned(nn.Module):
@@ -270,7 +270,7 @@ def test_the_layers_of_a_single_image_may_be_changed_in_place() -> None:
     found = attribute(model, image, 1, method="saliency", absolute=False).values
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
     model.requires_grad_(False)
-    with lean_layers(model):
+    with fast_layers(model):
         maps = model[:2](image.clone().requires_grad_())
     assert maps.is_contiguous()
     assert maps._base is None
@@ -290,17 +290,17 @@ def test_batch_normalisation_is_the_same_and_so_is_its_gradient(shape: tuple[int
         return output, torch.autograd.grad((output**3).sum(), leaf)[0]
 
     plain = run()
-    with LeanPasses():
-        lean = run()
-    assert "Addcmul" in type(lean[0].grad_fn).__name__
-    for expected, found in zip(plain, lean, strict=True):
+    with FastPasses():
+        fast = run()
+    assert "Addcmul" in type(fast[0].grad_fn).__name__
+    for expected, found in zip(plain, fast, strict=True):
         torch.testing.assert_close(found, expected)
 
 
 def test_batch_normalisation_in_training_is_left_alone() -> None:
     x = torch.randn(4, 3, 5, 5, requires_grad=True)
     mean = torch.zeros(3)
-    with LeanPasses():
+    with FastPasses():
         F.batch_norm(x, mean, torch.ones(3), training=True)
     assert bool((mean != 0).all())
 
@@ -316,7 +316,7 @@ def test_batch_normalisation_in_training_is_left_alone() -> None:
     ],
 )
 @pytest.mark.parametrize("shape", [(1, 3, 11, 14), (3, 11, 14)])
-def test_lean_layers_is_the_same_and_so_is_its_gradient(
+def test_fast_layers_is_the_same_and_so_is_its_gradient(
     options: dict[str, Any], shape: tuple[int, ...]
 ) -> None:
     # Many equal values, so that the choice among them shows in the gradient.
@@ -332,16 +332,16 @@ def test_lean_layers_is_the_same_and_so_is_its_gradient(
         return pooled, gradient
 
     plain = pooled_and_gradient()
-    with lean_layers(nn.Sequential(layer)):
-        lean = pooled_and_gradient()
-    assert all(torch.equal(a, b) for a, b in zip(plain, lean, strict=True))
+    with fast_layers(nn.Sequential(layer)):
+        fast = pooled_and_gradient()
+    assert all(torch.equal(a, b) for a, b in zip(plain, fast, strict=True))
 
 
-def test_lean_layers_leaves_nothing_behind() -> None:
+def test_fast_layers_leaves_nothing_behind() -> None:
     layer = nn.MaxPool2d(2)
     replaced = nn.MaxPool2d(2)
     replaced.forward = own = lambda x: x  # type: ignore[assignment,method-assign]
-    with suppress(RuntimeError), lean_layers(nn.Sequential(layer, layer, replaced)):
+    with suppress(RuntimeError), fast_layers(nn.Sequential(layer, layer, replaced)):
         assert "forward" in vars(layer)
         assert replaced.forward is own
         raise RuntimeError
@@ -388,15 +388,15 @@ def test_the_first_convolution_is_the_same_and_so_is_its_gradient(count: int, bi
         return maps.detach(), gradient, type(maps.grad_fn).__name__
 
     plain = maps_and_gradient()
-    with lean_layers(stem) if count == 1 else LeanPasses():
-        lean = maps_and_gradient()
-    assert "LeanStem" in lean[2]
-    torch.testing.assert_close(lean[:2], plain[:2])
-    assert lean[0].is_contiguous()
+    with fast_layers(stem) if count == 1 else FastPasses():
+        fast = maps_and_gradient()
+    assert "FastStem" in fast[2]
+    torch.testing.assert_close(fast[:2], plain[:2])
+    assert fast[0].is_contiguous()
     # Weights that are learnt need a gradient of their own.
     stem.requires_grad_()
-    with LeanPasses():
-        assert "LeanStem" not in maps_and_gradient()[2]
+    with FastPasses():
+        assert "FastStem" not in maps_and_gradient()[2]
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -409,7 +409,7 @@ def test_convolutions_of_single_pixels_are_the_same_and_so_is_their_gradient(
     x = torch.randn(1, 8, 7, 10, dtype=torch.float64, requires_grad=True)
     direction = torch.randn(layer(x).shape, dtype=torch.float64)
     expected = torch.autograd.grad(layer(x), x, direction)
-    with lean_layers(layer):
+    with fast_layers(layer):
         maps = layer(x)
         assert "forward" in vars(layer)
         torch.testing.assert_close(torch.autograd.grad(maps, x, direction), expected)
@@ -430,9 +430,9 @@ def test_other_convolutions_are_left_to_torch(options: dict[str, Any]) -> None:
     layer = nn.Conv2d(3, 4, 3, **options).requires_grad_(False)
     x = torch.randn(1, 3, 9, 9, requires_grad=True)
     expected = layer(x)
-    with lean_layers(layer):
+    with fast_layers(layer):
         found = layer(x)
-    assert "LeanStem" not in type(found.grad_fn).__name__
+    assert "FastStem" not in type(found.grad_fn).__name__
     assert torch.equal(found, expected)
 
 
@@ -450,9 +450,9 @@ def test_gradients_of_weights_are_vectorised_over_examples() -> None:
             "3.weight"
         ]
 
-    with LeanPasses(), lean_layers(model):
-        lean = gradients()
-    torch.testing.assert_close(lean, gradients())
+    with FastPasses(), fast_layers(model):
+        fast = gradients()
+    torch.testing.assert_close(fast, gradients())
 
 
 def test_precision_chosen_by_torch_is_left_alone(images: Tensor) -> None:

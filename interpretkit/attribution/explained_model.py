@@ -30,7 +30,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Problem:
+class ExplainedModel:
     """A model whose outputs for some inputs are to be explained.
 
     Attributes

@@ -23,7 +23,7 @@ _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "gro
 _BATCH_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 
 
-def leanly(function: Callable[[Tensor], T], images: Tensor, model: nn.Module) -> T:
+def run_fast(function: Callable[[Tensor], T], images: Tensor, model: nn.Module) -> T:
     """Return what a function of a model, or of its first layers, gives for images ``(n, channels, height, width)``.
 
     Convolutions of several images are cheaper on a CPU with the channels next to each other in memory. They get them
@@ -39,9 +39,9 @@ def leanly(function: Callable[[Tensor], T], images: Tensor, model: nn.Module) ->
     model : Module
         Within :func:`~interpretkit.networks.instrumentation.instrumented`.
     """
-    if indifferent(model, images, LeanPasses):
+    if indifferent(model, images, FastPasses):
         try:
-            with LeanPasses():
+            with FastPasses():
                 return function(in_channels_last(images))
         except RuntimeError as error:
             if out_of_memory(error):
@@ -52,7 +52,7 @@ def leanly(function: Callable[[Tensor], T], images: Tensor, model: nn.Module) ->
 
 
 @contextmanager
-def lean_passes(model: nn.Module, images: Tensor, *, single: bool) -> Iterator[bool]:
+def fast_passes(model: nn.Module, images: Tensor, *, single: bool) -> Iterator[bool]:
     """Make a model's passes cheaper within the block, where it is known that they give the same.
 
     Parameters
@@ -62,8 +62,8 @@ def lean_passes(model: nn.Module, images: Tensor, *, single: bool) -> Iterator[b
     images : Tensor, (n, channels, height, width)
         What it will be given, perturbed or not.
     single : bool
-        Whether a single image goes through the model, once. It gains by :func:`lean_layers`, others by
-        :class:`LeanPasses`.
+        Whether a single image goes through the model, once. It gains by :func:`fast_layers`, others by
+        :class:`FastPasses`.
 
     Yields
     ------
@@ -71,25 +71,25 @@ def lean_passes(model: nn.Module, images: Tensor, *, single: bool) -> Iterator[b
         Whether images may have their channels next to each other in memory.
     """
     if single:
-        with lean_layers(model) if _gains_by_layers(model, images) else nullcontext():
+        with fast_layers(model) if _gains_by_layers(model, images) else nullcontext():
             yield False
         return
     several = images if len(images) > 1 else torch.cat([images, 0.5 * images])
-    if indifferent(model, several, LeanPasses):
-        with LeanPasses():
+    if indifferent(model, several, FastPasses):
+        with FastPasses():
             yield True
     else:
         yield False
 
 
-class LeanPasses(TorchFunctionMode):
+class FastPasses(TorchFunctionMode):
     """While active, networks in evaluation mode take images in any order of memory, and differentiate fast.
 
     For those alone that are known not to notice: see :mod:`interpretkit.networks.memory_order`.
     ``Tensor.view`` of what has its channels last copies it where it must, as ``reshape`` does. Batch normalisation by
     kept statistics is one multiplication and addition if it is to be differentiated: its own backward pass
     prepares for gradients of its parameters, which nobody asks for. The first convolution is differentiated as
-    :class:`_LeanStem` says. All act on the calls of the functions; the model is not touched.
+    :class:`_FastStem` says. All act on the calls of the functions; the model is not touched.
     """
 
     def __torch_function__(
@@ -118,36 +118,36 @@ class LeanPasses(TorchFunctionMode):
 
 
 @contextmanager
-def lean_layers(model: nn.Module) -> Iterator[None]:
+def fast_layers(model: nn.Module) -> Iterator[None]:
     """While active, the layers of a model that are slow for a single image on a CPU are faster, and give the same.
 
     Maximum pooling is faster with the channels last, the change of order and back included, and so is the first
-    convolution, which is differentiated as :class:`_LeanStem` says. Convolutions of single pixels with a stride look at
+    convolution, which is differentiated as :class:`_FastStem` says. Convolutions of single pixels with a stride look at
     no others. ``interpretkit bench attribution`` times them beside torch's own.
     """
     with ExitStack() as stack:
         for module in model.modules():
-            lean = _lean_forward(module)
-            if lean is not None and "forward" not in vars(module):
+            fast = _fast_forward(module)
+            if fast is not None and "forward" not in vars(module):
                 # Of the instance, so that the hooks of others see what they always see.
-                module.forward = partial(lean, module)
+                module.forward = partial(fast, module)
                 stack.callback(delattr, module, "forward")
         yield
 
 
 def _gains_by_layers(model: nn.Module, image: Tensor) -> bool:
-    """Return whether some of a model's layers may be replaced by leaner ones for an image ``(1, ...)``."""
-    if not any(_lean_forward(module) for module in model.modules()):
+    """Return whether some of a model's layers may be replaced by faster ones for an image ``(1, ...)``."""
+    if not any(_fast_forward(module) for module in model.modules()):
         return False
 
-    def lean() -> Any:
-        with torch.enable_grad(), lean_layers(model):
+    def fast() -> Any:
+        with torch.enable_grad(), fast_layers(model):
             return model(image.clone().requires_grad_().clone())
 
-    return decided(model, image, "layers", lambda: compared(model, image, lean))
+    return decided(model, image, "layers", lambda: compared(model, image, fast))
 
 
-def _lean_forward(layer: nn.Module) -> Callable[..., Any] | None:
+def _fast_forward(layer: nn.Module) -> Callable[..., Any] | None:
     """Return what to call in place of a layer's own ``forward``, from the layer and its input; None for most."""
     # Classes derived from these may do something else.
     if type(layer) is nn.MaxPool2d:
@@ -207,7 +207,7 @@ def _as_stem(
         return None
     if not (input.requires_grad and torch.is_grad_enabled()):
         return None if len(input) > 1 else _convolved(input, weight, bias, step[0], margin)
-    return cast("Tensor", _LeanStem.apply(input, weight, bias, step[0], margin))
+    return cast("Tensor", _FastStem.apply(input, weight, bias, step[0], margin))
 
 
 def _convolved(
@@ -223,7 +223,7 @@ def _convolved(
     return found
 
 
-class _LeanStem(torch.autograd.Function):
+class _FastStem(torch.autograd.Function):
     """A convolution of few channels with a stride, as networks begin with, whose input gradient takes less time.
 
     The gradient of an image of three channels leaves most of a processor's lanes idle. The pixels that lie a stride
@@ -285,10 +285,10 @@ def _pool(layer: nn.MaxPool2d, input: Tensor) -> Any:
     if not plain or layer.return_indices or torch._C._are_functorch_transforms_active():
         return nn.MaxPool2d.forward(layer, input)
     stride = layer.kernel_size if layer.stride is None else layer.stride
-    return _LeanPool.apply(input, (layer.kernel_size, stride, layer.padding, layer.dilation, layer.ceil_mode))
+    return _FastPool.apply(input, (layer.kernel_size, stride, layer.padding, layer.dilation, layer.ceil_mode))
 
 
-class _LeanPool(torch.autograd.Function):
+class _FastPool(torch.autograd.Function):
     """Pools with the channels last, but passes the gradient on in the usual order, which what precedes it takes."""
 
     @staticmethod
