@@ -57,7 +57,7 @@ def draw_codes(mean: Tensor, log_variance: Tensor, noise: Tensor | None = None) 
     Parameters
     ----------
     mean, log_variance : Tensor, (n, d)
-        Of the Gaussians.
+        Mean and log variance of the Gaussians.
     noise : Tensor, (n, d), optional
         Standard normal numbers; by default new ones from torch's global generator.
     """
@@ -118,7 +118,7 @@ def decompose_divergence(
     Parameters
     ----------
     posterior : Posterior
-        Of the batch's m images.
+        Posterior of the batch's m images.
     n_images : int
         The number of images that the batch was drawn from, at least m.
     estimator : {"weighted", "stratified"}
@@ -295,9 +295,9 @@ class FactorVAE(Objective):
     gamma : float
         The weight.
     width, depth : int
-        Of the critic: the units of a hidden layer, and the number of layers.
+        Width and depth of the critic: the units of a hidden layer, and the number of layers.
     learning_rate : float
-        Of the critic.
+        Learning rate of the critic.
 
     References
     ----------

@@ -113,7 +113,7 @@ def pgd(
     random_start : bool
         Start at a random point of the ball, the same for all images, and not at the image.
     seed : int
-        Of the start.
+        Seed of the start.
 
     Returns
     -------
@@ -245,7 +245,7 @@ def minimal_perturbation(
     search_steps : int
         Halvings of the bracket for c, on a logarithmic scale, once it has been found in steps of a factor of 2.
     iterations : int
-        Of L-BFGS for each c, and no more evaluations than twice as many.
+        Number of iterations of L-BFGS for each c, and no more evaluations than twice as many.
 
     Returns
     -------

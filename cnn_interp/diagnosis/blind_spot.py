@@ -103,9 +103,9 @@ def plant_blind_spot(
     training, deployed : int
         How many images of either kind.
     epochs : int
-        Of the training.
+        Number of epochs of the training.
     seed : int
-        Of images and weights.
+        Seed of images and weights.
     device : str
         See :func:`interpretkit.training.resolve_device`.
     quiet : bool

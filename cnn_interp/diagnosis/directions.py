@@ -87,7 +87,7 @@ def compare_directions(
     directions : int
         How many random directions, normal and of unit length.
     seed : int
-        Of the directions, of chance, and of the intervals.
+        Seed of the directions, of chance, and of the intervals.
 
     Returns
     -------

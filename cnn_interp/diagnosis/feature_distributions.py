@@ -84,7 +84,7 @@ def variance_shares(
     Parameters
     ----------
     features : array_like of float, (n, d)
-        Of a layer.
+        Features of a layer.
     factors : array_like of int, (n,) or (n, k)
         Numbers of the values, such as the categories of photographs, or the factors of rendered images.
     names : sequence of str, (k,), optional

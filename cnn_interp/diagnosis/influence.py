@@ -156,7 +156,7 @@ def influence(
         LiSSA divides the Hessian by it; must be above the largest eigenvalue of every batch's. Measured by
         default.
     seed : int
-        Of LiSSA's batches.
+        Seed of LiSSA's batches.
     quiet : bool
         Show no progress.
 

@@ -152,7 +152,7 @@ def layer_change(
     images_per_forward : int
         How many images go through the network at a time.
     seed : int
-        Of the noise, which is normal, has one direction for all images, and leaves every value within 0 … 1.
+        Seed of the noise, which is normal, has one direction for all images, and leaves every value within 0 … 1.
 
     Returns
     -------
@@ -191,7 +191,7 @@ def noise_of_length(pixels: Tensor, lengths: Tensor, seed: int = 0) -> Tensor:
         The lengths of the noise after the images have been clipped. Longer ones than the box has room for in the
         noise's direction are cut to what there is.
     seed : int
-        Of the noise.
+        Seed of the noise.
 
     Returns
     -------

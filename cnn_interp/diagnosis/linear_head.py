@@ -215,7 +215,7 @@ def penultimate_features(
     network : Network
         Whose outputs come from a linear layer.
     images : sequence of images
-        Of any size.
+        Images of any size.
     batch_size : int
         Images that go through it at once.
     quiet : bool

@@ -264,10 +264,10 @@ def train_with_rules(
     imitation : Imitation, optional
         How π grows; by default to 0.9.
     epochs, batch_size, learning_rate, weight_decay
-        Of AdamW. An epoch goes through the examples once; each of its steps sees a batch of all examples and one of
-        labelled ones.
+        Number of epochs, batch size, learning rate and weight decay of AdamW. An epoch goes through the examples once;
+        each of its steps sees a batch of all examples and one of labelled ones.
     seed : int
-        Of the order.
+        Seed of the order.
     quiet : bool
         Show no progress.
 

@@ -21,9 +21,9 @@ def falsify(
     classes : int
         At least 2.
     share : float
-        Of the labels that become wrong, in 0 … 1.
+        Share of the labels that become wrong, in 0 … 1.
     seed : int
-        Of the choice.
+        Seed of the choice.
 
     Returns
     -------

@@ -49,11 +49,12 @@ def one_pixel(
     pixels_changed : int
         How many pixels may change.
     population, generations : int
-        Of the evolution; the network is run on up to ``population * (generations + 1)`` versions of each image.
+        Population and generations of the evolution; the network is run on up to ``population * (generations + 1)``
+        versions of each image.
     images_per_forward : int
         How many versions go through the network at a time.
     seed : int
-        Of the evolution; an image meets the same random numbers whatever others are attacked.
+        Seed of the evolution; an image meets the same random numbers whatever others are attacked.
     quiet : bool
         Show no progress.
 

@@ -132,7 +132,7 @@ def mine_relations(
     images_per_forward : int
         How many images go through the network at a time.
     seed : int
-        Of the noise.
+        Seed of the noise.
 
     Returns
     -------
@@ -177,11 +177,11 @@ def find_bias(mined: AttributeRelations, given: Relations | None = None, *, bins
     Parameters
     ----------
     mined : AttributeRelations
-        Of a network.
+        Relations of a network's attributes, as :func:`mine_relations` returns them.
     given : mapping of (str, str) to str, optional
         From pairs of names, in any order, to ``positive``, ``none`` or ``negative``; ``none`` for pairs left out.
     bins : int
-        Of the distributions, over -1 … 1.
+        Number of bins of the distributions, over -1 … 1.
 
     Returns
     -------
@@ -266,9 +266,9 @@ def attribute_scenes(
     strength : float
         The share of the images in which it is.
     side : int
-        Of the images, px.
+        Side of the images, px.
     seed : int
-        Of the draw.
+        Seed of the draw.
 
     Returns
     -------

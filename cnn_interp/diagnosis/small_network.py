@@ -30,13 +30,13 @@ class SmallNetwork(nn.Module):
     Parameters
     ----------
     in_channels : int
-        Of the images, whose pixels lie between 0 and 1.
+        Number of channels of the images, whose pixels lie between 0 and 1.
     outputs : int
         Categories, or attributes.
     widths : sequence of int
         The channels of each block; the blocks are the layers ``blocks.0``, ``blocks.1`` …
     seed : int
-        Of the weights.
+        Seed of the weights.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ def train_network(
     trained_from : int
         The blocks below this one are frozen and left out.
     seed : int
-        Of the order of the images.
+        Seed of the order of the images.
     checkpoint : path, optional
         See :func:`interpretkit.training.fit`.
     description : str

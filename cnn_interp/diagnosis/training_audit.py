@@ -61,13 +61,13 @@ class TrainingAudit:
     said, test_said : ndarray of int
         What the classifier says of the training and of the test images.
     loss : ndarray, (n,)
-        Of the training images.
+        Losses of the training images.
     suspicion : ndarray, (n,)
         Their self-influence.
     explained : ndarray of int, (q,)
         The test images of most loss, the worst first.
     influence : Influence
-        Of the training images on the losses of those.
+        Influence of the training images on the losses of those.
     predicted, measured : ndarray, (q, m)
         The changes of those losses when each of m training images is left out; m may be 0.
     """
@@ -133,7 +133,7 @@ def audit_training(
     leave_out : int
         How many training images to leave out one by one, training again, as a check of the predictions.
     seed : int
-        Of the falsified labels and of the images left out.
+        Seed of the falsified labels and of the images left out.
     quiet : bool
         Show no progress.
 

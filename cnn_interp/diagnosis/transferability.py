@@ -47,7 +47,7 @@ class Transfer:
     categories_a, categories_b : tuple of tuple of str
         The halves of each repeat.
     test_images : int
-        Of B, in one repeat.
+        Number of test images of B, in one repeat.
     """
 
     rows: tuple[Mapping[str, Any], ...]
@@ -92,15 +92,15 @@ def transfer(
     Parameters
     ----------
     pictures : Pictures
-        Of at least four categories.
+        Pictures of at least four categories.
     widths : sequence of int
         Channels of the N layers; see :class:`~cnn_interp.diagnosis.small_network.SmallNetwork`.
     epochs : int
-        Of every training.
+        Number of epochs of every training.
     repeats : int
         Splits of the categories, each with weights of its own.
     seed : int
-        Of splits, weights and orders.
+        Seed of splits, weights and orders.
     device : str or torch.device
         Where to train.
     state : path, optional
@@ -281,15 +281,16 @@ def linear_probes(
     Parameters
     ----------
     features : mapping of str to array_like (n, d)
-        Of each layer.
+        Features of each layer.
     labels : array_like of int, (n,)
         What to read off.
     groups : array_like of int, (n,), optional
         Images with the same number are relatives, which stay on one side of each split.
     folds : int
-        Of the cross-validation; features are standardised, and logistic regression fitted, on the others.
+        Number of folds of the cross-validation; features are standardised, and logistic regression fitted, on the
+        others.
     seed : int
-        Of the split.
+        Seed of the split.
 
     Returns
     -------

@@ -226,7 +226,7 @@ def partition(
     patterns : sequence of Pattern
         Candidates, which together must hold every example, as those of :func:`frequent_patterns` do.
     weights : mapping of str to float
-        Of the objective's parts, by their names in ``OBJECTIVE``.
+        Weights of the objective's parts, by their names in ``OBJECTIVE``.
 
     Raises
     ------
@@ -316,7 +316,7 @@ def explore(
     Parameters
     ----------
     parts : Partition
-        Of the ``n`` confident predictions.
+        Parts of the ``n`` confident predictions.
     predictions : sequence, (n,)
         What the network says.
     oracle : callable
@@ -338,7 +338,7 @@ def explore(
     gamma, cost : float, array_like of float (n,)
         Utility is 1 for an error, less gamma · cost.
     seed : int
-        Of all choices.
+        Seed of all choices.
 
     Raises
     ------

@@ -75,7 +75,7 @@ class Recipe:
     Attributes
     ----------
     seed : int
-        Of all random draws.
+        Seed of all random draws.
     side : int
         Height and width of the images in pixels.
     categories : tuple of str

@@ -35,7 +35,7 @@ def contact_sheet(
     Parameters
     ----------
     images : Images
-        Of any kind.
+        Images of any kind.
     indices : sequence of int, optional
         Which to draw; by default the first 24.
     columns : int

@@ -261,7 +261,7 @@ def in_batches(
     Yields
     ------
     paths, images
-        Of up to `size` images.
+        Paths and images of up to `size` images.
 
     Raises
     ------

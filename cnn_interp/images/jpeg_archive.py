@@ -94,7 +94,7 @@ def write_jpeg_archive(path: Path | str, images: LabelledImages, *, quality: int
     images : LabelledImages
         What to write.
     quality : int
-        Of the compression, 1 to 95.
+        Quality of the compression, 1 to 95.
     """
     files = []
     for picture in images:

@@ -35,7 +35,7 @@ class PartImages(Images):
         Whether NaN says that the part is not to be seen. Where it is False, NaN may also mean that nobody
         annotated it.
     boxes : ndarray of float, (n, 4), optional
-        Of the object: first row, first column, last row, last column, in the same pixels, both ends within;
+        Boxes of the object: first row, first column, last row, last column, in the same pixels, both ends within;
         NaN where there is none.
     load_masks : callable, optional
         From an image's number in the source to bool ``(parts, h, w)``.

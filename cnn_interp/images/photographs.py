@@ -121,7 +121,7 @@ class Photographs:
         smallest : float
             The least side of a piece, as a share of the photograph's shorter side; the greatest is all of it.
         seed : int
-            Of the places.
+            Seed of the places.
 
         Returns
         -------

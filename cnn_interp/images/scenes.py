@@ -36,7 +36,7 @@ class Thing:
     row, column : float
         Its centre, px from the image's upper left corner.
     radius : float
-        Of the circle about it, px.
+        Radius of the circle about it, px.
     """
 
     shape: str
@@ -80,7 +80,7 @@ def draw_scene(things: Sequence[Thing], texture: str, *, size: int = 48, seed: i
     size : int
         The image's side, px.
     seed : int
-        Of the background's grey, phase and noise.
+        Seed of the background's grey, phase and noise.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def random_scene(
     Parameters
     ----------
     seed, index : int
-        Of a series of scenes, and the place in it.
+        Seed of a series of scenes, and the place in it.
     size : int
         The image's side, px.
     things : (int, int)

@@ -204,7 +204,7 @@ def dissect(
     top : int
         How many of each unit's strongest images to name.
     capacity : int
-        Of the sketch of the quantiles, see :class:`UpperQuantiles`.
+        Capacity of the sketch of the quantiles, see :class:`UpperQuantiles`.
     quiet : bool
         Whether to show no progress bar.
 

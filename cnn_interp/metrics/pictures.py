@@ -44,7 +44,7 @@ def unit_pictures(
     images : Images
         Those it was dissected on.
     dissection : Dissection
-        Of one layer.
+        Dissection of one layer.
     units : sequence of int
         Their numbers.
     columns : int

@@ -57,7 +57,7 @@ class Network:
     resize : int
         What an image's short side is scaled to before the middle is cut out, px.
     mean, std : tuple of float
-        Of the red, green and blue channels, by which values in 0 … 1 are normalised.
+        Mean and std of the red, green and blue channels, by which values in 0 … 1 are normalised.
     categories : tuple of str
         The outputs' names; empty if nothing is known.
     source : str
@@ -169,7 +169,7 @@ class Network:
         Parameters
         ----------
         side : int, optional
-            Of the image, px; that of the network's inputs by default.
+            Side of the image, px; that of the network's inputs by default.
 
         Returns
         -------
@@ -219,7 +219,7 @@ def load_network(
     device : str or torch.device
         See :func:`interpretkit.training.resolve_device`.
     seed : int
-        Of random weights.
+        Seed of random weights.
 
     Raises
     ------

@@ -200,7 +200,7 @@ def measure_units(
     top : int
         How many of each unit's strongest images to keep.
     capacity : int
-        Of the sketch of the quantiles, see :class:`UpperQuantiles`.
+        Capacity of the sketch of the quantiles, see :class:`UpperQuantiles`.
 
     Returns
     -------
@@ -298,7 +298,7 @@ def image_masks(
     Parameters
     ----------
     maps : Tensor, (n, units, h, w)
-        Of a layer.
+        Maps of a layer.
     thresholds : Tensor, (units,)
         Above which units are active.
     rows, columns : Tensor, (height, h) and (width, w)

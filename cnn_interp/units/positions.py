@@ -20,7 +20,8 @@ class UnitGrid:
     Attributes
     ----------
     field : ReceptiveField
-        Of the layer's units. Where every unit sees the whole image, as in transformers, it lays them evenly over it.
+        Receptive field of the layer's units. Where every unit sees the whole image, as in transformers, it lays them
+        evenly over it.
     image : (int, int)
         Height and width of the image, px.
     """

@@ -98,24 +98,24 @@ def maximize_activation(
     layer : str, optional
         A dotted name; by default the logits are maximized.
     place : {"mean", "centre", "max"}
-        Of a map: its mean (the channel), the unit in the middle, or the largest.
+        What counts of a map: its mean (the channel), the unit in the middle, or the largest.
     images_per_channel : int
         How many images to make of each.
     diversity : float
         The weight of the mean cosine between the Gram matrices of a layer's maps for the images of one channel;
         more of it makes them differ.
     steps : int
-        Of Adam.
+        Number of steps of Adam.
     side : int, optional
-        Of the images, px; the network's own by default.
+        Side of the images, px; the network's own by default.
     learning_rate : float
-        Of Adam, in units of the coefficients.
+        Learning rate of Adam, in units of the coefficients.
     shift, turn, zoom : float
         How far the images are moved (px), turned (degrees) and scaled (as a share) at random, to either side.
     photographs : Photographs, optional
         Whose activations to compare with.
     seed : int
-        Of the first images and the transformations.
+        Seed of the first images and the transformations.
     quiet : bool
         Show no progress.
 

@@ -32,9 +32,9 @@ class UpConvolutionalDecoder(nn.Module):
     Parameters
     ----------
     channels, height : int
-        Of the maps; outputs without places have a height of 1.
+        Number of channels and height of the maps; outputs without places have a height of 1.
     side : int
-        Of the images, px.
+        Side of the images, px.
     unit : float
         By which maps are divided first, so that what follows is suited to layers of large and of tiny values.
 
@@ -87,11 +87,11 @@ class TrainedDecoder:
     mean_image_error : float
         The same for the mean of the training images, which needs no layer.
     originals, reconstructions : ndarray of float32, (m, 3, side, side)
-        Of the first held-out images.
+        Originals and reconstructions of the first held-out images.
     n_train, n_held_out : int
         How many images.
     history : History
-        Of the training; the weights are those of the epoch that was best on a part of the training photographs.
+        History of the training; the weights are those of the epoch that was best on a part of the training photographs.
     """
 
     model: UpConvolutionalDecoder
@@ -134,15 +134,15 @@ def train_decoder(
     images : int
         How many pieces in all.
     side : int
-        Of the reconstructions, px.
+        Side of the reconstructions, px.
     held_out : float
         The share of photographs to test on; as many again choose the epoch.
     epochs, learning_rate, batch_size
-        Of Adam.
+        Number of epochs, learning rate and batch size of Adam.
     shown : int
         How many held-out images to return with their reconstructions.
     seed : int
-        Of the division, the pieces, the weights and the order.
+        Seed of the division, the pieces, the weights and the order.
     quiet : bool
         Show no progress.
 

@@ -140,7 +140,7 @@ def sufficiency(
         Which share of the receptive field's part of the image to leave; the rest becomes the mean colour of all
         images, which the network sees as zero.
     seed : int
-        Of the random blots.
+        Seed of the random blots.
 
     Raises
     ------

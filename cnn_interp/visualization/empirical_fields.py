@@ -95,7 +95,7 @@ def empirical_receptive_fields(
     images_per_forward : int
         How many go through the network at once.
     seed : int
-        Of the occluder's pixels.
+        Seed of the occluder's pixels.
     quiet : bool
         Show no progress.
 

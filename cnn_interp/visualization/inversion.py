@@ -32,7 +32,7 @@ class Inversion:
     Attributes
     ----------
     images : mapping of str to ndarray of float32, (n, 3, h, w)
-        Of each layer, with values in 0 … 1.
+        Images of each layer, with values in 0 … 1.
     error : mapping of str to ndarray of float, (n,)
         ‖Φ(x) − Φ₀‖ / ‖Φ₀‖ of each image, as it is here.
     other_photographs : mapping of str to float
@@ -76,7 +76,7 @@ def invert(
     layers : sequence of str
         Dotted names.
     steps : int
-        Of Adam, for each layer.
+        Number of steps of Adam, for each layer.
     learning_rate : float
         At the beginning, in units of the coefficients.
     alpha, beta : float
@@ -86,7 +86,7 @@ def invert(
     photographs : Photographs, optional
         Among which other photographs are taken for comparison; by default those that scikit-image brings.
     seed : int
-        Of the noise.
+        Seed of the noise.
     quiet : bool
         Show no progress.
 

@@ -93,7 +93,7 @@ class Generated:
     targets : ndarray of int, (n,)
         The classes.
     probability, probability_without_prior : ndarray of float, (n,)
-        Of the class, for the images as they are here.
+        Probability and probability without prior of the class, for the images as they are here.
     distance, distance_without_prior : ndarray of float, (n,)
         ‖R(x) − x‖² per pixel: the less, the more realistic by the prior's lights. Of photographs it is
         ``prior.distance``.
@@ -138,11 +138,11 @@ def train_prior(
     held_out : float
         The share of photographs to test on.
     epochs, batch_size, learning_rate
-        Of Adam.
+        Number of epochs, batch size and learning rate of Adam.
     device : torch.device or str
         Where to train.
     seed : int
-        Of the pieces, the weights, the order and the noise.
+        Seed of the pieces, the weights, the order and the noise.
     quiet : bool
         Show no progress.
 
@@ -215,7 +215,7 @@ def generate(
     prior : Prior
         See :func:`train_prior`; on the network's device.
     steps : int
-        Of the walk.
+        Number of steps of the walk.
     prior_step : float
         ε₁.
     class_step : float
@@ -224,7 +224,7 @@ def generate(
     noise : float
         The standard deviation of the noise of a step.
     seed : int
-        Of the beginning and the noise.
+        Seed of the beginning and the noise.
     quiet : bool
         Show no progress.
 

@@ -48,8 +48,8 @@ def read_settings(texts: Sequence[str], methods: Sequence[str]) -> Mapping[str, 
     Parameters
     ----------
     texts : sequence of str
-        Of the form ``METHOD.OPTION=VALUE``, such as ``occlusion.window=48``. Values are numbers, ``true``, ``false``
-        or words.
+        Texts of the form ``METHOD.OPTION=VALUE``, such as ``occlusion.window=48``. Values are numbers, ``true``,
+        ``false`` or words.
     methods : sequence of str
         The attribution methods that are going to run.
 

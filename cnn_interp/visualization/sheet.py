@@ -34,13 +34,13 @@ class Explained:
     Attributes
     ----------
     name : str
-        Of the image.
+        Name of the image.
     pixels : ndarray of float, (h, w, 3)
         What the network saw, in 0 … 1.
     target : str
-        Of the output that is explained.
+        Name of the output that is explained.
     probability : float
-        Of that output.
+        Probability of that output.
     values : mapping of str to ndarray of float, (c, h, w)
         The attribution of each method.
     note : str
@@ -127,7 +127,7 @@ def gallery(
         The name of each row, and its pictures ``(h, w, 3)`` in 0 … 1 or ``(h, w)``, drawn in viridis. Rows of a
         single picture stand side by side.
     side : float
-        Of a picture, inches.
+        Side of a picture, inches.
     title : str
         Above them.
     """

@@ -48,7 +48,7 @@ class Question:
     units : sequence of int or None
         The channels asked for.
     seed : int
-        Of all randomness.
+        Seed of all randomness.
     quiet : bool
         Show no progress.
     """

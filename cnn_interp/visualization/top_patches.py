@@ -51,7 +51,7 @@ class UnitPatches:
     boxes : ndarray of int, (u, k, 4)
         The receptive field of that place within the network's input: top, left, bottom, right, px.
     field : ReceptiveField
-        Of the layer.
+        Receptive field of the layer's units.
     n_images : int
         How many photographs were searched.
     """

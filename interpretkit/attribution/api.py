@@ -120,7 +120,7 @@ class Attribution:
     Attributes
     ----------
     values : Tensor, (n, ...)
-        Of the inputs' shape, or ``(n, 1, height, width)`` for methods that tell places but not channels. On the
+        Values of the inputs' shape, or ``(n, 1, height, width)`` for methods that tell places but not channels. On the
         inputs' device, at least in single precision.
     target : ndarray of int, (n,), or None
         The output explained, of each example; None if a function chose the score.

@@ -117,7 +117,7 @@ class Asked:
     entry : Entry
         The method.
     explained : ExplainedModel
-        Of the example, or of its neuron.
+        The model to be explained, of the example, or of its neuron.
     image : Tensor, (1, ...)
         In double precision.
     options : mapping

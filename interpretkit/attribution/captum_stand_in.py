@@ -74,7 +74,7 @@ class StandIn(nn.Module):
     Parameters
     ----------
     explained : ExplainedModel
-        Of one example, to which all images belong.
+        The model to be explained, of one example, to which all images belong.
     layer : Layer, optional
         The layer that stands in the attribute `layer`, where captum may read and replace its values.
 

@@ -44,7 +44,7 @@ class ExplainedModel:
     chunks : Chunks
         How many images go through the model at once.
     seed : int
-        Of all randomness. What is drawn must not depend on an example's place in the batch.
+        Seed of all randomness. What is drawn must not depend on an example's place in the batch.
     layer : str or None
         The layer that was asked for.
     any_order : bool

@@ -28,9 +28,9 @@ class Patterns:
     Attributes
     ----------
     directions : tuple of Tensor
-        Of each convolution and linear layer, in the order in which they run and as often as they run: of the weight's
-        shape. A neuron's direction and its weight, that of a following batch norm included, have the inner product
-        1; the direction is zero where the neuron's output told nothing.
+        Directions of each convolution and linear layer, in the order in which they run and as often as they run: of the
+        weight's shape. A neuron's direction and its weight, that of a following batch norm included, have the inner
+        product 1; the direction is zero where the neuron's output told nothing.
     merged : tuple of bool
         Whether a batch norm was merged into the layer.
     """

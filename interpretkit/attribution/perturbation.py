@@ -234,7 +234,7 @@ def meaningful_perturbation(
     explained : ExplainedModel
         With inputs ``(n, channels, height, width)``.
     iterations : int
-        Of the optimisation; each costs a forward and a backward pass.
+        Number of iterations of the optimisation; each costs a forward and a backward pass.
     rate : float
         Adam's learning rate.
     sparsity, smoothness, power : float

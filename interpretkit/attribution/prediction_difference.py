@@ -130,7 +130,7 @@ class _Gaussian:
     least, largest : Tensor, (channels,)
         The range that draws are kept in.
     like : Tensor
-        Of the device and precision in which draws are made.
+        A tensor of the device and precision in which draws are made.
     """
 
     def __init__(

@@ -283,17 +283,17 @@ class Composite:
     Attributes
     ----------
     default : Rule
-        Of all layers that nothing else names.
+        Rule of all layers that nothing else names.
     types : mapping of a module's class to a rule
         The first class that fits counts. ``nn.Linear``, ``nn.Conv2d`` and so on also fit calls of these functions in
         modules of other classes.
     names : mapping of str to a rule
         Layers' dotted names, or patterns such as ``"features.1*"``. The first that fits counts.
     first : Rule, optional
-        Of every layer that sees the model's inputs and nothing else: all stems, however they are called. What a model
-        does to its inputs before, such as scaling, cropping or changing their shape, does not count as a layer.
+        Rule of every layer that sees the model's inputs and nothing else: all stems, however they are called. What a
+        model does to its inputs before, such as scaling, cropping or changing their shape, does not count as a layer.
     last : Rule, optional
-        Of every layer from whose outputs the scores come without another layer between.
+        Rule of every layer from whose outputs the scores come without another layer between.
 
     Examples
     --------

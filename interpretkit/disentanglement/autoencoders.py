@@ -47,7 +47,7 @@ class AutoencoderConfig:
     Attributes
     ----------
     height, width : int
-        Of the images, in pixels; multiples of 16.
+        Height and width of the images, in pixels; multiples of 16.
     channels : int
         1 (grey) or 3 (colours).
     latent : int
@@ -244,9 +244,9 @@ def train_autoencoder(
     batch_size : int
         Images in a batch.
     learning_rate : float
-        Of the auto-encoder; the articles have 1e-4 with hundreds of thousands of steps.
+        Learning rate of the auto-encoder; the articles have 1e-4 with hundreds of thousands of steps.
     seed : int
-        Of the weights, the order of the images and the draws. The same seed gives the same bits on a CPU.
+        Seed of the weights, the order of the images and the draws. The same seed gives the same bits on a CPU.
     device : str or torch.device
         As for :func:`~interpretkit.training.resolve_device`.
     checkpoint : path, optional

@@ -381,7 +381,7 @@ class _Labels:
     Attributes
     ----------
     numbers : ndarray of intp, (m,)
-        Of the rows learnt from.
+        Numbers of the rows learnt from.
     original : ndarray of intp, (c,)
         The label that each number stands for.
     all : ndarray of intp, (n,)

@@ -261,7 +261,7 @@ class LayerTap:
         Parameters
         ----------
         output : Tensor
-            Of the layer.
+            Output of the layer.
         given : nested tuples, lists and dicts
             What the layer was given.
         new : bool

@@ -36,7 +36,7 @@ class ReceptiveField:
     layer : str
         The layer's dotted name.
     size : (float, float)
-        Of one unit's field, px; infinite if every unit sees the whole image.
+        Size of one unit's field, px; infinite if every unit sees the whole image.
     stride : (float, float)
         From a unit's field to its neighbour's, px.
     start : (float, float)

@@ -72,7 +72,7 @@ def layer_outputs(
     Returns
     -------
     outputs : Tensor
-        Of the network, ``(n, classes)``.
+        Outputs of the network, ``(n, classes)``.
     layers : dict
         From name to the layer's output ``(n, ...)``.
 

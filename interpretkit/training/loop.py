@@ -117,7 +117,7 @@ def fit(
     clip_norm : float, optional
         Scale the gradient down to this Euclidean norm where it is longer.
     precision : {"auto", "float32", "bfloat16"}
-        Of the forward pass; see :func:`~interpretkit.training.precision.autocast`.
+        Precision of the forward pass; see :func:`~interpretkit.training.precision.autocast`.
     checkpoint : path, optional
         A folder in which the state of the training is kept, and from which it is resumed if it is there
         already. On a CPU, resumed training ends with the same bits as training that was never interrupted.

@@ -162,7 +162,7 @@ def train_answerer(
     epochs : int
         How often each is seen.
     seed : int
-        Of scenes, questions, weights and order.
+        Seed of scenes, questions, weights and order.
     device : str
         See :func:`interpretkit.training.resolve_device`.
     checkpoint : path, optional

@@ -60,7 +60,7 @@ def ask(scene: Scene, kind: str, generator: np.random.Generator) -> Question | N
         ``colour`` and ``shape`` of a thing that is alone in its shape or colour; ``count`` of things of a shape or
         colour; ``relation`` to a thing that is alone in its shape, with as many yes as no where the scene allows.
     generator : Generator
-        Of the choices.
+        Generator of the choices.
     """
     shapes = [thing.shape for thing in scene.things]
     colours = [thing.colour for thing in scene.things]

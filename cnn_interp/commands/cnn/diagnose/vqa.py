@@ -345,7 +345,7 @@ def _question_sheet(
     words : sequence of str, (q,)
         The question.
     importance : ndarray of float, (q,)
-        Of the words.
+        Importance of the words.
     title : str
         The answer.
     right : bool or None
