@@ -328,13 +328,13 @@ class ShownConcepts:
 
     Attributes
     ----------
-    columns : ndarray of int, (c,)
+    concepts : ndarray of int, (c,)
         The concepts that it shows, counted from 0, ascending.
     masks : Tensor of float32, (c, pixels)
         Where they are: 1, elsewhere 0.
     """
 
-    columns: NDArray[np.int64]
+    concepts: NDArray[np.int64]
     masks: Tensor
 
     @classmethod
@@ -393,18 +393,18 @@ class Overlaps:
         shown : ShownConcepts
             The concepts in it.
         """
-        columns = shown.columns
-        if len(columns) == 0:
+        concepts = shown.concepts
+        if len(concepts) == 0:
             return
-        rows = active.cpu().numpy()
+        units = active.cpu().numpy()
         # Sums of zeros and ones: exact in single precision up to 16 million pixels.
-        self.concept_area[columns] += shown.masks.sum(dim=1).long().cpu().numpy()
-        if len(rows):
+        self.concept_area[concepts] += shown.masks.sum(dim=1).long().cpu().numpy()
+        if len(units):
             weighed = masks.float()
             common = (weighed @ shown.masks.T).round().long().cpu().numpy()
-            self.intersection[np.ix_(rows, columns)] += common
-            categories = np.unique(self.category_of[columns])
-            self.unit_area[np.ix_(rows, categories)] += weighed.sum(dim=1).long().cpu().numpy()[:, None]
+            self.intersection[np.ix_(units, concepts)] += common
+            categories = np.unique(self.category_of[concepts])
+            self.unit_area[np.ix_(units, categories)] += weighed.sum(dim=1).long().cpu().numpy()[:, None]
 
     def iou(self) -> NDArray[np.float64]:
         """Return intersection over union of each unit and concept, ``(units, concepts)``; 0 where both are empty."""
