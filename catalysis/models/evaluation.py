@@ -9,20 +9,17 @@ from warnings import warn as tell
 import joblib
 import numpy as np
 
-from catalysis.energies.baseline import LinearBaseline
-from catalysis.energies.teacher import Teacher
 from catalysis.energies.training_data import check_training_data, group_folds
+from catalysis.models.measurement import Predictions, measure, vae_numbers
 from catalysis.models.trust import trust_warnings
 from catalysis.structure.sites import Site
-from catalysis.vae.network import one_class_note, report, train_vae
+from catalysis.vae.report import VAEReport
+from catalysis.vae.training import one_class_note
 from interpretkit.errors import InputError
 from interpretkit.runs.progress import progress
 
 GROUPINGS = ("slab_id", "site_id", "site_class", "facet")
 """What may be kept together in a split."""
-
-QUICK = {"epochs": 4, "decorations_per_epoch": 1024, "hidden": 64}
-"""Options of `catalysis.vae.network.train_vae` for a test run: the numbers mean nothing."""
 
 INPUTS = {
     "ideal": "teacher: class and elements by slot (ideal geometry); VAE: also the Betti curves of the given positions",
@@ -122,43 +119,30 @@ def evaluate(
     if note := one_class_note(train_sites):
         warnings.append(note)
         tell(note, stacklevel=2)
-    options: dict[str, Any] = {**(QUICK if quick else {}), "device": device}
-    parts = _run(tasks, options, geometry, seed, jobs, quiet)
+    options: dict[str, Any] = {
+        "geometry": geometry, "seed": seed, "quick": quick, "device": device,
+    }  # fmt: skip
+    parts = _run(tasks, options, jobs, quiet)
 
-    measured = [site for _, test in tasks for site in test]
-    fold = np.concatenate([np.full(len(test), f) for f, (_, test) in enumerate(tasks)])
     back = np.argsort(order)
-    table = {name: np.concatenate([part[name] for part in parts])[back] for name in _COLUMNS}
-    measured, fold = [measured[i] for i in back], fold[back]
-    true = np.array([site.energy_ev for site in measured], dtype=float)
-    error = {name: np.abs(table[name] - true) for name in ("teacher_ev", "vae_ev", "baseline_ev")}
-    unknown = int(np.isnan(table["vae_ev"]).sum())
+    found = Predictions.joined([predictions for predictions, _ in parts])[back]
+    fold = np.concatenate([np.full(len(test), f) for f, (_, test) in enumerate(tasks)])[back]
+    every = [site for _, test in tasks for site in test]
+    measured = [every[i] for i in back.tolist()]
+    unknown = int(np.isnan(found.vae_ev).sum())
     if unknown:
         warnings.append(
             f"{unknown} test sites hold elements that training did not: left out of the VAE's numbers"
         )
     classes = np.array([site.site_class for site in measured])
-    residual = table["teacher_ev"] - true
-    scatter = float(((true - true.mean()) ** 2).sum())
     numbers = {
-        "mae_ev": _mean(error["teacher_ev"]),
-        "vae_mae_ev": _mean(error["vae_ev"]),
-        "baseline_mae_ev": _mean(error["baseline_ev"]),
-        "rmse_ev": float(np.sqrt((residual**2).mean())),
-        "r2": 1 - float((residual**2).sum()) / scatter if scatter > 0 else None,
+        **found.numbers,
         "n_train": round(float(np.mean([len(train) for train, _ in tasks]))),
-        "n_test": len(measured),
         "per_class": {
-            str(name): {
-                "n": int((classes == name).sum()),
-                "mae_ev": _mean(error["teacher_ev"][classes == name]),
-                "vae_mae_ev": _mean(error["vae_ev"][classes == name]),
-                "baseline_mae_ev": _mean(error["baseline_ev"][classes == name]),
-            }
+            str(name): {"n": int((classes == name).sum()), **found[classes == name].errors}
             for name in np.unique(classes)
         },
-        "vae": _vae_numbers([part["vae"] for part in parts]),
-        "teacher_rms_z": float(np.sqrt(((residual / table["teacher_std_ev"]) ** 2).mean())),
+        "vae": vae_numbers([report for _, report in parts]),
         "inputs": INPUTS[geometry],
         "warnings": warnings,
     }
@@ -169,18 +153,12 @@ def evaluate(
             "site_id": [site.site_id for site in measured],
             "site_class": classes.tolist(),
             "fold": fold.tolist(),
-            "true_ev": true.tolist(),
-            **{name: [None if np.isnan(v) else float(v) for v in table[name]] for name in _COLUMNS},
+            **{
+                name: [None if np.isnan(v) else v for v in values.tolist()]
+                for name, values in vars(found).items()
+            },
         },
     }
-
-
-_COLUMNS = ("teacher_ev", "teacher_std_ev", "vae_ev", "baseline_ev")
-
-
-def _mean(values: np.ndarray) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else None
 
 
 def _splits(sites: Sequence[Site], folds: int, group_by: str, seed: int) -> np.ndarray:
@@ -198,74 +176,28 @@ def _splits(sites: Sequence[Site], folds: int, group_by: str, seed: int) -> np.n
 
 
 def _run(
-    tasks: Sequence[tuple[list[Site], list[Site]]],
-    options: dict[str, Any],
-    geometry: Literal["ideal", "relaxed"],
-    seed: int,
-    jobs: int,
-    quiet: bool,
-) -> list[dict[str, Any]]:
+    tasks: Sequence[tuple[list[Site], list[Site]]], options: dict[str, Any], jobs: int, quiet: bool
+) -> list[tuple[Predictions, VAEReport | None]]:
+    """Measure on every fold, several at the same time if there are jobs for it."""
     if jobs == 0:
         jobs = joblib.cpu_count() if options["device"] == "cpu" else 1
     if jobs > 1 and len(tasks) > 1:
         found: Any = joblib.Parallel(n_jobs=min(jobs, len(tasks)))(
-            joblib.delayed(_one)(*task, options, geometry, seed, 1) for task in tasks
+            joblib.delayed(_in_one_thread)(*task, options) for task in tasks
         )
         return found
     parts = []
     with progress("Evaluating", len(tasks), quiet=quiet) as bar:
         for task in tasks:
-            parts.append(_one(*task, options, geometry, seed, None))
+            parts.append(measure(*task, **options)[:2])
             bar.advance()
     return parts
 
 
-def _one(
-    train: list[Site],
-    test: list[Site],
-    options: dict[str, Any],
-    geometry: Literal["ideal", "relaxed"],
-    seed: int,
-    threads: int | None,
-) -> dict[str, Any]:
-    """Return predictions for the test sites by models that saw the training sites only."""
-    if threads is not None:
-        from interpretkit.training import set_threads
+def _in_one_thread(
+    train: list[Site], test: list[Site], options: dict[str, Any]
+) -> tuple[Predictions, VAEReport | None]:
+    from interpretkit.training import set_threads
 
-        set_threads(threads)
-    teacher = Teacher(seed=seed).fit(train)
-    baseline = LinearBaseline().fit(train)
-    model, _ = train_vae(train, None, teacher, seed=seed, quiet=True, **options)
-    if geometry == "relaxed":
-        teacher = Teacher(seed=seed, geometry="relaxed").fit(train)
-    mean, std = teacher.predict(test)
-    known = [k for k, site in enumerate(test) if set(site.symbols) <= set(model.config.elements)]
-    head = np.full(len(test), np.nan)
-    found = [test[k] for k in known]
-    measured = None
-    if found:
-        head[known] = model.predict(found)
-        measured = report(model, found, np.array([site.energy_ev for site in found], dtype=float))
-    return {
-        "teacher_ev": mean,
-        "teacher_std_ev": std,
-        "vae_ev": head,
-        "baseline_ev": baseline.predict(test).mean_ev,
-        "vae": measured,
-    }
-
-
-def _vae_numbers(reports: Sequence[Any]) -> dict[str, Any]:
-    """Return the smallest number of active dimensions over the folds and means weighted by sites."""
-    known = [r for r in reports if r is not None]
-    if not known:
-        return {}
-    weights = [r.n_sites for r in known]
-    numbers: dict[str, Any] = {
-        "active_coordination": min(r.active_coordination for r in known),
-        "active_ligand": min(r.active_ligand for r in known),
-    }
-    for name in ("element_recovery", "class_recovery", "betti_r2"):
-        value = float(np.average([getattr(r, name) for r in known], weights=weights))
-        numbers[name] = value if np.isfinite(value) else None
-    return numbers
+    set_threads(1)
+    return measure(train, test, **options)[:2]  # the networks stay where they were trained

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 
-from catalysis.energies.baseline import LinearBaseline
 from catalysis.energies.teacher import Teacher
 from catalysis.energies.training_data import check_training_data, group_folds, slab_groups
 from catalysis.fingerprints import coordination_curves
-from catalysis.models.evaluation import QUICK
-from catalysis.models.trust import rms_z
-from catalysis.structure.occupations import occupations
+from catalysis.models.measurement import measure, vae_numbers
+from catalysis.models.staying import StayingClassifier, area_under_curve
+from catalysis.structure.occupations import Occupations, filled, joined
 from catalysis.structure.sites import Site
-from catalysis.vae.network import PGHVAE, Channels, Latent, one_class_note, report, train_vae
+from catalysis.vae.channels import Channels
+from catalysis.vae.network import PGHVAE, Latent
+from catalysis.vae.training import one_class_note
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run, load_arrays
 
@@ -86,8 +86,7 @@ class SiteModel:
     sites
         The data.
     staying
-        Predicts whether the adsorbate stays on such a site (1) or leaves it (0); None where nothing was known of
-        sites that it left.
+        Tells whether the adsorbate stays on such a site; None where nothing was known of sites that it left.
     numbers
         Measured on the held-out slabs: `mae_ev`, `vae_mae_ev`, `baseline_mae_ev`, `rmse_ev`, `r2`, `n_train`,
         `n_test`, `teacher_rms_z` (residual over predicted deviation), `active_coordination`, `active_ligand`,
@@ -99,13 +98,25 @@ class SiteModel:
     vae: PGHVAE
     sites: SiteTable
     numbers: dict[str, Any]
-    staying: Teacher | None = None
+    staying: StayingClassifier | None = None
 
-    def stays(self, sites: Sequence[Site]) -> np.ndarray:
+    def stays(self, data: Occupations) -> np.ndarray:
         """Return the probability that the adsorbate stays on each site, (n,); ones if nothing is known of it."""
-        if self.staying is None:
-            return np.ones(len(sites))
-        return np.clip(self.staying.predict_mean(occupations(sites)), 0.01, 1.0)
+        return np.ones(len(data)) if self.staying is None else self.staying.predict_probability(data)
+
+    def occupations(self) -> Occupations:
+        """Return the sites of the data as occupied templates, class by class; what has no template is left out."""
+        config = self.vae.config
+        none = np.zeros(0, int)
+        parts = [filled([], none, config.elements, none)]
+        for k, template in enumerate(config.templates):
+            if template is not None:
+                rows = np.flatnonzero(self.sites.class_index == k)
+                contents = self.sites.ligands[np.ix_(rows, np.array(config.classes[k].slots))]
+                contents = contents[(contents >= 0).all(1)]
+                which = np.zeros(len(contents), int)
+                parts.append(filled([template.geometry], which, config.elements, contents.ravel()))
+        return joined(parts)
 
     @property
     def adsorbate(self) -> str:
@@ -165,14 +176,15 @@ class SiteModel:
             vae,
             SiteTable(**{name: arrays[name] for name in SiteTable.__dataclass_fields__}),
             numbers,
-            Teacher.load(path / _STAYING) if (path / _STAYING).is_file() else None,
+            StayingClassifier.load(path / _STAYING) if (path / _STAYING).is_file() else None,
         )
 
 
 def _slot_positions(vae: PGHVAE) -> dict[str, np.ndarray]:
     """Return where the slots of a model's classes lie (Å), as arrays to keep: a slot's number alone says nothing."""
-    templates = [entry.template(vae.config.adsorbate) for entry in vae.config.classes]
-    points = [np.zeros((0, 3)) if template is None else template.positions for template in templates]
+    points = [
+        np.zeros((0, 3)) if template is None else template.positions for template in vae.config.templates
+    ]
     return {
         "slot_positions": np.concatenate(points).astype(np.float32),
         "slot_offsets": np.cumsum([0, *map(len, points)]),
@@ -186,8 +198,7 @@ def _check_slots(vae: PGHVAE, arrays: Mapping[str, np.ndarray], path: Path) -> N
             f"{path / _SITES}: does not say where the model's slots lie; expected a model trained anew"
         )
     offsets = arrays["slot_offsets"].tolist()
-    for k, entry in enumerate(vae.config.classes):
-        template = entry.template(vae.config.adsorbate)
+    for k, (entry, template) in enumerate(zip(vae.config.classes, vae.config.templates, strict=True)):
         kept = arrays["slot_positions"][offsets[k] : offsets[k + 1]]
         present = np.zeros((0, 3)) if template is None else template.positions
         if kept.shape != present.shape or np.any(np.abs(kept - present) > _SAME_PLACE):
@@ -250,34 +261,14 @@ def train_model(
         raise InputError(f"lost: sites with {min(others)}; expected {sites[0].adsorbate}, as in the data")
     if note := one_class_note(sites):
         warnings.warn(note, stacklevel=2)
-    measured_teacher = Teacher(seed=seed).fit(learned)
-    baseline = LinearBaseline().fit(learned)
-    options: dict[str, Any] = QUICK if quick else {}
-    vae, _ = train_vae(learned, None, measured_teacher, seed=seed, device=device, quiet=quiet, **options)
-    prediction = measured_teacher.predict(unseen)
-    head = vae.predict(unseen)
-    straight = baseline.predict(unseen).mean_ev
-    true = energies[test]
-    found = report(vae, unseen, true)
-    residual = prediction.mean_ev - true
-    scatter = float(((true - true.mean()) ** 2).sum())
+    predictions, found, vae = measure(learned, unseen, seed=seed, quick=quick, device=device, quiet=quiet)
     numbers = {
-        "mae_ev": float(np.abs(residual).mean()),
-        "vae_mae_ev": float(np.abs(head - true).mean()),
-        "baseline_mae_ev": float(np.abs(straight - true).mean()),
-        "rmse_ev": float(np.sqrt((residual**2).mean())),
-        "r2": 1 - float((residual**2).sum()) / scatter if scatter > 0 else float("nan"),
-        "teacher_rms_z": rms_z(residual, prediction.std_ev),
+        **predictions.numbers,
         "n_train": len(train),
-        "n_test": len(test),
-        "active_coordination": found.active_coordination,
-        "active_ligand": found.active_ligand,
-        "element_recovery": found.element_recovery,
-        "class_recovery": found.class_recovery,
-        "betti_r2": found.betti_r2,
+        **vae_numbers([found]),
         "seed": seed,
+        "warnings": [note] if note else [],
     }
-    numbers["warnings"] = [note] if note else []
     channels = vae.channels(sites)
 
     def spread(values: np.ndarray) -> np.ndarray:
@@ -293,31 +284,19 @@ def train_model(
         contact_elements=np.array([site.contact_elements for site in sites]),
         energy_ev=energies,
         held_out=held_out,
-        teacher_ev=spread(prediction.mean_ev),
-        teacher_std_ev=spread(prediction.std_ev),
-        vae_ev=spread(head),
-        baseline_ev=spread(straight),
+        teacher_ev=spread(predictions.teacher_ev),
+        teacher_std_ev=spread(predictions.teacher_std_ev),
+        vae_ev=spread(predictions.vae_ev),
+        baseline_ev=spread(predictions.baseline_ev),
         curves=coordination_curves(sites, np.array(vae.config.grid)).astype(np.uint8),
         ligands=channels.ligands.cpu().numpy().astype(np.int8),
         class_index=channels.site_class.cpu().numpy().astype(np.int16),
     )
     staying = None
     if len(lost) >= _FEWEST_LOST:
-        staying, numbers["staying_auc"] = _fit_staying(sites, lost, {groups[i] for i in test}, seed)
+        both, stayed = [*sites, *lost], np.arange(len(sites) + len(lost)) < len(sites)
+        unseen_slabs = {groups[i] for i in test}
+        of_unseen = np.array([site.slab_id in unseen_slabs for site in both])
+        numbers["staying_auc"] = area_under_curve(both, stayed, ~of_unseen, of_unseen, seed)
+        staying = StayingClassifier(seed).fit(both, stayed)
     return SiteModel(Teacher(seed=seed).fit(sites), vae, table, numbers, staying)
-
-
-def _fit_staying(
-    sites: Sequence[Site], lost: Sequence[Site], held_out: set[str], seed: int
-) -> tuple[Teacher, float]:
-    """Return the model of whether adsorbates stay, and the area under its curve on the held-out slabs."""
-    both = [*sites, *lost]
-    stayed = np.concatenate([np.ones(len(sites)), np.zeros(len(lost))])
-    unseen = np.array([site.slab_id in held_out for site in both])
-    train, test = np.flatnonzero(~unseen), np.flatnonzero(unseen)
-    auc = float("nan")
-    if 0 < stayed[test].sum() < len(test):
-        measured = Teacher(seed=seed).fit([both[i] for i in train.tolist()], stayed[train])
-        predicted = measured.predict_mean(occupations([both[i] for i in test.tolist()]))
-        auc = float(roc_auc_score(stayed[test], predicted))
-    return Teacher(seed=seed).fit(both, stayed), auc

@@ -117,11 +117,7 @@ class Occupations:
         InputError
             If its geometry is of no template.
         """
-        geometry = self.geometries[self.geometry[row]]
-        template = geometry.template(adsorbate)
-        if template is None:
-            raise InputError(f"site {row}: {geometry.key} has no template; expected a class of an ideal slab")
-        return template.decorate(self.symbols(row))
+        return self.geometries[self.geometry[row]].template(adsorbate).decorate(self.symbols(row))
 
     def with_elements(self, elements: Sequence[str]) -> Occupations:
         """Return the same occupations with another list of names, which must hold every element that occurs."""
@@ -172,8 +168,8 @@ def filled(
     """
     table = np.full((len(geometry), N_SLOTS), -1, dtype=np.int16)
     columns = [geometries[k].columns for k in geometry]
-    rows = np.repeat(np.arange(len(geometry)), [len(part) for part in columns])
-    table[rows, np.concatenate(columns) if columns else []] = contents
+    rows = np.repeat(np.arange(len(geometry)), np.array([len(part) for part in columns], int))
+    table[rows, np.concatenate([*columns, np.zeros(0, int)])] = contents
     return Occupations(
         tuple(geometries), np.asarray(geometry, int), tuple(elements), table, np.ones(len(geometry), bool)
     )

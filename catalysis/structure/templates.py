@@ -83,10 +83,20 @@ class Geometry:
         """Coordination numbers of the contacts, shape (contacts,)."""
         return self.touching.sum(1)
 
-    def template(self, adsorbate: str) -> Template | None:
-        """Return the template with an adsorbate on it, None where the facet is unknown or has no such class."""
-        found = class_templates(self.facet, self.site_class, adsorbate)
-        return found[self.variant] if self.variant < len(found) else None
+    def template(self, adsorbate: str) -> Template:
+        """Return the template with an adsorbate on it.
+
+        Raises
+        ------
+        InputError
+            If the facet is unknown or has no such class.
+        """
+        found = find_template(self.facet, self.site_class, self.variant, adsorbate)
+        if found is None:
+            raise InputError(
+                f"{self.key}: has no template; expected a class that `find_sites` gives on its facet"
+            )
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,6 +305,12 @@ def class_templates(facet: str, site_class: str, adsorbate: str = "OH") -> tuple
     if not facet or is_hexagonal(facet):
         return ()
     return _facet_templates(facet_name(parse_facet(facet)), adsorbate).get(site_class, ())
+
+
+def find_template(facet: str, site_class: str, variant: int, adsorbate: str = "OH") -> Template | None:
+    """Return one template of a class, None where the facet is unknown or has no such class or variant."""
+    found = class_templates(facet, site_class, adsorbate)
+    return found[variant] if variant < len(found) else None
 
 
 def align(site: Site) -> Alignment:

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from scipy.stats import norm
 
+from catalysis.energies.protocol import Prediction
 from catalysis.models.site_model import SiteModel
 from catalysis.structure.host_slabs import Host, host_site
-from catalysis.structure.occupations import occupations
+from catalysis.structure.occupations import Occupations, filled, joined
 from catalysis.structure.ordering import tolerant_order
 from catalysis.structure.sites import Site
 from catalysis.structure.surfaces import facet_name, parse_composition, parse_facet
@@ -65,57 +66,25 @@ class Target:
 
 
 @dataclass(frozen=True, eq=False)
-class Occupation:
-    """An occupied template: a site before it stands anywhere.
-
-    Attributes
-    ----------
-    template
-        Facet, class and slots.
-    symbols
-        One element per slot.
-    """
-
-    template: Template
-    symbols: tuple[str, ...]
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """The same for occupations that a symmetry of the site turns into each other."""
-        names = sorted(set(self.symbols))
-        codes = np.array([names.index(symbol) for symbol in self.symbols])
-        best = self.template.canonical(codes)
-        return (self.template.facet, self.template.key, *(names[code] for code in best))
-
-    @property
-    def site(self) -> Site:
-        """The ideal site."""
-        return self.template.decorate(self.symbols)
-
-
-@dataclass(frozen=True, eq=False)
 class Design:
     """A designed site.
 
     Attributes
     ----------
-    occupation
-        Template and elements.
-    host
+    host : Host
         A slab that holds the site.
-    energy_ev, deviation_ev
+    energy_ev, deviation_ev : float
         The teacher's prediction and its standard deviation.
-    probability
+    probability : float
         Of the energy lying in the window and the adsorbate staying on the site.
-    head_energy_ev
+    head_energy_ev : float
         What the VAE's own head predicts for the site.
-    stays
+    stays : float
         Probability that the adsorbate stays on the site when it is relaxed.
-    nearest_known
+    nearest_known : int
         How many slots differ from the most similar site of the training data on the same class.
     """
 
-    occupation: Occupation
     host: Host
     energy_ev: float
     deviation_ev: float
@@ -132,44 +101,44 @@ class Design:
 
 def random_occupations(
     templates: Sequence[Template], composition: Mapping[str, float], n: int, seed: int
-) -> list[Occupation]:
+) -> Occupations:
     """Draw sites at random: every template equally often, every slot from the composition.
 
     Parameters
     ----------
-    templates
+    templates : sequence of Template
         To draw from.
-    composition
+    composition : mapping from str to float
         Fractions by element.
-    n
+    n : int
         How many.
-    seed
+    seed : int
         Of the draws.
+
+    Returns
+    -------
+    Occupations
+        Of the composition's elements in its order, (n,).
     """
-    generator = np.random.default_rng(seed)
-    elements, shares = list(composition), list(composition.values())
-    drawn = []
-    for k in range(n):
-        template = templates[k % len(templates)]
-        symbols = generator.choice(elements, size=len(template), p=shares)
-        drawn.append(Occupation(template, tuple(str(symbol) for symbol in symbols)))
-    return drawn
+    which = np.arange(n) % len(templates)
+    geometries = [template.geometry for template in templates]
+    slots = np.array([len(geometry.columns) for geometry in geometries])[which].sum()
+    drawn = np.random.default_rng(seed).choice(len(composition), size=slots, p=list(composition.values()))
+    return filled(geometries, which, list(composition), drawn)
 
 
-def distinct(occupations: Sequence[Occupation], known: set[tuple[str, ...]]) -> list[int]:
-    """Return the indices of the first of each kind of occupation that is not among the `known` keys."""
-    seen = set(known)
-    kept = []
-    for index, occupation in enumerate(occupations):
-        key = occupation.key
-        if key not in seen:
-            seen.add(key)
-            kept.append(index)
-    return kept
+def distinct(candidates: Occupations, known: Occupations) -> np.ndarray:
+    """Return the rows of the first of each kind of candidate that is not among the known sites, ascending.
+
+    Sites that a symmetry turns into each other are of one kind. Both must name their elements in the same order.
+    """
+    both = joined([known, candidates]).canonical()
+    first = np.unique(np.column_stack([both.geometry, both.table]), axis=0, return_index=True)[1]
+    return np.sort(first[first >= len(known)]) - len(known)
 
 
 def choose(
-    occupations: Sequence[Occupation],
+    candidates: Occupations,
     probability: np.ndarray,
     n: int,
     *,
@@ -180,117 +149,105 @@ def choose(
 
     Parameters
     ----------
-    occupations, probability
-        The candidates and their probability (n,) of being what is wanted.
-    n
+    candidates : Occupations
+        To choose from, (k,).
+    probability : ndarray
+        Of being what is wanted, (k,).
+    n : int
         How many to choose.
-    max_share
+    max_share : float
         No pair of class and contact elements makes up more than this share, while others are left.
-    min_difference
+    min_difference : int
         Two designs of one class differ in at least so many slots.
 
     Returns
     -------
     list of int
-        Indices, likeliest first.
+        Rows, likeliest first.
     """
     order = tolerant_order(-probability, tolerance=_EQUAL)
     limit = max(1, int(np.ceil(max_share * n)))
+    contacts = candidates.contact_elements
     chosen: list[int] = []
     passed_over: list[int] = []
-    kinds: Counter[tuple[str, str]] = Counter()
+    kinds: Counter[tuple[int, str]] = Counter()
 
-    def is_near(index: int) -> bool:
-        occupation = occupations[index]
-        return any(
-            occupations[other].template is occupation.template
-            and _difference(occupations[other], occupation) < min_difference
-            for other in chosen
-        )
+    def is_near(row: int) -> bool:
+        others = [other for other in chosen if candidates.geometry[other] == candidates.geometry[row]]
+        return bool(np.any(candidates.differences(row, np.array(others, int)) < min_difference))
 
-    for index in order.tolist():
+    for row in order.tolist():
         if len(chosen) == n:
             break
-        if is_near(index):
+        if is_near(row):
             continue
-        kind = (occupations[index].template.key, _contacts(occupations[index]))
+        kind = (int(candidates.geometry[row]), contacts[row])
         # Variety is worth a less likely site, but not one that is likelier to miss than to hit.
-        if kinds[kind] >= limit or (probability[index] < 0.5 and passed_over):
-            passed_over.append(index)
+        if kinds[kind] >= limit or (probability[row] < 0.5 and passed_over):
+            passed_over.append(row)
             continue
         kinds[kind] += 1
-        chosen.append(index)
-    for index in passed_over:
+        chosen.append(row)
+    for row in passed_over:
         if len(chosen) == n:
             break
-        if not is_near(index):
-            chosen.append(index)
+        if not is_near(row):
+            chosen.append(row)
     rank = np.empty(len(order), int)
     rank[order] = np.arange(len(order))
-    return sorted(chosen, key=lambda index: rank[index])
+    return sorted(chosen, key=lambda row: rank[row])
 
 
 def finished(
-    chosen: Sequence[Occupation],
-    judged: tuple[np.ndarray, np.ndarray],
+    chosen: Occupations,
+    judged: Prediction,
     head_energies: np.ndarray,
     stays: np.ndarray,
     target: Target,
-    known: Sequence[Occupation],
+    known: Occupations,
     *,
     adsorbate: str,
     seed: int,
 ) -> list[Design]:
-    """Put chosen occupations into slabs and add up what is known of each.
+    """Put chosen sites into slabs and add up what is known of each.
 
     Parameters
     ----------
-    chosen
-        In order of rank.
-    judged
-        Mean and standard deviation of the teacher, (n,) each.
-    head_energies
-        Of the VAE's head, (n,).
-    stays
+    chosen : Occupations
+        In order of rank, (n,).
+    judged : Prediction
+        Of the teacher, in eV, (n,).
+    head_energies : ndarray
+        Of the VAE's head, in eV, (n,).
+    stays : ndarray
         Probability that the adsorbate stays on the site, (n,).
-    target
+    target : Target
         The window.
-    known
-        The training data as occupations.
-    adsorbate
+    known : Occupations
+        The training data, with the same order of elements.
+    adsorbate : str
         To place.
-    seed
+    seed : int
         Of what fills the slabs outside the sites.
     """
-    mean, deviation = judged
-    probability = target.probability(mean, deviation) * stays
-    by_template: dict[str, list[Occupation]] = {}
-    for occupation in known:
-        by_template.setdefault(occupation.template.key, []).append(occupation)
+    probability = target.probability(*judged) * stays
+    both = joined([chosen, known])
     designs = []
-    for rank, occupation in enumerate(chosen):
-        host = host_site(
-            occupation.template,
-            occupation.symbols,
-            adsorbate=adsorbate,
-            seed=seed + rank,
-            site_id=f"design-{rank + 1:03d}",
-            slab_id=f"design-{rank + 1:03d}",
-        )
-        relatives = by_template.get(occupation.template.key, [])
-        nearest = min(
-            (_difference(other, occupation) for other in relatives), default=len(occupation.symbols)
-        )
+    for row in range(len(chosen)):
+        name, symbols = f"design-{row + 1:03d}", chosen.symbols(row)
+        template = chosen.geometries[chosen.geometry[row]].template(adsorbate)
+        host = host_site(template, symbols, adsorbate=adsorbate, seed=seed + row, site_id=name, slab_id=name)
+        relatives = np.flatnonzero(both.geometry == both.geometry[row])
+        differences = both.differences(row, relatives[relatives >= len(chosen)])
         designs.append(
             Design(
-                occupation,
                 Host(host.slab, replace(host.site, energy_ev=None)),
-                float(mean[rank]),
-                float(deviation[rank]),
-                float(probability[rank]),
-                float(head_energies[rank]),
-                float(stays[rank]),
-                nearest,
+                float(judged.mean_ev[row]),
+                float(judged.std_ev[row]),
+                float(probability[row]),
+                float(head_energies[row]),
+                float(stays[row]),
+                int(differences.min(initial=len(symbols))),
             )
         )
     return designs
@@ -302,29 +259,35 @@ class Search:
 
     Attributes
     ----------
-    target
+    target : Target
         The window.
-    designs
+    designs : list of Design
         The chosen ones, likeliest first.
-    proposals, proposal_ev, proposal_std_ev
-        Every distinct new site that the latent search proposed, and the teacher's judgement of it; the judge had no
-        part in proposing them.
-    proposed_by
-        `"gradient"` or `"sampling"`, one per proposal.
-    n_decoded
+    chosen : Occupations
+        The same as elements in slots.
+    proposals : Occupations
+        Every distinct new site that the latent search proposed, (k,).
+    proposal_ev, proposal_std_ev : ndarray
+        The teacher's judgement of them, (k,); the judge had no part in proposing them.
+    proposed_by : ndarray
+        `"gradient"` or `"sampling"`, (k,).
+    n_decoded : int
         Latent points decoded, before duplicates and known sites were dropped.
-    random, random_ev
-        Sites drawn at random, and the teacher's energies of them.
+    random : Occupations
+        Sites drawn at random, (m,).
+    random_ev : ndarray
+        The teacher's energies of them, (m,).
     """
 
     target: Target
     designs: list[Design]
-    proposals: list[Occupation]
+    chosen: Occupations
+    proposals: Occupations
     proposal_ev: np.ndarray
     proposal_std_ev: np.ndarray
     proposed_by: np.ndarray
     n_decoded: int
-    random: list[Occupation]
+    random: Occupations
     random_ev: np.ndarray
 
     @property
@@ -333,7 +296,7 @@ class Search:
         inside = self.target.holds(self.proposal_ev)
         random_share = float(self.target.holds(self.random_ev).mean())
         share = float(inside.mean()) if len(inside) else float("nan")
-        chosen = diversity([design.occupation for design in self.designs])
+        chosen = diversity(self.chosen)
         return {
             "n_designs": len(self.designs),
             "n_decoded": self.n_decoded,
@@ -423,42 +386,42 @@ def search(
         bar.advance()
         sampled = _by_sampling(model, latent, target, n_starts - n_starts // 2, seed + 1)
         bar.advance()
-        decoded = [_decode(model.vae, *points, templates, allowed) for points in (moved, sampled)]
-        candidates = [*decoded[0], *decoded[1]]
-        how = np.array(["gradient"] * len(decoded[0]) + ["sampling"] * len(decoded[1]))
-        known = known_occupations(model)
-        new = distinct(candidates, {occupation.key for occupation in known})
-        if not new:
+        classes = [template is not None for template in templates]
+        decoded = [model.vae.decode_occupations(*points, classes, allowed) for points in (moved, sampled)]
+        candidates = joined(decoded)
+        how = np.repeat(["gradient", "sampling"], [len(part) for part in decoded])
+        known = model.occupations()
+        new = distinct(candidates, known)
+        if not len(new):
             raise InputError(
                 "the search decoded only sites of the training data; expected a wider --window-ev"
             )
-        heads = model.vae.predict([candidates[k].site for k in new])
+        heads = model.vae.predict_occupations(candidates[new])
         # A decoded site is the latent point rounded to elements, which moves its energy.
         order = tolerant_order(np.abs(heads - target.energy_ev), tolerance=_EQUAL)
         kept = order[: max(n, int(target.holds(heads).sum()))]
-        keep = [new[k] for k in kept]
-        heads = heads[kept]
-        proposals = [candidates[k] for k in keep]
+        proposals, heads, how = candidates[new[kept]], heads[kept], how[new[kept]]
         bar.advance()
-        mean, deviation = model.teacher.predict([occupation.site for occupation in proposals])
+        judged = model.teacher.predict_occupations(proposals.canonical())
         composition = parse_composition(dict.fromkeys([config.elements[k] for k in allowed], 1.0))
         drawn = random_occupations([t for t in templates if t is not None], composition, n_random, seed + 2)
-        random_ev = model.teacher.predict_mean(occupations([occupation.site for occupation in drawn]))
+        random_ev = model.teacher.predict_mean(drawn.canonical())
         bar.advance()
-        stays = model.stays([occupation.site for occupation in proposals])
-        chosen = choose(proposals, target.probability(mean, deviation) * stays, n)
+        stays = model.stays(proposals)
+        rows = choose(proposals, target.probability(*judged) * stays, n)
         designs = finished(
-            [proposals[k] for k in chosen],
-            (mean[chosen], deviation[chosen]),
-            heads[chosen],
-            stays[chosen],
+            proposals[np.array(rows, int)],
+            Prediction(*(part[rows] for part in judged)),
+            heads[rows],
+            stays[rows],
             target,
             known,
             adsorbate=model.adsorbate,
             seed=seed,
         )
         bar.advance()
-    return Search(target, designs, proposals, mean, deviation, how[keep], len(candidates), drawn, random_ev)
+    chosen = proposals[np.array(rows, int)]
+    return Search(target, designs, chosen, proposals, *judged, how, len(candidates), drawn, random_ev)
 
 
 def check_request(
@@ -513,20 +476,6 @@ def check_request(
             f"no ideal slab has a site like those of the data, such as {allowed[0][1]} on facet {allowed[0][0]}; "
             "expected classes that `find_sites` gives"
         )
-
-
-def known_occupations(model: SiteModel) -> list[Occupation]:
-    """Return the model's training data as occupations of templates; sites without a template are left out."""
-    templates = [entry.template(model.adsorbate) for entry in model.vae.config.classes]
-    names = np.array(model.vae.config.elements)
-    known = []
-    for index, ligands in zip(model.sites.class_index, model.sites.ligands, strict=True):
-        template = templates[index] if index >= 0 else None
-        if template is not None:
-            slots = ligands[list(model.vae.config.classes[index].slots)]
-            if np.all(slots >= 0):
-                known.append(Occupation(template, tuple(str(name) for name in names[slots])))
-    return known
 
 
 def _allowed_elements(known: Sequence[str], wanted: Sequence[str]) -> list[int]:
@@ -600,19 +549,7 @@ def _by_sampling(model: SiteModel, latent: Latent, target: Target, count: int, s
     return coordination[best], ligand[best]
 
 
-def _decode(
-    vae: PGHVAE,
-    coordination: torch.Tensor,
-    ligand: torch.Tensor,
-    templates: Sequence[Template | None],
-    elements: Sequence[int],
-) -> list[Occupation]:
-    """Return the likeliest allowed class and elements of each point."""
-    found = vae.likeliest(coordination, ligand, [template is not None for template in templates], elements)
-    return [Occupation(template, symbols) for k, symbols in found if (template := templates[k]) is not None]
-
-
-def diversity(occupations: Sequence[Occupation]) -> dict[str, float]:
+def diversity(sites: Occupations) -> dict[str, float]:
     """Return how different some sites are.
 
     Returns
@@ -621,24 +558,14 @@ def diversity(occupations: Sequence[Occupation]) -> dict[str, float]:
         `classes` and `contact_pairs` that occur; `mean_difference`: mean share of slots in which two sites of one
         class differ, 0 to 1 (NaN if no class has two).
     """
-    differences = [
-        _difference(a, b) / len(a.symbols)
-        for k, a in enumerate(occupations)
-        for b in occupations[:k]
-        if a.template is b.template
+    shares = [
+        sites.differences(row, rows[:k]) / len(geometry.columns)
+        for rows, geometry in sites.by_geometry()
+        for k, row in enumerate(rows.tolist())
     ]
+    differences = np.concatenate([*shares, np.zeros(0)])
     return {
-        "classes": len({o.template.key for o in occupations}),
-        "contact_pairs": len({_contacts(o) for o in occupations}),
-        "mean_difference": float(np.mean(differences)) if differences else float("nan"),
+        "classes": len(np.unique(sites.geometry)),
+        "contact_pairs": len(set(sites.contact_elements)),
+        "mean_difference": float(differences.mean()) if len(differences) else float("nan"),
     }
-
-
-def _contacts(occupation: Occupation) -> str:
-    return "-".join(sorted(occupation.symbols[: occupation.template.contacts]))
-
-
-def _difference(first: Occupation, second: Occupation) -> int:
-    """Return in how many slots two occupations of one template differ, up to its symmetries."""
-    a, b = np.array(first.symbols), np.array(second.symbols)
-    return int((a[first.template.permutations] != b).sum(1).min())

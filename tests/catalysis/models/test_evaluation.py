@@ -5,7 +5,7 @@ from typing import Self
 import numpy as np
 import pytest
 
-import catalysis.models.evaluation
+import catalysis.models.measurement
 from catalysis.energies.baseline import LinearBaseline
 from catalysis.energies.teacher import Teacher
 from catalysis.models.evaluation import evaluate
@@ -53,7 +53,7 @@ def test_cross_validation_by_slab_never_shows_the_test_slabs(
     sites: list[Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Spy.seen = []
-    monkeypatch.setattr(catalysis.models.evaluation, "Teacher", Spy)
+    monkeypatch.setattr(catalysis.models.measurement, "Teacher", Spy)
     found = evaluate(sites, folds=2, quick=True)
     assert len(Spy.seen) == 2
     assert all(not fitted & asked for fitted, asked in Spy.seen)

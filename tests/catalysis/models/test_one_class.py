@@ -21,7 +21,7 @@ from catalysis.structure.sites import Site, find_sites, site_from_structure, wri
 from catalysis.structure.surfaces import build_slab
 from catalysis.structure.templates import Template, align, class_templates, facet_templates
 from catalysis.studies.design import Target, check_request, search
-from catalysis.vae.network import one_class_note
+from catalysis.vae.training import one_class_note
 from interpretkit.commandline.finding import Finding
 from interpretkit.errors import InputError
 
@@ -121,7 +121,7 @@ def test_what_can_be_checked_is_checked_before_training(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr(models, "train_vae", never)
+    monkeypatch.setattr("catalysis.models.measurement.train_vae", never)
     monkeypatch.setattr(models.Teacher, "fit", never)
     held_out = np.flatnonzero(group_folds([site.slab_id for site in sites], 5, 0) == 0)
     rare = list(sites)

@@ -8,7 +8,9 @@ import torch
 from catalysis.energies.teacher import Teacher
 from catalysis.structure.sites import Site
 from catalysis.structure.templates import class_templates
-from catalysis.vae.network import PGHVAE, VAEReport, report, train_vae
+from catalysis.vae.network import PGHVAE
+from catalysis.vae.report import VAEReport, report
+from catalysis.vae.training import train_vae
 from interpretkit.errors import InputError
 
 ELEMENTS = ["Ir", "Pd", "Ru"]
@@ -81,12 +83,15 @@ def test_decoded_sites_are_the_encoded_ones(trained: tuple[PGHVAE, VAEReport]) -
     model, _ = trained
     test = planted(40, 6)
     latent = model.encode(model.channels(test))
-    decoded = model.decode_sites(latent.coordination, latent.ligand)
+    found = model.decode_occupations(latent.coordination, latent.ligand)
+    decoded = [found.site(row, "OH") for row in range(len(found))]
     same_class = [a.site_class == b.site_class for a, b in zip(test, decoded, strict=True)]
     assert all(same_class)
     assert all(site.adsorbate == "OH" and len(site) == len(test[k]) for k, site in enumerate(decoded))
     again = model.channels(decoded).ligands
     assert (again == model.channels(test).ligands).double().mean() > 0.85
+    # Elements in slots are all that the network needs to see: atoms are made only to be shown.
+    assert np.array_equal(model.predict_occupations(found), model.predict(decoded))
 
 
 def test_energy_is_smooth_in_both_latents(trained: tuple[PGHVAE, VAEReport]) -> None:
@@ -152,4 +157,4 @@ def test_classes_without_template_are_learned_but_not_decoded() -> None:
     assert np.isfinite(model.predict(nameless)).all()
     latent = model.encode(model.channels(nameless[:2]))
     with pytest.raises(InputError, match="none of its classes has a template"):
-        model.decode_sites(latent.coordination, latent.ligand)
+        model.decode_occupations(latent.coordination, latent.ligand)
