@@ -15,7 +15,8 @@ import numpy as np
 from catalysis.data import load_bundled
 from catalysis.models.evaluation import evaluate
 from catalysis.models.site_model import SHIPPED, SiteModel
-from catalysis.structure.sites import Site, read_sites
+from catalysis.structure.sites import Site
+from catalysis.structure.user_sites import read_sites
 from interpretkit.bench.evidence import Row, markdown
 
 PAPER = "Wang et al., npj Comput. Mater. (2025)"

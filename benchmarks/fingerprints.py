@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from catalysis.data import load_bundled
 from catalysis.energies.training_data import group_folds
 from catalysis.fingerprints import fingerprints
-from catalysis.structure.sites import read_sites
+from catalysis.structure.user_sites import read_sites
 from interpretkit.bench.evidence import Row
 
 

@@ -75,13 +75,13 @@ def load_sites(
     Raises
     ------
     InputError
-        See `catalysis.structure.sites.read_sites`.
+        See `catalysis.structure.user_sites.read_sites`.
     """
     if source == BUNDLED:
         from catalysis.data import load_bundled
 
         return load_bundled()
-    from catalysis.structure.sites import read_sites
+    from catalysis.structure.user_sites import read_sites
 
     return read_sites(
         source,

@@ -23,7 +23,8 @@ from catalysis.potentials.labelling import (
     label_site,
     potential_energy,
 )
-from catalysis.structure.sites import BRIDGE_CLASSES, Site, find_sites
+from catalysis.structure.finding import find_sites
+from catalysis.structure.sites import BRIDGE_CLASSES, Site
 from catalysis.structure.surfaces import bare_slab, decorate, vegard_lattice_constant
 from interpretkit.runs.files import write_json
 from interpretkit.runs.folder import ResumableTable

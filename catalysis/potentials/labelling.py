@@ -18,33 +18,23 @@ from ase.calculators.calculator import Calculator
 
 from catalysis.structure.adsorbates import get_adsorbate
 from catalysis.structure.elements import COVALENT_RADIUS, METALS, fcc_lattice_constant
+from catalysis.structure.finding import find_sites, is_clean, sites_on
 from catalysis.structure.ordering import first_smallest
-from catalysis.structure.sites import (
-    ENERGY_KEY,
-    Site,
-    find_sites,
-    is_clean,
-    site_from_structure,
-    sites_on,
-    without_blanks,
-)
+from catalysis.structure.reading import ENERGY_KEY
+from catalysis.structure.sites import Site, without_blanks
 from catalysis.structure.surfaces import bare_slab
+from catalysis.structure.user_sites import site_from_structure
 from interpretkit.errors import InputError
 from interpretkit.runs.files import dump_json
 from interpretkit.runs.folder import ResumableTable
 from interpretkit.runs.progress import track
 
-_STIFFNESS = {
-    "normal": 12.0,
-    "sideways": 4.0,
-    "bond": 40.0,
-    "bend": 3.0,
-}  # eV/Å², the first guess of the Hessian
+# The first guess of the Hessian, in eV/Å².
+_STIFFNESS = {"normal": 12.0, "sideways": 4.0, "bond": 40.0, "bend": 3.0}
 _MAX_STEP = 0.15  # Å
 _EQUAL_EV = 1e-4  # total energies that differ by less are equal: potentials in single precision know no more
-_HOLLOW_RATIO = (
-    1.13  # a third metal nearer than this multiple of the contacts' distance makes it a hollow site
-)
+# A third metal nearer than this multiple of the contacts' distance makes it a hollow site.
+_HOLLOW_RATIO = 1.13
 
 
 @dataclass(frozen=True)
@@ -378,7 +368,7 @@ def label_structures(
     Parameters
     ----------
     frames
-        As `catalysis.structure.sites.read_structures` yields them.
+        As `catalysis.structure.reading.read_structures` yields them.
     calculator, hold_bridge
         As for `label_site`.
     reference_ev

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from catalysis.structure.elements import COVALENT_RADIUS, METALS, NON_METALS
-from catalysis.structure.ordering import tolerant_order
+from catalysis.structure.ordering import first_largest, tolerant_order
 from interpretkit.errors import InputError
 
 BOND_REACH = 1.3
@@ -23,9 +25,8 @@ BOND_SLACK = 0.28
 """… or, which matters for H2, up to this many Å beyond the sum."""
 
 _BOND_STRETCH = {1: 1.07, 2: 1.16, 3: 1.15, 4: 1.20}
-_SMALLEST_RISE = np.deg2rad(
-    25
-)  # no atom of a molecule placed by rule stands lower than this above the binding atom
+# No atom of a molecule placed by rule stands lower than this above the binding atom.
+_SMALLEST_RISE = np.deg2rad(25)
 _VALENCE = {"B": 3, "C": 4, "Si": 4, "Ge": 4, "N": 3, "P": 5, "As": 5, "O": 2, "S": 4, "Se": 4, "Te": 4}
 _USUAL_NAMES = {"SH2": "H2S", "H2CO": "CH2O", "H3CNH2": "CH3NH2", "CH3CH2OH": "C2H5OH"}
 _LONE_PAIRS = ("N", "P", "As", "S", "Se", "Te", "O")
@@ -147,9 +148,8 @@ ADSORBATES: dict[str, Adsorbate] = {
 }  # fmt: skip
 """Common adsorbates by their names. Any other molecule is read as well; see `get_adsorbate` for placing it."""
 
-_SEEN: dict[
-    str, Adsorbate
-] = {}  # Molecules that were read and that nobody has a geometry of, as they were first met.
+# Molecules that were read and that nobody has a geometry of, as they were first met.
+_SEEN: dict[str, Adsorbate] = {}
 
 
 def get_adsorbate(name: str | Adsorbate | Atoms, where: str = "adsorbate") -> Adsorbate:
@@ -247,16 +247,8 @@ def bond_limits(radii: np.ndarray) -> np.ndarray:
 
 def connected_parts(bonds: np.ndarray) -> list[list[int]]:
     """Return which atoms belong together, each part ascending, given who is bonded to whom, shape (n, n)."""
-    left, parts = set(range(len(bonds))), []
-    while left:
-        front = [min(left)]
-        part = set(front)
-        while front:
-            front = [int(j) for j in np.flatnonzero(bonds[front].any(0)) if int(j) not in part]
-            part.update(front)
-        parts.append(sorted(part))
-        left -= part
-    return parts
+    number, labels = connected_components(csr_array(bonds), directed=False)
+    return [np.flatnonzero(labels == k).tolist() for k in range(number)]
 
 
 def _bonds(symbols: Sequence[str], positions: np.ndarray) -> np.ndarray:
@@ -390,3 +382,49 @@ def _sphere(count: int) -> np.ndarray:
     k = np.arange(count) + 0.5
     polar, turn = np.arccos(1 - 2 * k / count), np.pi * (1 + np.sqrt(5)) * k
     return np.column_stack([np.cos(turn) * np.sin(polar), np.sin(turn) * np.sin(polar), np.cos(polar)])
+
+
+def place_adsorbate(
+    symbols: Sequence[str], positions: np.ndarray, contacts: int, frame: np.ndarray, adsorbate: Adsorbate
+) -> np.ndarray | None:
+    """Place an adsorbate on its contacts, pushed outwards along the normal to its usual bond length.
+
+    A molecule other than the common ones is turned about the normal, if need be, so that its binding atom is the one
+    that is nearest to the metals.
+
+    Parameters
+    ----------
+    symbols, positions
+        The metals, contacts first; positions (n, 3) in Å.
+    contacts
+        How many bind.
+    frame
+        See `Site.frame`.
+    adsorbate
+        What to place.
+
+    Returns
+    -------
+    ndarray or None
+        Positions (m, 3) in Å; None if the contacts are too far apart to bind it.
+    """
+    length = float(np.mean([adsorbate.bond_length(symbol, contacts) for symbol in symbols[:contacts]]))
+    centre = positions[:contacts].mean(0)
+    reach = float(np.linalg.norm(positions[:contacts] - centre, axis=1).mean())
+    if length <= reach:
+        return None
+    anchor = centre + frame[2] * np.sqrt(length**2 - reach**2)
+    placed = adsorbate.place(anchor, frame[2], frame[1])
+    if adsorbate.is_common or len(placed) == 1:
+        return placed
+    radii = np.array([COVALENT_RADIUS[symbol] for symbol in symbols])
+    own = np.array([COVALENT_RADIUS[symbol] for symbol in adsorbate.symbols])
+    turns = np.deg2rad(np.arange(0, 360, 15))
+    tries = [adsorbate.place(anchor, frame[2], np.cos(t) * frame[1] + np.sin(t) * frame[0]) for t in turns]
+    margins = []
+    for points in tries:
+        gaps = np.linalg.norm(points[:, None] - positions[None], axis=-1) / (own[:, None] + radii[None])
+        nearest = gaps.min(1)
+        # Beyond that, the first way to stand is the best.
+        margins.append(min(nearest[1:].min() - nearest[0], 0.15))
+    return tries[first_largest(np.array(margins))]

@@ -10,8 +10,9 @@ from functools import cache
 import numpy as np
 from ase import Atoms
 
-from catalysis.structure.adsorbates import get_adsorbate
-from catalysis.structure.sites import Site, find_sites, place_adsorbate
+from catalysis.structure.adsorbates import get_adsorbate, place_adsorbate
+from catalysis.structure.finding import find_sites
+from catalysis.structure.sites import Site
 from catalysis.structure.surfaces import bare_slab, vegard_lattice_constant
 from catalysis.structure.templates import LATTICE_CONSTANT, Template, align
 

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
-from ase.geometry import complete_cell
+from ase.geometry import complete_cell, find_mic
 from ase.io import read as ase_read
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
@@ -449,9 +449,8 @@ def _largest_move(first: Atoms, second: Atoms) -> float:
     if not np.all(np.isfinite(moved)):
         return float("inf")
     if np.abs(moved).max(initial=0.0) > LARGEST_STEP and first.pbc.any():
-        # An atom that has crossed the boundary has not moved far: a short move is found by whole cell vectors.
-        complete = complete_cell(cells[0])
-        moved -= np.rint(np.linalg.solve(complete.T, moved.T).T) * first.pbc @ complete
+        # An atom that has crossed the boundary has not moved far.
+        moved, _ = find_mic(moved, complete_cell(cells[0]), first.pbc)  # type: ignore[arg-type]
     return float(np.linalg.norm(moved, axis=1).max(initial=0.0))
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
+from catalysis.structure.finding import find_sites
 from catalysis.structure.ordering import first_smallest, tolerant_order, tolerant_ranks
-from catalysis.structure.sites import SECOND, Site, find_sites
+from catalysis.structure.sites import SECOND, Site
 from catalysis.structure.surfaces import bare_slab, facet_name, is_hexagonal, parse_facet
 from interpretkit.errors import InputError
 

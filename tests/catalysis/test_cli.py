@@ -15,8 +15,10 @@ from ase.io import read, write
 
 from catalysis.potentials import calculators as potentials
 from catalysis.structure.elements import parse_elements
-from catalysis.structure.sites import find_sites, read_sites, read_structures
+from catalysis.structure.finding import find_sites
+from catalysis.structure.reading import read_structures
 from catalysis.structure.surfaces import build_slab
+from catalysis.structure.user_sites import read_sites
 from interpretkit.cli import main
 from interpretkit.errors import InputError
 

@@ -7,7 +7,8 @@ import pytest
 
 from catalysis.data import ELEMENTS, load_bundled, load_bundled_lost, load_bundled_slab, provenance
 from catalysis.data.build import chosen_sites, plan
-from catalysis.structure.sites import BRIDGE_CLASSES, Site, find_sites
+from catalysis.structure.finding import find_sites
+from catalysis.structure.sites import BRIDGE_CLASSES, Site
 from interpretkit.errors import InputError
 
 

@@ -64,8 +64,8 @@ def prepare(folder: Path, words: str) -> None:
         from ase.io import write
 
         from catalysis.data import load_bundled
-        from catalysis.structure.sites import write_sites
         from catalysis.structure.surfaces import build_slab
+        from catalysis.structure.user_sites import write_sites
 
         sites = [site for site in load_bundled() if site.site_class in ("111_bridge", "100_bridge")]
         write_sites(folder / "sites.extxyz", sites[:: max(1, len(sites) // 70)])

@@ -64,7 +64,7 @@ def _slabs(path: Path) -> None:
 def _sites(first: int) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         from catalysis.data import load_bundled
-        from catalysis.structure.sites import write_sites
+        from catalysis.structure.user_sites import write_sites
 
         sites = [site for site in load_bundled() if site.site_class in ("111_bridge", "100_bridge")]
         slabs = sorted({site.slab_id for site in sites})[first::2]

@@ -70,7 +70,7 @@ def label(
         label_structures,
     )
     from catalysis.structure.adsorbates import get_adsorbate
-    from catalysis.structure.sites import read_structures
+    from catalysis.structure.reading import read_structures
     from interpretkit.training.device import resolve_device
 
     get_adsorbate(adsorbate, "--adsorbate")

@@ -16,10 +16,12 @@ from catalysis.energies.training_data import group_folds
 from catalysis.models import site_model as models
 from catalysis.models.evaluation import evaluate
 from catalysis.models.site_model import train_model
+from catalysis.structure.finding import find_sites
 from catalysis.structure.occupations import occupations
-from catalysis.structure.sites import Site, find_sites, site_from_structure, write_sites
+from catalysis.structure.sites import Site
 from catalysis.structure.surfaces import build_slab
 from catalysis.structure.templates import Template, align, class_templates, facet_templates
+from catalysis.structure.user_sites import site_from_structure, write_sites
 from catalysis.studies.design import Target, check_request, search
 from catalysis.vae.training import one_class_note
 from interpretkit.commandline.finding import Finding

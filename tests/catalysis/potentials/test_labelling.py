@@ -7,7 +7,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from catalysis.potentials.calculators import make_calculator
 from catalysis.potentials.labelling import ends_as, label_site, potential_energy, relax_adsorbate
 from catalysis.structure.elements import fcc_lattice_constant
-from catalysis.structure.sites import find_sites
+from catalysis.structure.finding import find_sites
 from catalysis.structure.surfaces import bare_slab
 from interpretkit.errors import InputError
 

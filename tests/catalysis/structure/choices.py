@@ -7,11 +7,12 @@ import sys
 import numpy as np
 
 from catalysis.energies.features import FeatureSpace
+from catalysis.structure.finding import find_sites
 from catalysis.structure.host_slabs import host_site
 from catalysis.structure.occupations import occupations
-from catalysis.structure.sites import find_sites, site_from_structure
 from catalysis.structure.surfaces import bare_slab
 from catalysis.structure.templates import Template, align, facet_templates
+from catalysis.structure.user_sites import site_from_structure
 
 FACETS = ("111", "100", "110", "211", "532", "221", "10,1,1", "1,-1,0")
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from catalysis.structure.host_slabs import host_site
-from catalysis.structure.sites import BRIDGE_CLASSES, site_from_structure
+from catalysis.structure.sites import BRIDGE_CLASSES
 from catalysis.structure.templates import align, class_templates, facet_templates
+from catalysis.structure.user_sites import site_from_structure
 
 
 @pytest.mark.parametrize(("facet", "name"), [(facet, name) for (facet, _), name in BRIDGE_CLASSES.items()])

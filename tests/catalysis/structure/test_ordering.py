@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from catalysis.fingerprints import site_bars, site_digraph
 from catalysis.structure import templates
+from catalysis.structure.finding import find_sites
 from catalysis.structure.occupations import occupations
 from catalysis.structure.ordering import first_largest, first_smallest, merged, tolerant_order, tolerant_ranks
-from catalysis.structure.sites import find_sites
 from catalysis.structure.surfaces import bare_slab, build_slab
 from catalysis.structure.templates import align, facet_templates
 from catalysis.studies.design import choose, random_occupations

@@ -17,9 +17,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import read, write
 
-from catalysis.structure.reading import iterate_structures
-from catalysis.structure.sites import find_sites, read_sites, read_structures
+from catalysis.structure.finding import find_sites
+from catalysis.structure.reading import iterate_structures, read_structures
 from catalysis.structure.surfaces import build_slab
+from catalysis.structure.user_sites import read_sites
 from interpretkit.errors import InputError
 
 

@@ -10,19 +10,10 @@ from ase.build import bulk, fcc111
 from ase.io import write
 
 from catalysis.structure.adsorbates import ADSORBATES
-from catalysis.structure.sites import (
-    BRIDGE_CLASSES,
-    COMMON,
-    CONTACT,
-    SHELL,
-    Site,
-    find_sites,
-    read_sites,
-    site_class_name,
-    site_from_structure,
-    write_sites,
-)
+from catalysis.structure.finding import find_sites
+from catalysis.structure.sites import BRIDGE_CLASSES, COMMON, CONTACT, SHELL, Site, site_class_name
 from catalysis.structure.surfaces import bare_slab, build_slab
+from catalysis.structure.user_sites import read_sites, site_from_structure, write_sites
 from interpretkit.errors import InputError
 
 # Class: coordination numbers, common neighbours, shell, metals within two bonds, on the ideal lattice.

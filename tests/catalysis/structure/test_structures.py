@@ -12,9 +12,10 @@ from ase.build import add_adsorbate, bcc100, bcc110, fcc100, fcc111, hcp0001, mo
 from ase.cluster import Octahedron
 
 from catalysis.structure.adsorbates import ADSORBATES, Adsorbate, adsorbate_name, bonded_pairs, get_adsorbate
-from catalysis.structure.sites import find_sites, site_from_structure
+from catalysis.structure.finding import find_sites
 from catalysis.structure.surfaces import bare_slab, build_slab, read_facet
 from catalysis.structure.templates import align, facet_templates
+from catalysis.structure.user_sites import site_from_structure
 from interpretkit.errors import InputError
 
 KINDS = ("top", "bridge", "hollow")
