@@ -93,15 +93,15 @@ def check_design(
 
     Parameters
     ----------
-    data, model
+    data, model : str
         The options of these names.
-    target_ev, window_ev
+    target_ev, window_ev : float
         In eV.
-    n
+    n : int
         How many designs.
-    facets, elements
+    facets, elements : str or None
         Names between commas; None if nothing was asked for.
-    training
+    training : mapping of str to Any
         From an option that serves training alone to its value where it was given; else to something false.
     """
     if not math.isfinite(target_ev):

@@ -38,13 +38,13 @@ def site_gallery(
 
     Parameters
     ----------
-    sites
+    sites : sequence of Site
         Any number of sites, at least one.
-    titles
+    titles : sequence of str, optional
         A line or two over each.
-    columns
+    columns : int
         Sites in a row.
-    title
+    title : str
         Of the sheet.
 
     Returns
@@ -77,11 +77,11 @@ def barcode_sheet(site: Site, bars: Sequence[Bar], grid: np.ndarray, curves: np.
 
     Parameters
     ----------
-    site
+    site : Site
         The site.
-    bars
+    bars : sequence of Bar
         Of `catalysis.fingerprints.bars_with_atoms`.
-    grid, curves
+    grid, curves : ndarray
         Thresholds (g,) in Å and Betti curves (3, g).
     """
     with style():

@@ -47,11 +47,11 @@ class SiteDigraph:
 
     Attributes
     ----------
-    labels
+    labels : tuple of str
         Element of each vertex: the site's metals in its order, then the adsorbate's atoms, binding atom first.
-    arrows
+    arrows : ndarray
         Tail and head, shape (m, 2).
-    lengths
+    lengths : ndarray
         Their weights: distances in Å, shape (m,).
     """
 
@@ -66,24 +66,24 @@ class Fingerprints:
 
     Attributes
     ----------
-    site_ids, site_classes
+    site_ids, site_classes : tuple of str
         Shape (n,).
-    grid
+    grid : ndarray
         Thresholds in Å, shape (g,).
-    coordination
+    coordination : ndarray
         Betti curves β0, β1, β2 of the geometry-only digraph, shape (n, 3, g).
-    path_homology
+    path_homology : ndarray
         Betti curves of the digraph directed by elements, the published fingerprint, shape (n, 3, g).
-    ligands
+    ligands : Occupations
         Which element fills which slot: contacts, common neighbours, shell, second neighbours, by distance within a
         zone.
-    properties
+    properties : ndarray or None
         `catalysis.structure.elements.element_properties` by slot, shape (n, N_SLOTS, 5), NaN in empty slots; None
         unless asked for.
-    summaries
+    summaries : dict of str to ndarray
         For each summary asked for, of the geometry-only digraph: `entropy` (n, 3), `silhouette` (n, 3, 40) and
         `landscape` (n, 3, 3, 40), both over the grid's range.
-    coordination_bars, path_homology_bars
+    coordination_bars, path_homology_bars : sequence of Barcodes
         The barcodes themselves, one per site; with representatives if they were asked for.
     """
 
@@ -127,11 +127,12 @@ class Bar:
 
     Attributes
     ----------
-    dimension
+    dimension : int
         0, 1 or 2.
-    birth_angstrom, death_angstrom
+    birth_angstrom, death_angstrom : float
         Death is infinite for a class that never dies.
-    atoms, elements
+    atoms : tuple of int
+    elements : tuple of str
         Vertices of the site's digraph and their elements.
     """
 
@@ -268,17 +269,17 @@ def fingerprints(
 
     Parameters
     ----------
-    sites
+    sites : sequence of Site
         At least one.
-    grid
+    grid : ndarray
         Thresholds of the Betti curves in Å.
-    elements
+    elements : sequence of str, optional
         Order of the ligand channel's categories; by default those that occur.
-    summaries
+    summaries : sequence of str
         Any of `SUMMARIES`.
-    properties
+    properties : bool
         Also give the elements' properties by slot.
-    representatives
+    representatives : bool
         Keep for each bar a cycle that represents it (slower: the readable engine computes it).
 
     Raises
@@ -317,12 +318,12 @@ def summarise(barcodes: Sequence[Barcodes], name: str, span: tuple[float, float]
 
     Parameters
     ----------
-    barcodes
+    barcodes : sequence of Barcodes
         One per site, (n,).
-    name
+    name : str
         `"entropy"`: persistence entropy, shape (n, 3); `"silhouette"`: shape (n, 3, 40); `"landscape"`: the first
         three functions, shape (n, 3, 3, 40).
-    span
+    span : tuple of float
         Range of the functions in Å.
     """
     from gudhi.representations import Entropy, Landscape, Silhouette

@@ -46,11 +46,11 @@ class Teacher:
 
     Parameters
     ----------
-    slot_lengths
+    slot_lengths : sequence of float
         In Å, one per member: slots closer than this have nearly the same effect.
-    seed
+    seed : int
         Of the folds that calibrate the uncertainty, and of the subsets taken of many sites.
-    geometry
+    geometry : {"ideal", "relaxed"}
         `"ideal"`: class and elements only. `"relaxed"`: also `relaxed_geometry`, for sites that have been relaxed
         (with the same method as the training sites); such a model cannot judge ideal sites.
 
@@ -87,11 +87,11 @@ class Teacher:
 
         Parameters
         ----------
-        sites
+        sites : sequence of Site
             At least 20, with one adsorbate.
-        energies_ev
+        energies_ev : ndarray, optional
             Shape (n,); by default the sites' own.
-        groups
+        groups : sequence of str, optional
             Sites of one group are never on both sides of a split; by default the `slab_id`.
 
         Raises

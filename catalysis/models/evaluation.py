@@ -49,24 +49,25 @@ def evaluate(
 
     Parameters
     ----------
-    train_sites
+    train_sites : sequence of Site
         Sites with energies, at least 20.
-    test_sites
+    test_sites : sequence of Site, optional
         Sites with energies to measure on; None for cross-validation.
-    folds, group_by
+    folds : int
+    group_by : str
         Of the cross-validation: how many, and which attribute of a site (`GROUPINGS`) is never split.
-    seed
+    seed : int
         Of folds, teacher and VAE.
-    geometry
+    geometry : {"ideal", "relaxed"}
         What the measured teacher looks at (see `catalysis.energies.teacher.Teacher`). Decorations for the VAE are
         labelled by a teacher of ideal geometry in any case.
-    quick
+    quick : bool
         Train the VAE for a few short epochs, for tests.
-    jobs
+    jobs : int
         Folds computed at the same time, each in a process of its own; 0 for as many as there are cores (on a GPU, 1).
-    device
+    device : str
         For the VAE.
-    quiet
+    quiet : bool
         Show no progress bar.
 
     Returns

@@ -40,16 +40,16 @@ class SiteTable:
 
     Attributes
     ----------
-    site_id, slab_id, site_class, facet, contact_elements
+    site_id, slab_id, site_class, facet, contact_elements : ndarray
         Text, (n,) each.
-    energy_ev
+    energy_ev : ndarray
         Known energies, (n,).
-    held_out
+    held_out : ndarray
         Which sites neither the VAE nor the measured teacher has seen, (n,).
-    teacher_ev, teacher_std_ev, vae_ev, baseline_ev
+    teacher_ev, teacher_std_ev, vae_ev, baseline_ev : ndarray
         Predictions for the held-out sites, NaN for the others, (n,) each. The teacher's and the baseline's are by
         models fitted without the held-out slabs.
-    curves, ligands, class_index
+    curves, ligands, class_index : ndarray
         What the VAE is given: Betti curves (n, 3, g), element by slot (n, slots), class (n,).
     """
 
@@ -79,15 +79,15 @@ class SiteModel:
 
     Attributes
     ----------
-    teacher
+    teacher : Teacher
         Fitted on every site: it ranks designs.
-    vae
+    vae : PGHVAE
         Trained without the held-out slabs: it proposes designs.
-    sites
+    sites : SiteTable
         The data.
-    staying
+    staying : StayingClassifier or None
         Tells whether the adsorbate stays on such a site; None where nothing was known of sites that it left.
-    numbers
+    numbers : dict of str to Any
         Measured on the held-out slabs: `mae_ev`, `vae_mae_ev`, `baseline_mae_ev`, `rmse_ev`, `r2`, `n_train`,
         `n_test`, `teacher_rms_z` (residual over predicted deviation), `active_coordination`, `active_ligand`,
         `element_recovery`, `class_recovery`, `betti_r2`; `staying_auc`, the area under the curve of `staying`, if there
@@ -221,19 +221,19 @@ def train_model(
 
     Parameters
     ----------
-    sites
+    sites : sequence of Site
         With energies; at least 20 and from at least two slabs.
-    lost
+    lost : sequence of Site
         Sites that the adsorbate left when it was relaxed, if known: designs then avoid their like.
-    held_out_share
+    held_out_share : float
         Share of the sites, in whole slabs, to measure on.
-    seed
+    seed : int
         Of the split and the training.
-    device
+    device : str
         For the VAE.
-    quick
+    quick : bool
         Train the VAE for a few short epochs, to see that everything runs.
-    quiet
+    quiet : bool
         No progress bar.
 
     Raises

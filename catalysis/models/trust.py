@@ -28,7 +28,7 @@ def trust_warnings(numbers: Mapping[str, Any]) -> list[str]:
 
     Parameters
     ----------
-    numbers
+    numbers : mapping of str to Any
         Measured on unseen sites: `mae_ev`, `vae_mae_ev`, `baseline_mae_ev`, `r2`, `teacher_rms_z` and `n_test`. What
         is absent, None or NaN is passed over.
 

@@ -139,7 +139,11 @@ def persistence_batch(
         Tails and heads of all arrows; vertices are counted from 0 in each digraph.
     weights : (M,) float array
         Their weights, finite and >= 0.
-    max_dim, regular, field, engine, max_path_length
+    max_dim : int
+    regular : bool
+    field : int
+    engine : str
+    max_path_length : int, optional
         As in `persistence`, for all digraphs alike.
     n_threads : int, optional
         Number of threads; by default one per core that this process may use. The fast engine runs them

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from catalysis.path_homology.bits import holds, nonzero, plus, read, single, write
+from catalysis.path_homology.class_sets import holds, nonzero, plus, read, single, write
 
 __all__ = [
     "BEGIN",

@@ -84,7 +84,10 @@ def united(
         The components.
     compute : callable
         Returns the barcodes of one component.
-    max_dim, regular, field, representatives
+    max_dim : int
+    regular : bool
+    field : int
+    representatives : bool
         As in `catalysis.path_homology.persistence`.
     """
     found = [compute(part) for part in parts]

@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from catalysis.path_homology.bits import lowest
+from catalysis.path_homology.class_sets import lowest
 from catalysis.path_homology.classes import (
     BEGIN,
     END,

@@ -13,8 +13,8 @@ from numba import njit
 
 from catalysis.path_homology import decorations, sweep
 from catalysis.path_homology.barcodes import Barcodes
-from catalysis.path_homology.bits import WORDS
 from catalysis.path_homology.caching import kept_compiled
+from catalysis.path_homology.class_sets import WORDS
 
 __all__ = [
     "ROOM_FOR_64",
@@ -33,7 +33,7 @@ ROOM_FOR_64 = np.empty(0, np.uint64)
 ROOM_FOR_512 = np.empty((0, WORDS), np.uint64)
 """Forms of the sweep: how many classes of one dimension may live at once."""
 
-SOURCES = ("bits.py", "classes.py", "decorations.py", "sweep.py")
+SOURCES = ("class_sets.py", "classes.py", "decorations.py", "sweep.py")
 """Files whose code is compiled, beside this one."""
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalysis.path_homology.barcodes import Barcodes, Cycle, sorted_bars
-from catalysis.path_homology.columns import Column, Columns, columns_over
+from catalysis.path_homology.sparse_columns import Column, Columns, columns_over
 
 __all__ = ["MANY", "readable_persistence"]
 

@@ -28,7 +28,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from catalysis.path_homology.bits import capacity, nonzero, nothing, plus, read, room, write
+from catalysis.path_homology.class_sets import capacity, nonzero, nothing, plus, read, room, write
 from catalysis.path_homology.classes import (
     BEGIN,
     END,

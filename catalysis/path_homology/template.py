@@ -39,7 +39,11 @@ class DigraphTemplate:
         Pairs of neighbours, each once, in either order.
     weights : (q,) float array
         Weight of each pair, finite and >= 0 (a distance in Å, say).
-    max_dim, regular, field, engine, max_path_length
+    max_dim : int
+    regular : bool
+    field : int
+    engine : str
+    max_path_length : int, optional
         As in `persistence`.
 
     Raises

@@ -43,15 +43,15 @@ class Relaxation:
 
     Attributes
     ----------
-    energy_ev
+    energy_ev : float
         Total energy of slab and adsorbate.
-    positions
+    positions : ndarray
         Of the adsorbate, (m, 3) in Å.
-    converged
+    converged : bool
         Whether every force on a free coordinate fell below the limit.
-    steps
+    steps : int
         Evaluations of energy and forces.
-    max_force
+    max_force : float
         The largest remaining force on a free coordinate in eV/Å.
     """
 
@@ -96,17 +96,17 @@ def relax_adsorbate(
 
     Parameters
     ----------
-    slab
+    slab : Atoms
         The clean slab.
-    site
+    site : Site
         A site of that slab, as `find_sites` gives it (positions in the slab's coordinates).
-    calculator
+    calculator : Calculator
         Of energies and forces.
-    hold_bridge
+    hold_bridge : bool
         Keep the binding atom of a bridge site equally far from both contacts.
-    max_force
+    max_force : float
         Convergence limit in eV/Å.
-    max_steps
+    max_steps : int
         The largest number of evaluations.
 
     Returns
@@ -147,9 +147,10 @@ def ends_as(slab: Atoms, site: Site, positions: np.ndarray) -> str:
 
     Parameters
     ----------
-    slab, site
+    slab : Atoms
+    site : Site
         As for `relax_adsorbate`.
-    positions
+    positions : ndarray
         Of the relaxed adsorbate, (m, 3) in Å.
 
     Returns
@@ -193,11 +194,13 @@ class Label:
 
     Attributes
     ----------
-    site
+    site : Site
         The site with its relaxed adsorbate and `energy_ev`.
-    ends_as
+    ends_as : str
         See `ends_as`.
-    converged, steps, max_force
+    converged : bool
+    steps : int
+    max_force : float
         See `Relaxation`.
     """
 
@@ -223,11 +226,16 @@ def label_site(
 
     Parameters
     ----------
-    slab, site, calculator, hold_bridge, max_force, max_steps
+    slab : Atoms
+    site : Site
+    calculator : Calculator
+    hold_bridge : bool
+    max_force : float
+    max_steps : int
         As for `relax_adsorbate`.
-    slab_energy_ev
+    slab_energy_ev : float
         Of the clean slab.
-    reference_ev
+    reference_ev : float
         Subtracted, see `bridge_reference`.
 
     Returns
@@ -324,13 +332,14 @@ def sites_of_slab(
 
     Parameters
     ----------
-    atoms
+    atoms : Atoms
         A slab: with an adsorbate, its site is the one; without, every site of `kinds` is found.
-    label
+    label : str
         Serves as `slab_id` where `info` holds none.
-    kinds, adsorbate
+    kinds : sequence of str
+    adsorbate : str
         For clean slabs, as for `find_sites`.
-    where
+    where : str
         File and frame, for error messages.
 
     Raises
@@ -367,17 +376,19 @@ def label_structures(
 
     Parameters
     ----------
-    frames
+    frames : sequence of tuple of str, str and Atoms
         As `catalysis.structure.reading.read_structures` yields them.
-    calculator, hold_bridge
+    calculator : Calculator
+    hold_bridge : bool
         As for `label_site`.
-    reference_ev
+    reference_ev : float or callable
         As for `label_site`; or a function that gives it for an adsorbate's name, for slabs may carry different ones.
-    kinds, adsorbate
+    kinds : sequence of str
+    adsorbate : str
         For clean slabs, as for `find_sites`.
-    journal
+    journal : Path
         File of finished labels; what stands there is not computed again.
-    quiet
+    quiet : bool
         No progress bar.
 
     Returns

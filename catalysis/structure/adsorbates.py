@@ -38,11 +38,11 @@ class Adsorbate:
 
     Attributes
     ----------
-    name
+    name : str
         For example `"OH"`.
-    symbols
+    symbols : tuple of str
         The elements, binding atom first, shape (m,).
-    offsets
+    offsets : tuple of tuple of float
         Positions relative to the binding atom in Å, shape (m, 2) or (m, 3): sideways (perpendicular to the axis of a
         bridge), along the outward normal of the site and, where it is given, along the axis of the bridge.
     """
@@ -57,11 +57,11 @@ class Adsorbate:
 
         Parameters
         ----------
-        atoms
+        atoms : Atoms
             One molecule, without a surface.
-        binding
+        binding : int, optional
             Index of the atom that binds to the metals; by default the one with most free valences, then a lone pair.
-        where
+        where : str
             The name of the option or file, for the error message.
 
         Raises
@@ -157,11 +157,11 @@ def get_adsorbate(name: str | Adsorbate | Atoms, where: str = "adsorbate") -> Ad
 
     Parameters
     ----------
-    name
+    name : str or Adsorbate or Atoms
         One of `ADSORBATES` (an asterisk is ignored); a molecule that `ase.build.molecule` knows, or a formula that
         fits just one of them; a file that holds one molecule; the name of a molecule that was read before; or the
         molecule itself.
-    where
+    where : str
         Names the option, for the error message.
 
     Raises
@@ -201,7 +201,8 @@ def bonded_pairs(symbols: Sequence[str], positions: np.ndarray) -> Counter[tuple
 
     Parameters
     ----------
-    symbols, positions
+    symbols : sequence of str
+    positions : ndarray
         Elements (m,) and positions (m, 3) in Å.
     """
     first, second = np.nonzero(np.triu(_bonds(symbols, positions)))
@@ -214,7 +215,8 @@ def adsorbate_name(symbols: Sequence[str], positions: np.ndarray) -> str:
 
     Parameters
     ----------
-    symbols, positions
+    symbols : sequence of str
+    positions : ndarray
         Elements (m,) and positions (m, 3) in Å, in any order.
     """
     if len(symbols) == 1:
@@ -229,9 +231,10 @@ def remember_adsorbate(name: str, symbols: Sequence[str], positions: np.ndarray)
 
     Parameters
     ----------
-    name
+    name : str
         As `adsorbate_name` gives it.
-    symbols, positions
+    symbols : sequence of str
+    positions : ndarray
         Elements (m,) and positions (m, 3) in Å, the binding atom first.
     """
     if name not in ADSORBATES and name not in _SEEN:
@@ -394,13 +397,14 @@ def place_adsorbate(
 
     Parameters
     ----------
-    symbols, positions
+    symbols : sequence of str
+    positions : ndarray
         The metals, contacts first; positions (n, 3) in Å.
-    contacts
+    contacts : int
         How many bind.
-    frame
+    frame : ndarray
         See `Site.frame`.
-    adsorbate
+    adsorbate : Adsorbate
         What to place.
 
     Returns

@@ -46,11 +46,11 @@ def find_sites(
 
     Parameters
     ----------
-    slab
+    slab : Atoms
         A clean metal slab, periodic in the plane. Up is the way along the cell vector that leads into the vacuum.
-    kinds
+    kinds : iterable of str
         Any of `"top"`, `"bridge"` and `"hollow"`.
-    adsorbate
+    adsorbate : str or Adsorbate or Atoms
         What `catalysis.structure.adsorbates.get_adsorbate` reads: a name, or a molecule.
 
     Returns
@@ -128,11 +128,13 @@ def sites_on(
 
     Parameters
     ----------
-    slab, kinds, adsorbate
+    slab : Atoms
+    kinds : sequence of str
+    adsorbate : str or Adsorbate or Atoms
         As for `find_sites`.
-    label
+    label : str
         Serves as `slab_id` where `info` holds none.
-    where
+    where : str
         File and frame, for error messages.
 
     Raises

@@ -25,9 +25,9 @@ class Host:
 
     Attributes
     ----------
-    slab
+    slab : Atoms
         The clean slab; `info["filled_with"]` names the composition that fills the places outside the site.
-    site
+    site : Site
         In the slab's coordinates, its `host_indices` pointing into it, the adsorbate placed but not relaxed.
     """
 
@@ -54,15 +54,15 @@ def host_site(
 
     Parameters
     ----------
-    template
+    template : Template
         Facet and class.
-    symbols
+    symbols : sequence of str
         One element per slot of the template.
-    adsorbate
+    adsorbate : str
         What to place.
-    seed
+    seed : int
         Of the filling.
-    **changes
+    **changes : str
         Fields of the site to set, such as `site_id`.
     """
     counts = Counter(symbols)

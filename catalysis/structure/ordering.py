@@ -18,9 +18,9 @@ def tolerant_ranks(values: np.ndarray, tolerance: float = LENGTH_TOLERANCE) -> n
 
     Parameters
     ----------
-    values
+    values : ndarray
         Any shape.
-    tolerance
+    tolerance : float
         Neighbours in ascending order that differ by less have one rank. Unlike rounding to a grid, this has no
         fixed boundaries that a number could lie on.
 
@@ -43,9 +43,9 @@ def tolerant_order(*keys: np.ndarray, tolerance: float = LENGTH_TOLERANCE) -> np
 
     Parameters
     ----------
-    *keys
+    *keys : ndarray
         Shape (n,) each, at least one.
-    tolerance
+    tolerance : float
         As for `tolerant_ranks`.
 
     Returns

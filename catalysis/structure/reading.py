@@ -102,15 +102,15 @@ class Structure:
 
     Attributes
     ----------
-    where
+    where : str
         File and frame, for messages.
-    label
+    label : str
         A short name that nothing else from the same source has.
-    slab
+    slab : str
         A name that it shares with the other structures of the same slab.
-    atoms
+    atoms : Atoms
         The structure.
-    steps
+    steps : int
         Of how many steps of one path it is the last; 1 if it stands alone.
     """
 
@@ -126,7 +126,8 @@ def read_structures(path: str | Path, *, energy_key: str = ENERGY_KEY) -> Iterat
 
     Parameters
     ----------
-    path, energy_key
+    path : str or Path
+    energy_key : str
         As for `iterate_structures`.
 
     Yields
@@ -152,11 +153,11 @@ def iterate_structures(path: str | Path, *, energy_key: str = ENERGY_KEY) -> Ite
 
     Parameters
     ----------
-    path
+    path : str or Path
         extxyz, ASE db (also json), a trajectory, POSCAR/CONTCAR, OUTCAR, vasprun.xml, CIF …, also compressed by gzip,
         bzip2 or xz; or a folder of such files, at any depth. Hidden files and what is known to be no structure are
         passed over; of the files of one VASP calculation the most telling one is read.
-    energy_key
+    energy_key : str
         Frames that differ in this entry of `info` are no steps of one path.
 
     Raises

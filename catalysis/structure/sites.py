@@ -42,7 +42,7 @@ CONTACT, COMMON, SHELL, SECOND = 0, 1, 2, 3
 """Zones: a contact, bonded to all contacts (to at least two of three or four), to one, or two bonds away."""
 
 HCP_OFFSET, FCC_OFFSET = 0.21, 0.38
-"""A metal below a hollow makes it hcp nearer to its axis than the first, fcc beyond the second, in contact distances."""
+"""A metal below a hollow makes it hcp nearer to its axis than the first, fcc beyond the second (contact distances)."""
 
 LAYER = (0.4, 1.2)
 """Between which depths the layer below a hollow lies, in distances between contacts."""
@@ -54,19 +54,21 @@ class Site:
 
     Attributes
     ----------
-    symbols
+    symbols : tuple of str
         Elements of the metals, shape (n,): the contacts first, then by distance to the binding atom.
-    positions
+    positions : ndarray
         Of the metals, in Å, shape (n, 3).
-    contacts
+    contacts : int
         How many of them bind the adsorbate.
-    adsorbate, adsorbate_symbols, adsorbate_positions
+    adsorbate : str
+    adsorbate_symbols : tuple of str
+    adsorbate_positions : ndarray
         Its name, elements (m,) and positions (m, 3) in Å, the binding atom first.
-    facet, site_class
+    facet, site_class : str
         Facet (empty where unknown) and class, for example `"211"` and `"211_edge"`.
-    site_id, slab_id
+    site_id, slab_id : str
         Sites with the same `slab_id` share atoms.
-    energy_ev
+    energy_ev : float or None
         Adsorption energy in eV, if known.
     """
 

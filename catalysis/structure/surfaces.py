@@ -23,9 +23,9 @@ def parse_composition(text: str | Mapping[str, float], where: str = "composition
 
     Parameters
     ----------
-    text
-        `"IrPdPtRhRu"` (equal shares), `"Ir20Pd20Pt60"` (proportions), or a mapping from symbol to proportion.
-    where
+    text : str or mapping of str to float
+        `"IrPdPtRhRu"` (equal shares), `"Ir20Pd20Pt60"` (proportions), or a mapping of symbol to proportion.
+    where : str
         The name of the option, for the error message.
 
     Raises
@@ -90,11 +90,11 @@ def read_facet(value: object, where: str = "facet") -> str:
 
     Parameters
     ----------
-    value
+    value : object
         What `parse_facet` reads, `"bcc110"`, `"hcp0001"`, four Miller-Bravais indices such as `"0001"` and `"10-10"`
         (kept as four, so that a hexagonal facet is never taken for a cubic one), an array of indices, or an integer,
         for that is what extxyz makes of `facet=111`. None and empty text stand for an unknown facet.
-    where
+    where : str
         The name of the option, or file and frame, for the error message.
 
     Returns
@@ -177,18 +177,18 @@ def bare_slab(
 
     Parameters
     ----------
-    facet
+    facet : str or tuple of int
         Miller indices with respect to the cubic cell.
-    lattice_constant
+    lattice_constant : float
         Of the cubic cell, in Å.
-    min_repeat_angstrom
+    min_repeat_angstrom : float
         The smallest distance between periodic images in the plane.
-    min_thickness_angstrom
+    min_thickness_angstrom : float, optional
         The smallest distance between the heights of the lowest and the highest atom; by default √3 lattice
         constants, four layers of a (111) slab, enough for every metal within two bonds of a surface site.
-    vacuum_angstrom
+    vacuum_angstrom : float
         Empty space above and below.
-    symbol
+    symbol : str
         The element of every atom.
 
     Returns
@@ -237,13 +237,16 @@ def build_slab(
 
     Parameters
     ----------
-    facet, composition
+    facet : str or tuple of int
+    composition : str or mapping of str to float
         As `parse_facet` and `parse_composition` read them.
-    seed
+    seed : int
         Of the random occupation.
-    lattice_constant
+    lattice_constant : float, optional
         In Å; Vegard's law by default.
-    min_repeat_angstrom, min_thickness_angstrom, vacuum_angstrom
+    min_repeat_angstrom : float
+    min_thickness_angstrom : float, optional
+    vacuum_angstrom : float
         As for `bare_slab`.
 
     Returns

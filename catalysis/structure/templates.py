@@ -106,23 +106,23 @@ class Template:
 
     Attributes
     ----------
-    facet, site_class
+    facet, site_class : str
         As in `catalysis.structure.sites.Site`.
-    variant
+    variant : int
         0, 1, …: inequivalent geometries that share the class's name.
-    site
+    site : Site
         The ideal site, occupied by one element.
-    order
+    order : ndarray
         `order[k]` is the index within `site` of the metal in slot k, shape (n,). Slots are sorted by zone, then
         by distance to a point 1.5 Å above the contacts.
-    positions
+    positions : ndarray
         Of the slots in the local frame, in Å, shape (n, 3); origin at the centre of the contacts, z outwards.
-    zones
+    zones : ndarray
         Zone of each slot, shape (n,).
-    permutations
+    permutations : ndarray
         Symmetries, shape (g, n): each isometry that keeps contacts and outward normal takes slot k to slot
         `permutations[i, k]`. The identity comes first.
-    orbits
+    orbits : ndarray
         Which slots are equivalent, shape (n,): the lowest slot of each orbit stands for it.
     """
 
@@ -211,7 +211,7 @@ class Template:
 
         Parameters
         ----------
-        occupation
+        occupation : ndarray
             Integers, one per slot, shape (n,) or (batch, n).
 
         Returns
@@ -228,13 +228,13 @@ class Alignment:
 
     Attributes
     ----------
-    template
+    template : Template or None
         None where there is none for the site; then slots go by zone and rank of distance.
-    slots
+    slots : ndarray
         Slot of each of the site's metals, shape (n,), -1 for a metal that the template lacks.
-    columns
+    columns : ndarray
         Column of each metal in an array of `N_SLOTS` columns, shape (n,), -1 likewise.
-    rms_angstrom
+    rms_angstrom : float
         Root mean square distance between metals and slots after the best rigid motion; NaN without template.
     """
 
@@ -272,9 +272,9 @@ def facet_templates(facet: str, adsorbate: str = "OH") -> dict[str, tuple[Templa
 
     Parameters
     ----------
-    facet
+    facet : str
         For example `"211"`.
-    adsorbate
+    adsorbate : str
         Placed on the ideal sites; the slots do not depend on it.
 
     Returns
@@ -322,7 +322,7 @@ def align(site: Site) -> Alignment:
 
     Parameters
     ----------
-    site
+    site : Site
         Its `facet` and `site_class` choose the template.
 
     Returns

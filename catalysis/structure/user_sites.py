@@ -55,18 +55,18 @@ def site_from_structure(
 
     Parameters
     ----------
-    atoms
+    atoms : Atoms
         Metals and one molecule of non-metals. `info` may hold `facet`, `site_class`, `site_id`, `slab_id`,
         `contacts` and the energy. A finite cluster has no cell, and says by `contacts`, `site_class` or `kind` that
         it is meant as one.
-    facet
+    facet : str, optional
         Overrides `info["facet"]`.
-    kind
+    kind : str, optional
         `"top"`, `"bridge"` or `"hollow"` fixes the number of contacts (1, 2, 3 or 4); by default every metal within
         binding distance is a contact, and a class of `BRIDGE_CLASSES` in `info` means two.
-    energy_key
+    energy_key : str
         The entry of `info` with the adsorption energy in eV.
-    where
+    where : str
         File and frame, for error messages.
 
     Returns
@@ -141,14 +141,16 @@ def read_sites(
 
     Parameters
     ----------
-    path
+    path : str or Path
         As for `catalysis.structure.reading.iterate_structures`: one site per structure, of a relaxation the last
         step. Where `info` holds no `site_id` and `slab_id`, the names of folder, file and row serve.
-    facet, kind, energy_key
+    facet, kind : str, optional
+    energy_key : str
         As for `site_from_structure`.
-    require_energies
+    require_energies : bool
         Refuse frames without an energy.
-    find_kinds, find_adsorbate
+    find_kinds : sequence of str
+    find_adsorbate : str or Adsorbate or Atoms
         With kinds, every such site is found on slabs without adsorbate, as by `find_sites`; without, they are refused.
 
     Raises

@@ -108,7 +108,7 @@ def random_occupations(
     ----------
     templates : sequence of Template
         To draw from.
-    composition : mapping from str to float
+    composition : mapping of str to float
         Fractions by element.
     n : int
         How many.
@@ -343,23 +343,23 @@ def search(
 
     Parameters
     ----------
-    model
+    model : SiteModel
         See `catalysis.models.site_model`.
-    target
+    target : Target
         The window.
-    n
+    n : int
         How many designs.
-    facets, elements
+    facets, elements : sequence of str
         Restrict the search; everything that the model knows by default.
-    n_starts
+    n_starts : int
         Points in latent space.
-    n_random
+    n_random : int
         Random sites to compare with: every class equally often, elements equally often.
-    steps
+    steps : int
         Of the gradient.
-    seed
+    seed : int
         Of everything random.
-    quiet
+    quiet : bool
         No progress bar.
 
     Raises
@@ -438,9 +438,13 @@ def check_request(
 
     Parameters
     ----------
-    target, n, facets, elements
+    target : Target
+    n : int
+    facets, elements : sequence of str
         As for `search`.
-    energies_ev, known_elements, known_classes
+    energies_ev : sequence of float or ndarray
+    known_elements : collection of str
+    known_classes : collection of tuple of str
         Of the data; classes with their facets in front.
 
     Raises
