@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from catalysis.checks import BUNDLED
+
 if TYPE_CHECKING:
     from catalysis.structure.sites import Site
-
-BUNDLED = "bundled"
 
 Data = Annotated[
     str,

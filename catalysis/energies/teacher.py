@@ -231,12 +231,8 @@ class Teacher:
         if data.relaxed is not None:
             arrays["relaxed"] = data.relaxed
         for k, geometry in enumerate(self.data.geometries):
-            arrays[f"geometry.{k}.columns"] = geometry.columns.astype(np.int32)
-            arrays[f"geometry.{k}.orbits"] = geometry.orbits.astype(np.int32)
-            arrays[f"geometry.{k}.zones"] = geometry.zones.astype(np.int32)
-            arrays[f"geometry.{k}.descriptors"] = geometry.descriptors
-            arrays[f"geometry.{k}.touching"] = geometry.touching.astype(np.uint8)
-            arrays[f"geometry.{k}.permutations"] = geometry.permutations.astype(np.int16)
+            for name, (kept_as, _) in _GEOMETRY_ARRAYS.items():
+                arrays[f"geometry.{k}.{name}"] = getattr(geometry, name).astype(kept_as)
         for k, member in enumerate(self.members):
             arrays[f"member.{k}.prior"] = member.prior
             arrays[f"member.{k}.scales"] = member.scales
@@ -274,12 +270,10 @@ class Teacher:
         geometries = tuple(
             Geometry(
                 key=key,
-                columns=arrays[f"geometry.{k}.columns"].astype(int),
-                orbits=arrays[f"geometry.{k}.orbits"].astype(int),
-                zones=arrays[f"geometry.{k}.zones"].astype(int),
-                descriptors=arrays[f"geometry.{k}.descriptors"],
-                touching=arrays[f"geometry.{k}.touching"].astype(bool),
-                permutations=arrays[f"geometry.{k}.permutations"].astype(int),
+                **{
+                    n: arrays[f"geometry.{k}.{n}"].astype(used_as)
+                    for n, (_, used_as) in _GEOMETRY_ARRAYS.items()
+                },
                 facet=facet,
                 site_class=site_class,
                 variant=variant,
@@ -315,6 +309,12 @@ class Teacher:
 
 
 _FORMAT = "interpretkit-teacher"
+
+# How the arrays of a geometry are kept in a file, and how they are used.
+_GEOMETRY_ARRAYS: dict[str, tuple[type, type]] = {
+    "columns": (np.int32, int), "orbits": (np.int32, int), "zones": (np.int32, int), "descriptors": (float, float),
+    "touching": (np.uint8, bool), "permutations": (np.int16, int),
+}  # fmt: skip
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:

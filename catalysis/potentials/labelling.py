@@ -21,7 +21,7 @@ from catalysis.structure.elements import COVALENT_RADIUS, METALS, fcc_lattice_co
 from catalysis.structure.finding import find_sites, is_clean, sites_on
 from catalysis.structure.ordering import first_smallest
 from catalysis.structure.reading import ENERGY_KEY
-from catalysis.structure.sites import Site, without_blanks
+from catalysis.structure.sites import Site
 from catalysis.structure.surfaces import bare_slab
 from catalysis.structure.user_sites import site_from_structure
 from interpretkit.errors import InputError
@@ -442,15 +442,7 @@ def label_structures(
     for key, slab, site in work:
         row = dict(by_key[key])
         start = slab + Atoms(site.adsorbate_symbols, positions=site.adsorbate_positions)
-        start.info = without_blanks(
-            {
-                "site_id": row["site_id"],
-                "slab_id": row["slab_id"],
-                "facet": site.facet,
-                "site_class": row["site_class"],
-                "contacts": site.contacts,
-            }
-        )
+        start.info = site.info
         frame = start.copy()
         frame.positions[len(slab) :] = row.pop("positions")
         frame.info[ENERGY_KEY] = row["energy_ev"]

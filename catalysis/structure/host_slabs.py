@@ -38,9 +38,7 @@ class Host:
     def with_adsorbate(self) -> Atoms:
         """The slab that carries the adsorbate, with the site's particulars in `info`."""
         atoms = self.slab + Atoms(self.site.adsorbate_symbols, positions=self.site.adsorbate_positions)
-        atoms.info.update(
-            {key: value for key, value in self.site.to_atoms().info.items() if key != "adsorption_energy_eV"}
-        )
+        atoms.info.update(self.site.info)
         return atoms
 
 

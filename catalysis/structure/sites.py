@@ -7,7 +7,7 @@ clean slabs, `catalysis.structure.user_sites` those in the structures of others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -135,22 +135,21 @@ class Site:
             raise InputError(f"elements: {len(symbols)} given; the site has {len(self)} metals")
         return replace(self, symbols=tuple(symbols), **changes)  # type: ignore[arg-type]
 
+    @property
+    def info(self) -> dict[str, object]:
+        """What a file is to say of the site, but for its energy: names, facet, class and number of contacts.
+
+        Without empty entries, for extxyz would read the next entry as the value of an empty one.
+        """
+        names = ("site_id", "slab_id", "facet", "site_class", "contacts")
+        return {name: value for name in names if (value := getattr(self, name)) != ""}
+
     def to_atoms(self) -> Atoms:
         """Return the site as a cluster: metals, then the adsorbate; the rest in `info`."""
         atoms = Atoms(
             [*self.symbols, *self.adsorbate_symbols],
             positions=np.vstack([self.positions, self.adsorbate_positions]),
-        )
-        atoms.info.update(
-            without_blanks(
-                {
-                    "site_id": self.site_id,
-                    "slab_id": self.slab_id,
-                    "facet": self.facet,
-                    "site_class": self.site_class,
-                    "contacts": self.contacts,
-                }
-            )
+            info=self.info,
         )
         if self.energy_ev is not None:
             atoms.info[ENERGY_KEY] = float(self.energy_ev)
@@ -266,8 +265,3 @@ def depths_below(positions: np.ndarray, count: int, normal: np.ndarray) -> tuple
     depth = -(aside @ normal)
     offset = np.linalg.norm(aside + depth[:, None] * normal, axis=1)
     return depth / spacing, offset / spacing
-
-
-def without_blanks(info: Mapping[str, object]) -> dict[str, object]:
-    """Return the entries that say something: of an empty one, extxyz would read the next entry as its value."""
-    return {key: value for key, value in info.items() if value is not None and value != ""}

@@ -6,6 +6,7 @@ import pytest
 
 from catalysis.energies.baseline import LinearBaseline
 from catalysis.energies.features import BLOCKS
+from catalysis.energies.protocol import EnergyModel
 from catalysis.energies.teacher import Teacher
 from catalysis.energies.training_data import check_training_data, group_folds
 from catalysis.structure.occupations import occupations
@@ -75,6 +76,25 @@ def test_uncertainty_is_calibrated_and_wider_far_from_the_training(
     assert np.isfinite(std).all()
     assert std[1] > 1.5 * std[0]
     assert std[2] > 1.5 * std[0]
+
+
+@pytest.mark.parametrize("make", [Teacher, LinearBaseline])
+def test_every_energy_model_keeps_the_protocol(make: type[EnergyModel], train: list[Site]) -> None:
+    model = make()
+    groups = [site.slab_id for site in train[:60]]
+    assert model.fit(train[:60], energies(train[:60]), groups) is model
+    assert model.geometry == "ideal"
+    assert list(model.elements) == ELEMENTS
+    sites = planted(8, 13)
+    data = occupations(sites)
+    mean, std = model.predict(sites)
+    assert mean.shape == std.shape == (8,)
+    assert np.all(std > 0)
+    assert np.allclose(model.predict_occupations(data).mean_ev, mean, atol=1e-9)
+    assert np.allclose(model.predict_occupations(data).std_ev, std, atol=1e-9)
+    assert np.allclose(model.predict_mean(data), mean, atol=2e-5)
+    # Whatever the order in which elements are named.
+    assert np.allclose(model.predict_mean(data.with_elements(ELEMENTS[::-1])), mean, atol=2e-5)
 
 
 def test_shares_find_what_was_planted(teacher: Teacher) -> None:
