@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from interpretkit.bench.evidence import Row, markdown
+from interpretkit.bench.evidence import Row, markdown, mean_interval
 from interpretkit.disentanglement.autoencoders import Network, train_autoencoder
 from interpretkit.disentanglement.datasets import SPRITES, Images, read_dsprites, render_sprites
 from interpretkit.disentanglement.table import score_table
@@ -197,7 +197,7 @@ def method_rows(
                     data=on,
                     name=score,
                     value=float(np.mean(values)),
-                    interval=interval(values),
+                    interval=mean_interval(values),
                     baseline=None if name == "VAE" else float(np.mean([f[score] for f in scores["VAE"]])),
                     reference=published,
                     source=SOURCE,
@@ -216,16 +216,6 @@ def settings(objective: Objective) -> str:
     if isinstance(objective, (BetaVAE, BetaTCVAE)):
         return f"β = {objective.beta:g}"
     raise TypeError(f"no weight is known of {objective!r}")
-
-
-def interval(values: list[float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean by Student's distribution; None for a single value."""
-    if len(values) < 2:
-        return None
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
-    return float(np.mean(values)) - half, float(np.mean(values)) + half
 
 
 def order_row(scores: Mapping[str, list[dict[str, float]]], on: str, seed: int) -> Row:

@@ -6,7 +6,7 @@ Run as `python -m benchmarks.disentangling [--full] [--animal-part FOLDER] [--ca
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from cnn_interp.images.batches import ConceptBatches, PartMaskBatches, landmarks
 from cnn_interp.images.composed import composed_concepts
 from cnn_interp.images.part_images import PartImages
 from cnn_interp.networks.loading import load_network
-from interpretkit.bench.evidence import Row, markdown
+from interpretkit.bench.evidence import Row, markdown, mean_interval
 from interpretkit.runs.progress import track
 from interpretkit.training.seeds import numpy_generator
 
@@ -334,7 +334,7 @@ def table_rows(tables: Sequence[Sequence[Scores]], layer: str, data: str, seed: 
                     data=data,
                     name=said,
                     value=float(np.nanmean(values)),
-                    interval=interval(values),
+                    interval=mean_interval(values),
                     baseline=beside,
                     seed=seed,
                     notes=f"{units}; {size.seeds} seed{'s' * (size.seeds > 1)}; "
@@ -361,7 +361,7 @@ def bar_rows(tables: Sequence[Sequence[Scores]], layer: str, data: str, seed: in
         Row(
             name="location instability over that of filters",
             value=float(np.mean(ratios)),
-            interval=interval(ratios),
+            interval=mean_interval(ratios),
             baseline=constant,
             reference=RATIO,
             source=BAR,
@@ -379,7 +379,7 @@ def bar_rows(tables: Sequence[Sequence[Scores]], layer: str, data: str, seed: in
         if not np.isnan(gains).any():
             rows.append(
                 Row(
-                    name=said, value=float(np.mean(gains)), interval=interval(gains), baseline=0.0,
+                    name=said, value=float(np.mean(gains)), interval=mean_interval(gains), baseline=0.0,
                     notes=f"expected above 0; {note}", **common,
                 )
             )  # fmt: skip
@@ -397,7 +397,7 @@ def localization_rows(
             data=data,
             name=f"error of parts located from {ANNOTATED} annotations",
             value=float(np.mean([np.mean(found[what]) for found in errors])),
-            interval=interval([float(np.mean(found[what])) for found in errors]),
+            interval=mean_interval([float(np.mean(found[what])) for found in errors]),
             baseline=float(np.mean(still)),
             seed=seed,
             notes=f"mean distance over the diagonal, other images, {DRAWS} draws for each seed, category and part; "
@@ -406,17 +406,6 @@ def localization_rows(
         for what in errors[0]
         if what != "mean of the annotated"
     ]
-
-
-def interval(values: Iterable[float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean over seeds by Student's distribution; None for fewer than two."""
-    known = [value for value in values if not np.isnan(value)]
-    if len(known) < 2:
-        return None
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / len(known) ** 0.5)
-    return float(np.mean(known)) - half, float(np.mean(known)) + half
 
 
 def main() -> None:

@@ -13,12 +13,15 @@ from interpretkit.commandline import kind_and_path, listed
 from interpretkit.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from cnn_interp.diagnosis.small_network import Pictures
     from cnn_interp.diagnosis.training_audit import LabelledFeatures
     from cnn_interp.images.concept_images import ConceptImages
     from cnn_interp.images.part_images import PartImages
+    from cnn_interp.images.sets import LabelledImages
     from cnn_interp.networks.loading import Network
 
 # Of the pictures of labelled images, at most, px.
@@ -119,18 +122,24 @@ def check_small_data(data: str) -> None:
         )
 
 
-def check_folders(images: Path | None, test: Path | None = None) -> None:
+def check_folders(*folders: Path | None) -> None:
     """Refuse folders of labelled images that :func:`read_labelled` would refuse."""
-    from cnn_interp.images.files import image_files
+    for folder in folders:
+        if folder is not None:
+            _read_labels(folder)
 
-    for folder in (images, test):
-        if folder is None:
-            continue
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; expected labelled pictures")
-        parts = [part for part in folder.iterdir() if part.is_dir() and not part.name.startswith(".")]
-        if sum(bool(image_files(part)) for part in parts) < 2:
-            raise InputError(f"{folder}: fewer than two labels; expected a subfolder with pictures for each")
+
+def _read_labels(folder: Path) -> tuple[LabelledImages, NDArray[np.intp], tuple[str, ...]]:
+    """Return the images in a folder's subfolders, their labels from 0, and what these are called."""
+    import numpy as np
+
+    from cnn_interp.images.folders import read_labelled_folders
+
+    found = read_labelled_folders(folder)
+    values, labels = np.unique(found.labels, return_inverse=True)
+    if len(values) < 2:
+        raise InputError(f"{folder}: one label only; expected a subfolder for each of two or more")
+    return found, labels, tuple(found.category_names[v] if found.category_names else str(v) for v in values)
 
 
 def check_answerer(path: Path) -> None:
@@ -182,14 +191,9 @@ def read_labelled(
 
     from cnn_interp.diagnosis.linear_head import penultimate_features
     from cnn_interp.diagnosis.training_audit import LabelledFeatures
-    from cnn_interp.images.folders import read_labelled_folders
     from cnn_interp.networks.loading import load_network
 
-    found = read_labelled_folders(folder)
-    values, labels = np.unique(found.labels, return_inverse=True)
-    if len(values) < 2:
-        raise InputError(f"{folder}: one label only; expected a subfolder for each of two or more")
-    categories = tuple(found.category_names[v] if found.category_names else str(v) for v in values)
+    found, labels, categories = _read_labels(folder)
     loaded = load_network(network, device=device)
     loaded.check_scores()
     images = [Image.fromarray(image) for image in found]

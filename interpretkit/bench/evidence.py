@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from interpretkit.errors import InputError
-from interpretkit.runs.files import atomic_path, write_json
+from interpretkit.runs.files import write_json
 
 
 def _today() -> str:
@@ -124,6 +125,18 @@ def read_rows(path: Path | str) -> list[Row]:
         raise InputError(f"{path}: cannot be read as rows of evidence ({error})") from error
 
 
+def mean_interval(values: Iterable[float]) -> tuple[float, float] | None:
+    """Return the 95 % interval of a mean by Student's distribution; None for fewer than two values that are no NaN."""
+    import numpy as np
+    from scipy.stats import t
+
+    known = [value for value in values if not math.isnan(value)]
+    if len(known) < 2:
+        return None
+    half = float(t.ppf(0.975, len(known) - 1) * np.std(known, ddof=1) / len(known) ** 0.5)
+    return float(np.mean(known)) - half, float(np.mean(known)) + half
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """Return rows as a Markdown table, in the order given; columns that no row fills are left out."""
     if not rows:
@@ -154,12 +167,6 @@ def markdown(rows: Sequence[Row]) -> str:
     if any(row.stand_in for row in rows):
         lines += ["", "† Other data or another system stands in for those of the reference; see the notes."]
     return "\n".join(lines) + "\n"
-
-
-def write_markdown(path: Path | str, rows: Sequence[Row]) -> None:
-    """Write :func:`markdown`'s table, atomically."""
-    with atomic_path(path) as hidden:
-        hidden.write_text(markdown(rows), encoding="utf-8")
 
 
 def _number(value: float | None, unit: str) -> str:

@@ -187,23 +187,6 @@ class Run:
         return path
 
 
-def check_out(out: Path | str) -> None:
-    """Refuse a folder for a result that :func:`run_folder` would refuse; nothing is made.
-
-    Raises
-    ------
-    InputError
-        If `out` is a file, a folder with anything in it that is not an earlier result, or the current folder; or if
-        the folder that would hold it is a file, or cannot be written to.
-    """
-    final = _absolute(out)
-    _check_replaceable(Path(out), final)
-    holder = next((parent for parent in final.parents if parent.exists()), None)
-    if holder is not None and not (holder.is_dir() and os.access(holder, os.W_OK | os.X_OK)):
-        why = "cannot be written to" if holder.is_dir() else "is a file"
-        raise InputError(f"out {out}: {holder} {why}; expected a folder that can be written to")
-
-
 @contextmanager
 def run_folder(
     out: Path | str,

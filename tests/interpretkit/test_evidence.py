@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from interpretkit.bench.evidence import Row, markdown, read_rows, write_markdown, write_rows
+from interpretkit.bench.evidence import Row, markdown, mean_interval, read_rows, write_rows
 from interpretkit.errors import InputError
 
 ROW = Row(
@@ -43,15 +43,20 @@ def test_a_row_is_fixed_and_complete():
     assert Row(system="a", data="b", name="c", value=1).ratio is None
 
 
-def test_the_table_has_only_columns_that_hold_something(tmp_path: Path):
+def test_the_interval_of_a_mean_is_students():
+    # By hand: mean 2, deviation 1, and the 97.5th percentile of Student's distribution with two degrees is 4.3027.
+    assert mean_interval([1.0, float("nan"), 2.0, 3.0]) == pytest.approx((2 - 2.4841, 2 + 2.4841), abs=1e-3)
+    assert mean_interval([1.0, float("nan")]) is None
+
+
+def test_the_table_has_only_columns_that_hold_something():
     plain = Row(system="a", data="b", name="c", value=0.5, date="2025-01-31")
     assert markdown([plain]).splitlines() == [
         "| system | data | measured | value | date |",
         "|---|---|---|---:|---|",
         "| a | b | c | 0.5 | 2025-01-31 |",
     ]
-    write_markdown(tmp_path / "results.md", [ROW, plain])
-    lines = (tmp_path / "results.md").read_text(encoding="utf-8").splitlines()
+    lines = markdown([ROW, plain]).splitlines()
     assert (
         r"| teacher | test \| slabs † | mean absolute error | 0.07 eV | 0.06 … 0.08 | 0.086 eV |" in lines[2]
     )
