@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
-
-from interpretkit.errors import InputError
-from interpretkit.runs.files import write_json
 
 
 def _today() -> str:
@@ -101,28 +96,6 @@ class Row:
             low, high = known["interval"]
             known["interval"] = (float(low), float(high))
         return cls(**known)
-
-
-def write_rows(path: Path | str, rows: Iterable[Row]) -> None:
-    """Write rows as a JSON list, atomically."""
-    write_json(path, [row.to_dict() for row in rows])
-
-
-def read_rows(path: Path | str) -> list[Row]:
-    """Return the rows that :func:`write_rows` wrote.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or holds something else.
-    """
-    path = Path(path)
-    try:
-        return [Row.from_dict(content) for content in json.loads(path.read_text(encoding="utf-8"))]
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected rows of evidence (JSON)") from error
-    except (OSError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read as rows of evidence ({error})") from error
 
 
 def mean_interval(values: Iterable[float]) -> tuple[float, float] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from interpretkit.commandline import some_of
 from interpretkit.commandline.lazy import parse_module
 from interpretkit.errors import InputError
 from interpretkit.runs.arrays import Header, read_headers
@@ -44,13 +45,8 @@ def check_scores(
     """
     headers = read_headers(file)
     names = _metric_names()
-    wanted = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
-    if wanted is not None and names:
-        if not wanted:
-            raise InputError(f"--metrics {metrics!r}: names none; expected some of {', '.join(names)}")
-        for name in wanted:
-            if name not in names:
-                raise InputError(f"--metrics: {name!r}; expected some of {', '.join(names)}")
+    if metrics is not None and names:
+        wanted = some_of(names, metrics, "--metrics")
         if reference and "dci" not in wanted:
             raise InputError("--reference: is of use to dci only; expected dci among --metrics")
         if "udr" in wanted and models is None:

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from interpretkit.cli import FrontEnd, command_tree
+from interpretkit.cli import command_tree
+from interpretkit.commandline.front_ends import FrontEnd
 from interpretkit.commandline.groups import File
 from interpretkit.runs.folder import load_manifest
 

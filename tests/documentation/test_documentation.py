@@ -22,7 +22,8 @@ from inputs import GIVEN, INPUTS, SMALLER_COMMANDS, SMALLER_DEFAULTS, SMALLER_SN
 from cnn_interp.commands.cnn.visualize import DEFAULT_METHODS
 from interpretkit.bench.quotes import QUOTES, names_in, read_quotes, refresh
 from interpretkit.bench.results import read_results
-from interpretkit.cli import ENTRY_POINTS, app, main
+from interpretkit.cli import app, main
+from interpretkit.commandline.front_ends import ENTRY_POINTS
 
 RESULTS_STATED = {
     "README.md": 0,

@@ -152,7 +152,7 @@ def _bad(tmp_path, arrays):
         (["constant.npz"], "in every row"),
         (["words.npz"], "expected numbers"),
         (["good.npz", "--codes-key", "z"], "no array 'z' (--codes-key); expected one of: codes, factors"),
-        (["good.npz", "--metrics", "mig,fid"], "--metrics: 'fid'; expected some of"),
+        (["good.npz", "--metrics", "mig,fid"], "--metrics 'fid': expected one of"),
         (["good.npz", "--metrics", ","], "names none"),
         (["good.npz", "--metrics", "udr"], "--metrics udr: needs the codes of several models"),
         (["good.npz", "--models-key", "codes"], "expected (m, n, d)"),
