@@ -24,7 +24,7 @@ from catalysis.structure.sites import Site
 from catalysis.structure.surfaces import facet_name, parse_composition, parse_facet
 from catalysis.structure.templates import Template, class_templates
 from catalysis.vae.network import PGHVAE, Latent
-from interpretkit.errors import InputError
+from interpretkit.errors import InputError, check_count
 from interpretkit.runs.progress import progress
 from interpretkit.variational import draw_codes
 
@@ -394,7 +394,7 @@ def search(
         new = distinct(candidates, known)
         if not len(new):
             raise InputError(
-                "the search decoded only sites of the training data; expected a wider --window-ev"
+                "the search decoded only sites of the training data; expected a wider `window_ev`"
             )
         heads = model.vae.predict_occupations(candidates[new])
         # A decoded site is the latent point rounded to elements, which moves its energy.
@@ -452,27 +452,26 @@ def check_request(
     InputError
         As `search`, but for what only the search itself can tell.
     """
-    if n < 1:
-        raise InputError(f"--n: {n}; expected at least 1")
+    check_count("n", n)
     lowest, highest = float(np.min(energies_ev)), float(np.max(energies_ev))
     if target.low > highest + _REACH_EV or target.high < lowest - _REACH_EV:
         raise InputError(
-            f"--target-ev: {target.energy_ev:+.2f} ± {target.window_ev:.2f} eV is far from anything the model has "
+            f"target_ev: {target.energy_ev:+.2f} ± {target.window_ev:.2f} eV is far from anything the model has "
             f"seen; expected an energy near {lowest:+.2f} to {highest:+.2f} eV"
         )
     for symbol in elements:
         if symbol not in known_elements:
             known = ", ".join(sorted(known_elements))
-            raise InputError(f"--elements: the model does not know {symbol}; expected some of {known}")
+            raise InputError(f"elements: the model does not know {symbol}; expected some of {known}")
     known_facets = {facet for facet, _ in known_classes if facet}
-    wanted = {facet_name(parse_facet(facet, "--facets")) for facet in facets}
+    wanted = {facet_name(parse_facet(facet, "facets")) for facet in facets}
     for name in sorted(wanted - known_facets):
         known = ", ".join(sorted(known_facets)) or "none"
-        raise InputError(f"--facets: the model knows no facet {name}; expected some of {known}")
+        raise InputError(f"facets: the model knows no facet {name}; expected some of {known}")
     if not known_facets:
         raise InputError(
             "the sites lie on no known facet, so none can be built; expected a facet in the data "
-            "(info['facet'] or --facet when training)"
+            "(info['facet'] or `facet` when training)"
         )
     allowed = sorted((facet, name) for facet, name in known_classes if facet in (wanted or known_facets))
     if not any(class_templates(facet, name) for facet, name in allowed):
@@ -488,7 +487,7 @@ def _allowed_elements(known: Sequence[str], wanted: Sequence[str]) -> list[int]:
 
 def _allowed_templates(vae: PGHVAE, facets: Sequence[str]) -> list[Template | None]:
     """Return the template of each of the model's classes, None where the search may not go."""
-    facets = [facet_name(parse_facet(facet, "--facets")) for facet in facets]
+    facets = [facet_name(parse_facet(facet, "facets")) for facet in facets]
     found = [
         entry.template(vae.config.adsorbate) if not facets or entry.facet in facets else None
         for entry in vae.config.classes
