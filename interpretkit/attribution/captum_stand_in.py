@@ -18,9 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from interpretkit.attribution.explained_model import ExplainedModel
-from interpretkit.attribution.layer_values import (
-    Layer,
-)
+from interpretkit.attribution.layer_values import Layer
 from interpretkit.training.seeds import derive_seed
 
 # What captum reckons with, whatever the model's own precision: the same numbers are drawn for all.
