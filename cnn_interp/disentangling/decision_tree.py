@@ -1,0 +1,973 @@
+"""The decision tree of a network: which filters its score of a category rests on, from the common to the particular."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from cnn_interp.disentangling.features import LayerMaps
+from interpretkit.errors import InputError
+from interpretkit.runs.arrays import load_npz
+from interpretkit.runs.files import atomic_path, dump_json
+from interpretkit.runs.progress import progress, track
+
+if TYPE_CHECKING:
+    from networkx import DiGraph
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+# From the maps of a layer (n, filters, h, w) to the scores of a category (n,), above 0 for what is of the category.
+ScoreOfMaps = Callable[[Tensor], Tensor]
+ELSEWHERE = "elsewhere"
+_FORMAT = 1
+# So many images go through what is above the layer at once, and so many mergers between two states that are kept.
+_IMAGES, _MERGERS = 32, 20
+# Of one image's maps, each time with other filters removed, this many go through at once.
+_REMOVED = 128
+# Shorter gradients are none.
+_SHORTEST = 1e-12
+
+
+# ------------------------------------------------------------------------------------------------------- linear pieces
+
+
+@dataclass(frozen=True, eq=False)
+class LinearPieces:
+    """What a network makes of the maps of a layer, for each image as a linear function of the filters' responses.
+
+    In the neighbourhood of an image its score is g·x + b. Scores and biases are divided by the length of g, which
+    changes no sign.
+
+    Attributes
+    ----------
+    responses : ndarray of float, (n, filters)
+        x: each filter's response, summed over positions and divided by its scale.
+    gradients : ndarray of float, (n, filters)
+        g: of the score by x, of length 1; zero where the score does not change.
+    scores : ndarray of float, (n,)
+        Divided by the lengths.
+    lengths : ndarray of float, (n,)
+        Of the gradients before; 1 where there is none.
+    scale : ndarray of float, (filters,)
+        Each filter's mean absolute response, by which responses were divided; 1 for one that is never active.
+    """
+
+    responses: Floats
+    gradients: Floats
+    scores: Floats
+    lengths: Floats
+    scale: Floats
+
+    def __post_init__(self) -> None:
+        n, filters = self.responses.shape
+        shapes = [self.gradients.shape, self.scores.shape, self.lengths.shape, self.scale.shape]
+        if shapes != [(n, filters), (n,), (n,), (filters,)]:
+            raise InputError(
+                f"responses ({n}, {filters}): gradients, scores, lengths and scale are of shapes {shapes}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def biases(self) -> Floats:
+        """Return b of each image, ``(n,)``, so that g·x + b is its score."""
+        return self.scores - (self.gradients * self.responses).sum(axis=1)
+
+    @property
+    def contributions(self) -> Floats:
+        """What each filter adds to the score by the image's own gradient, ``(n, filters)``."""
+        return self.gradients * self.responses
+
+    def subset(self, rows: ArrayLike) -> LinearPieces:
+        """Return those of some images, in that order."""
+        chosen = np.asarray(rows)
+        return replace(
+            self,
+            responses=self.responses[chosen],
+            gradients=self.gradients[chosen],
+            scores=self.scores[chosen],
+            lengths=self.lengths[chosen],
+        )
+
+
+def linear_pieces(
+    score: ScoreOfMaps,
+    maps: LayerMaps,
+    rows: ArrayLike | None = None,
+    *,
+    scale: ArrayLike | None = None,
+    device: torch.device | str = "cpu",
+    quiet: bool = True,
+) -> LinearPieces:
+    """Return a network's score as a linear function of the filters' responses, in the neighbourhood of each image.
+
+    Parameters
+    ----------
+    score : callable
+        From maps ``(n, filters, h, w)`` to scores ``(n,)``, above 0 for what is of the category; before any softmax.
+    maps : LayerMaps
+        Of the images.
+    rows : array_like of int, optional
+        Which images; all by default.
+    scale : array_like of float, (filters,), optional
+        As it was for the images that a tree was learned from; by default each filter's mean over these images.
+    device : torch.device or str
+        Where to compute.
+    quiet : bool
+        Whether to show no progress bar.
+
+    Raises
+    ------
+    InputError
+        If there are no images, or scores are not finite or of another shape.
+    """
+    chosen = np.arange(len(maps)) if rows is None else np.asarray(rows)
+    if not len(chosen):
+        raise InputError("rows: there are none; expected at least one image")
+    positions = maps.shape[0] * maps.shape[1]
+    sums, sizes = np.empty((len(chosen), maps.units)), np.zeros(maps.units)
+    slopes, scores = np.empty_like(sums), np.empty(len(chosen))
+    with progress("Linear pieces", len(chosen), quiet=quiet) as bar:
+        for start in range(0, len(chosen), _IMAGES):
+            some = slice(start, start + _IMAGES)
+            values = maps.tensor(chosen[some], device).requires_grad_()
+            with torch.enable_grad():
+                found = score(values)
+            if found.shape != (len(values),) or not bool(torch.isfinite(found).all()):
+                raise InputError(
+                    f"score: gives values of shape {tuple(found.shape)} for {len(values)} images, or not finite ones; "
+                    "expected a finite one for each"
+                )
+            # Scores that depend on no map have no gradient at all.
+            gradient = (
+                torch.autograd.grad(found.sum(), values, allow_unused=True)[0]
+                if found.requires_grad
+                else None
+            )
+            gradient = torch.zeros_like(values) if gradient is None else gradient
+            plain = values.detach().double()
+            sums[some] = plain.sum(dim=(2, 3)).cpu().numpy()
+            sizes += plain.abs().sum(dim=(0, 2, 3)).cpu().numpy()
+            slopes[some] = gradient.double().sum(dim=(2, 3)).cpu().numpy() / positions
+            scores[some] = found.detach().double().cpu().numpy()
+            bar.advance(len(values))
+    if scale is None:
+        mean = sizes / (len(chosen) * positions)
+        divisor = np.where(mean > 0, mean, 1.0)
+    else:
+        divisor = np.asarray(scale, dtype=np.float64)
+    slopes *= divisor
+    lengths = np.linalg.norm(slopes, axis=1)
+    lengths = np.where(lengths > _SHORTEST, lengths, 1.0)
+    return LinearPieces(sums / divisor, slopes / lengths[:, None], scores / lengths, lengths, divisor)
+
+
+# ------------------------------------------------------------------------------------------------------------ learning
+
+
+@dataclass(frozen=True)
+class TreeSettings:
+    """How a tree is learned.
+
+    Attributes
+    ----------
+    neighbours : int or None
+        A node may merge with so many nodes whose gradients are most like its own, and with those it is such a one
+        of; None for all.
+    penalty : float
+        Of each filter of a rationale, times the square root of the number of images.
+    node_cost : float
+        By how much log E rises for each node less in the second level.
+    tolerance : float or None
+        A filter enters or leaves a rationale if that lowers the objective by more than this share of it. By default
+        by more than 2 ln(filters)/images, which is what the best of so many filters of mere noise would lower it by;
+        0 gives the published objective, whose rationales fit few images to the last digit and new ones the worse.
+    """
+
+    neighbours: int | None = 10
+    penalty: float = 1e-6
+    node_cost: float = 1.0
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.neighbours is not None and self.neighbours < 1:
+            raise InputError(f"neighbours {self.neighbours}: expected at least 1, or None for all")
+        for name in ("penalty", "node_cost", "tolerance"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise InputError(f"{name} {value}: expected at least 0")
+
+    def least_gain(self, filters: int, images: int) -> float:
+        """Return by which share of the objective a filter must lower it to enter or leave."""
+        return 2 * np.log(max(filters, 2)) / images if self.tolerance is None else self.tolerance
+
+
+@dataclass(frozen=True, eq=False)
+class DecisionTree:
+    """Decision modes of a network, each a linear function of few filters' responses, in a tree.
+
+    Nodes are numbered: first the leaves, one for each image, then what was merged, in that order; the root is the
+    last. The second level are the root's children, which are the most general modes.
+
+    Attributes
+    ----------
+    parents : ndarray of int, (nodes,)
+        Of each node; −1 for the root.
+    weights : ndarray of float, (nodes, filters)
+        w = α ∘ ḡ: what a unit of each filter's response adds to the score; its rationale. 0 where α is 0.
+    biases : ndarray of float, (nodes,)
+        So that a node's score is w·x + b.
+    gradients : ndarray of float, (nodes, filters)
+        ḡ: the mean gradient of its images, of length 1.
+    errors : ndarray of float, (nodes,)
+        Root mean squared difference between w·x + b and the scores of its images.
+    scale : ndarray of float, (filters,)
+        As in :class:`LinearPieces`.
+    gains : ndarray of float, (mergers,)
+        By how much each merger raised log E, in their order.
+    settings : TreeSettings
+        How it was learned.
+    """
+
+    parents: Integers
+    weights: Floats
+    biases: Floats
+    gradients: Floats
+    errors: Floats
+    scale: Floats
+    gains: Floats
+    settings: TreeSettings
+
+    def __len__(self) -> int:
+        return len(self.parents)
+
+    @property
+    def root(self) -> int:
+        """The root's number."""
+        return len(self.parents) - 1
+
+    @cached_property
+    def children(self) -> tuple[tuple[int, ...], ...]:
+        """The numbers of each node's children, in order."""
+        found: list[list[int]] = [[] for _ in self.parents]
+        for node, parent in enumerate(self.parents.tolist()):
+            if parent >= 0:
+                found[parent].append(node)
+        return tuple(map(tuple, found))
+
+    @cached_property
+    def levels(self) -> Integers:
+        """The level of each node, ``(nodes,)``: 1 for the root, 2 for its children."""
+        found = np.ones(len(self), dtype=np.int64)
+        # Parents have larger numbers than their children.
+        for node in range(self.root - 1, -1, -1):
+            found[node] = found[self.parents[node]] + 1
+        return found
+
+    @property
+    def leaves(self) -> int:
+        """How many leaves there are."""
+        return int(sum(not below for below in self.children))
+
+    @property
+    def depth(self) -> int:
+        """The deepest level."""
+        return int(self.levels.max())
+
+    @property
+    def second_level(self) -> tuple[int, ...]:
+        """The most general decision modes: those of most images first."""
+        return tuple(sorted(self.children[self.root], key=lambda node: (-len(self.images(node)), node)))
+
+    def images(self, node: int) -> Integers:
+        """Return the leaves below a node, which are the numbers of its images."""
+        found, open_nodes = [], [node]
+        while open_nodes:
+            some = open_nodes.pop()
+            if self.children[some]:
+                open_nodes += self.children[some]
+            else:
+                found.append(some)
+        return np.sort(np.array(found, dtype=np.int64))
+
+    def descend(self, gradients: ArrayLike) -> Integers:
+        """Return the way of images through the tree: from a node to the child whose rationale is most like g.
+
+        Parameters
+        ----------
+        gradients : array_like of float, (n, filters)
+            As in :class:`LinearPieces`.
+
+        Returns
+        -------
+        ndarray of int, (n, depth)
+            The node at each level, the root first; below its leaf an image stays at the leaf.
+        """
+        g = np.asarray(gradients, dtype=np.float64)
+        if g.ndim != 2 or g.shape[1] != self.weights.shape[1]:
+            raise InputError(f"gradients of shape {g.shape}; expected (n, {self.weights.shape[1]})")
+        lengths = np.linalg.norm(self.weights, axis=1)
+        # A node without a rationale is like nothing.
+        similarity = np.where(
+            lengths > 0, g @ self.weights.T / np.maximum(lengths, np.finfo(float).tiny), -np.inf
+        )
+        way = np.full((len(g), self.depth), self.root, dtype=np.int64)
+        for level in range(1, self.depth):
+            way[:, level] = way[:, level - 1]
+            for node in np.unique(way[:, level - 1]):
+                below = self.children[node]
+                if below:
+                    rows = np.flatnonzero(way[:, level - 1] == node)
+                    nearest = similarity[np.ix_(rows, below)].argmax(axis=1)
+                    way[rows, level] = np.array(below)[nearest]
+        return way
+
+    def scores(self, responses: ArrayLike, nodes: ArrayLike) -> Floats:
+        """Return the scores ``(n,)`` that nodes ``(n,)`` give for responses ``(n, filters)``."""
+        return self.contributions(responses, nodes).sum(axis=1) + self.biases[np.asarray(nodes)]
+
+    def contributions(self, responses: ArrayLike, nodes: ArrayLike) -> Floats:
+        """Return ρ = w ∘ x ``(n, filters)``: what each filter adds to the scores that nodes ``(n,)`` give."""
+        return self.weights[np.asarray(nodes)] * np.asarray(responses, dtype=np.float64)
+
+    def rationale(self, node: int, responses: ArrayLike) -> Floats:
+        """Return what each filter adds to a node's score on average over images ``(n, filters)``."""
+        return self.weights[node] * np.asarray(responses, dtype=np.float64).mean(axis=0)
+
+    def to_networkx(
+        self,
+        image_names: Sequence[str] | None = None,
+        filter_parts: Sequence[str] | None = None,
+        responses: ArrayLike | None = None,
+        *,
+        filters: int = 10,
+    ) -> DiGraph:
+        """Return the tree as networkx has it, with edges from parents to children.
+
+        Parameters
+        ----------
+        image_names : sequence of str, (leaves,), optional
+            What the images are called.
+        filter_parts : sequence of str, (filters,), optional
+            To which part each filter belongs.
+        responses : array_like of float, (leaves, filters), optional
+            Of the images: nodes are then given the filters and parts that contribute most.
+        filters : int
+            How many filters a node names.
+        """
+        from networkx import DiGraph
+
+        graph = DiGraph(nodes=len(self), leaves=self.leaves, depth=self.depth)
+        x = None if responses is None else np.asarray(responses, dtype=np.float64)
+        for node in range(len(self)):
+            own = self.images(node)
+            told: dict[str, Any] = {
+                "level": int(self.levels[node]),
+                "images": len(own),
+                "bias": float(self.biases[node]),
+                "error": float(self.errors[node]),
+                "filters_used": int(np.count_nonzero(self.weights[node])),
+            }
+            if not self.children[node] and image_names is not None:
+                told["image"] = image_names[node]
+            if x is not None:
+                added = self.rationale(node, x[own])
+                largest = np.argsort(-np.abs(added), kind="stable")[:filters]
+                told["filters"] = " ".join(f"{number}:{added[number]:+.4g}" for number in largest)
+                if filter_parts is not None:
+                    for part, amount in part_sums(added, filter_parts).items():
+                        told[f"part {part}"] = amount
+            graph.add_node(node, **told)
+        graph.add_edges_from(
+            (parent, node) for node, parent in enumerate(self.parents.tolist()) if parent >= 0
+        )
+        return graph
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all that :func:`load_tree` needs, as an npz holds it."""
+        return {
+            "format": np.array(_FORMAT),
+            "settings": np.array(dump_json(asdict(self.settings))),
+            "parents": self.parents, "weights": self.weights, "biases": self.biases, "gradients": self.gradients,
+            "errors": self.errors, "scale": self.scale, "gains": self.gains,
+        }  # fmt: skip
+
+    def save(self, path: Path | str) -> None:
+        """Write the tree as an npz, atomically."""
+        with atomic_path(path) as hidden, hidden.open("wb") as file:
+            np.savez_compressed(file, **self.arrays())  # type: ignore[arg-type]
+
+
+def load_tree(path: Path | str) -> DecisionTree:
+    """Return a tree that :meth:`DecisionTree.save` wrote.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or holds something else.
+    """
+    import json
+
+    found = load_npz(Path(path))
+    expected = ("format", "settings", "parents", "weights", "biases", "gradients", "errors", "scale", "gains")
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise InputError(f"{path}: has no array {missing[0]!r}; expected the decision tree of a network")
+    if int(found["format"]) != _FORMAT:
+        raise InputError(f"{path}: format {int(found['format'])}; this release reads {_FORMAT}")
+    return DecisionTree(
+        found["parents"], found["weights"], found["biases"], found["gradients"], found["errors"], found["scale"],
+        found["gains"], TreeSettings(**json.loads(str(found["settings"]))),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Rationale:
+    """A linear function of few filters' responses, fitted to scores.
+
+    Attributes
+    ----------
+    weights : ndarray of float, (filters,)
+        α ∘ ḡ.
+    bias : float
+        b.
+    fitted : ndarray of float, (n,)
+        Its scores of the images.
+    error : float
+        Root mean squared difference from theirs.
+    """
+
+    weights: Floats
+    bias: float
+    fitted: Floats
+    error: float
+
+
+def fit_rationale(
+    gradient: Floats, responses: Floats, scores: Floats, *, penalty: float, tolerance: float
+) -> Rationale:
+    """Choose which filters of a mean gradient count, and the bias, so that the images' scores come out.
+
+    It minimises mean (w·x + b − y)² + penalty · (number of filters) with w = α ∘ ḡ, where each entry of α is 0 or 1. It
+    begins with all filters, and puts in or takes out the one that lowers the objective most, as long as that pays.
+
+    Parameters
+    ----------
+    gradient : ndarray of float, (filters,)
+        ḡ.
+    responses, scores : ndarray of float, (n, filters) and (n,)
+        Of the images.
+    penalty : float
+        Of each filter.
+    tolerance : float
+        What does not lower the objective by more than this share of it is left.
+    """
+    mean, level = responses.mean(axis=0), float(scores.mean())
+    moved = gradient * (responses - mean)
+    n = len(scores)
+    squares = np.einsum("nf,nf->f", moved, moved) / n
+    counts = gradient != 0
+    # Whether each filter that counts is in (1, and may leave) or out (−1, and may enter).
+    state = np.where(counts, 1.0, 0.0)
+    left = scores - level - moved.sum(axis=1)
+    slope = left @ moved / n
+    objective = float(left @ left) / n + penalty * float(counts.sum())
+    # A filter may come back once it has left, but the objective falls at every step, so that it ends.
+    while True:
+        change = np.where(counts, 2 * state * slope + squares - state * penalty, np.inf)
+        best = int(change.argmin())
+        if not change[best] < -max(tolerance * objective, np.finfo(float).tiny):
+            break
+        step = state[best] * moved[:, best]
+        left = left + step
+        slope = slope + step @ moved / n
+        state[best] = -state[best]
+        objective += float(change[best])
+    weights = np.where(state > 0, gradient, 0.0)
+    bias = level - float(weights @ mean)
+    fitted = responses @ weights + bias
+    return Rationale(weights, bias, fitted, float(np.sqrt(np.square(fitted - scores).mean())))
+
+
+def learn_tree(
+    pieces: LinearPieces,
+    settings: TreeSettings | None = None,
+    *,
+    checkpoint: Path | None = None,
+    quiet: bool = True,
+) -> DecisionTree:
+    """Merge the decision modes of single images to more and more general ones, as long as log E rises.
+
+    Parameters
+    ----------
+    pieces : LinearPieces
+        Of images of the category.
+    settings : TreeSettings, optional
+        How.
+    checkpoint : path, optional
+        A file in which mergers are kept, and from which one goes on.
+    quiet : bool
+        Whether to show no progress bar.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two images, or the network does not take them for the category on average.
+
+    Notes
+    -----
+    Each image is a leaf with its own gradient and bias, so that the leaf's score is the network's. Two nodes of the
+    second level are merged into one with the mean gradient ḡ of its images, the filters of it that give back their
+    scores best, and a bias. That pair is merged for which Δ log E = 1 + γ Σ (h_new − h_old) + n log(Θ_old/Θ_new) is
+    largest, Θ being the sum of e^{γh} over all n images and γ one over their mean score; if none is above 0, the
+    nodes that are left are the second level.
+
+    References
+    ----------
+    Zhang, Yang, Ma, Wu: Interpreting CNNs via Decision Trees, CVPR 2019.
+    """
+    chosen = settings or TreeSettings()
+    n = len(pieces)
+    if n < 2:
+        raise InputError(f"pieces: of {n} images; expected at least 2")
+    if not pieces.scores.mean() > 0:
+        raise InputError(
+            "pieces: the network's scores of these images are not above 0 on average; expected images that it takes "
+            "for the category"
+        )
+    growth = _Growth(pieces, chosen)
+    fingerprint = _fingerprint(pieces, chosen)
+    kept = [] if checkpoint is None else _read_mergers(checkpoint, fingerprint)
+    for one, other, gain in kept:
+        growth.merge(one, other, gain)
+    with progress("Merging nodes", n - 1, quiet=quiet) as bar:
+        bar.advance(len(kept))
+        while True:
+            found = growth.best()
+            if found is None:
+                break
+            growth.merge(*found)
+            bar.advance()
+            if checkpoint is not None and len(growth.mergers) % _MERGERS == 0:
+                _write_mergers(checkpoint, fingerprint, growth.mergers)
+        bar.advance(n - 1 - len(growth.mergers))
+    return growth.tree()
+
+
+class _Growth:
+    """A tree while it grows."""
+
+    def __init__(self, pieces: LinearPieces, settings: TreeSettings) -> None:
+        self.pieces, self.settings = pieces, settings
+        self.gamma = 1 / float(pieces.scores.mean())
+        n = len(pieces)
+        self.parents: list[int] = [-1] * n
+        self.members: list[Integers] = [np.array([row]) for row in range(n)]
+        self.directions: list[Floats] = list(pieces.gradients)
+        self.rationales = [
+            Rationale(g, float(b), np.array([y]), 0.0)
+            for g, b, y in zip(pieces.gradients, pieces.biases, pieces.scores, strict=True)
+        ]
+        self.open = list(range(n))
+        self.mergers: list[tuple[int, int, float]] = []
+        self.scores = pieces.scores.copy()
+        self.shift = self.gamma * float(pieces.scores.max())
+        # For pairs of open nodes: change of the sum of scores, and of Θ.
+        self.tried: dict[tuple[int, int], tuple[float, float]] = {}
+        self.alike = pieces.gradients @ pieces.gradients.T
+
+    def _theta(self, scores: Floats) -> float:
+        return float(np.exp(self.gamma * scores - self.shift).sum())
+
+    def _joined(self, nodes: Sequence[int]) -> tuple[Integers, Floats, Rationale]:
+        rows = np.concatenate([self.members[node] for node in nodes])
+        total = self.pieces.gradients[rows].sum(axis=0)
+        length = float(np.linalg.norm(total))
+        direction = total / length if length > _SHORTEST else np.zeros_like(total)
+        found = fit_rationale(
+            direction,
+            self.pieces.responses[rows],
+            self.pieces.scores[rows],
+            penalty=self.settings.penalty * len(rows) ** 0.5,
+            tolerance=self.settings.least_gain(len(direction), len(rows)),
+        )
+        return rows, direction, found
+
+    def _pairs(self) -> list[tuple[int, int]]:
+        count = len(self.open)
+        if self.settings.neighbours is None or self.settings.neighbours >= count - 1:
+            return [(a, b) for place, a in enumerate(self.open) for b in self.open[place + 1 :]]
+        alike = self.alike.copy()
+        np.fill_diagonal(alike, -np.inf)
+        nearest = np.argsort(-alike, axis=1, kind="stable")[:, : self.settings.neighbours]
+        pairs = {
+            (min(a, b), max(a, b))
+            for a, row in zip(self.open, nearest, strict=True)
+            for b in (self.open[place] for place in row)
+        }
+        return sorted(pairs)
+
+    def best(self) -> tuple[int, int, float] | None:
+        """Return the pair to merge and by how much log E rises; None if it does not."""
+        pairs = self._pairs()
+        for pair in pairs:
+            if pair not in self.tried:
+                rows, _, found = self._joined(pair)
+                before = self.scores[rows]
+                self.tried[pair] = (
+                    float(found.fitted.sum() - before.sum()),
+                    self._theta(found.fitted) - self._theta(before),
+                )
+        if not pairs:
+            return None
+        changes = np.array([self.tried[pair] for pair in pairs])
+        theta = self._theta(self.scores)
+        # The rest of Θ is a sum of what is above 0, whatever rounding leaves of it.
+        after = np.maximum(theta + changes[:, 1], np.finfo(float).tiny)
+        gains = (
+            self.settings.node_cost + self.gamma * changes[:, 0] + len(self.scores) * np.log(theta / after)
+        )
+        place = int(gains.argmax())
+        return (*pairs[place], float(gains[place])) if gains[place] > 0 else None
+
+    def merge(self, one: int, other: int, gain: float) -> None:
+        """Put a new node above two of the second level."""
+        rows, direction, found = self._joined((one, other))
+        new = len(self.parents)
+        self.parents[one] = self.parents[other] = new
+        self.parents.append(-1)
+        self.members.append(rows)
+        self.directions.append(direction)
+        self.rationales.append(found)
+        self.scores[rows] = found.fitted
+        self.mergers.append((one, other, gain))
+        gone = {one, other}
+        self.tried = {pair: value for pair, value in self.tried.items() if not gone & set(pair)}
+        stay = [place for place, node in enumerate(self.open) if node not in gone]
+        self.open = [self.open[place] for place in stay]
+        to_new = (
+            np.stack([self.directions[node] for node in self.open]) @ direction if self.open else np.empty(0)
+        )
+        self.open.append(new)
+        grown = np.empty((len(self.open), len(self.open)))
+        grown[:-1, :-1] = self.alike[np.ix_(stay, stay)]
+        grown[-1, :-1] = grown[:-1, -1] = to_new
+        grown[-1, -1] = 1.0
+        self.alike = grown
+
+    def tree(self) -> DecisionTree:
+        """Return the tree, with a root above the second level."""
+        _, direction, found = self._joined(self.open)
+        root = len(self.parents)
+        parents = [root if parent < 0 else parent for parent in self.parents] + [-1]
+        rationales = [*self.rationales, found]
+        return DecisionTree(
+            parents=np.array(parents, dtype=np.int64),
+            weights=np.stack([rationale.weights for rationale in rationales]),
+            biases=np.array([rationale.bias for rationale in rationales]),
+            gradients=np.stack([*self.directions, direction]),
+            errors=np.array([rationale.error for rationale in rationales]),
+            scale=self.pieces.scale,
+            gains=np.array([gain for _, _, gain in self.mergers], dtype=np.float64),
+            settings=self.settings,
+        )
+
+
+def _fingerprint(pieces: LinearPieces, settings: TreeSettings) -> str:
+    digest = hashlib.sha256(dump_json([_FORMAT, asdict(settings)]).encode())
+    for array in (pieces.responses, pieces.gradients, pieces.scores):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _write_mergers(path: Path, fingerprint: str, mergers: Sequence[tuple[int, int, float]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as hidden, hidden.open("wb") as file:
+        np.savez(
+            file,
+            fingerprint=np.array(fingerprint),
+            pairs=np.array([pair[:2] for pair in mergers], dtype=np.int64).reshape(-1, 2),
+            gains=np.array([pair[2] for pair in mergers], dtype=np.float64),
+        )
+
+
+def _read_mergers(path: Path, fingerprint: str) -> list[tuple[int, int, float]]:
+    """Return the mergers that are kept; none if the file is missing, damaged, or of something else."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["fingerprint"]) != fingerprint:
+                return []
+            pairs, gains = file["pairs"].tolist(), file["gains"].tolist()
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return []
+    return [(int(one), int(other), float(gain)) for (one, other), gain in zip(pairs, gains, strict=True)]
+
+
+# ------------------------------------------------------------------------------------------------------------ fidelity
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How far a level of a tree says what the network says.
+
+    Attributes
+    ----------
+    level : int
+        1 is the root, which is one rationale for all images.
+    nodes : int
+        How many nodes of it the images came to.
+    agreement : float
+        Share of images that it takes for the category, or not, as the network does.
+    agreement_positive, agreement_negative : float
+        Of those that the network takes for the category, and of those that it does not; NaN where there are none.
+    accuracy : float
+        Share that it takes for the category, or not, rightly; NaN without labels.
+    error : float
+        Mean absolute difference of scores over the range of the network's.
+    explained : float
+        R² of its scores: 1 if they are the network's, 0 if as far off as the network's mean.
+    """
+
+    level: int
+    nodes: int
+    agreement: float
+    agreement_positive: float
+    agreement_negative: float
+    accuracy: float
+    error: float
+    explained: float
+
+
+def fidelity(
+    tree: DecisionTree, pieces: LinearPieces, labels: ArrayLike | None = None, *, way: Integers | None = None
+) -> list[Fidelity]:
+    """Return how well each level of a tree gives back a network's scores, the root's first and the leaves' last.
+
+    Parameters
+    ----------
+    tree : DecisionTree
+        The tree.
+    pieces : LinearPieces
+        Of images, best such as the tree was not learned from; with the tree's scale.
+    labels : array_like of bool, (n,), optional
+        Which images are of the category.
+    way : ndarray of int, (n, depth), optional
+        As :meth:`DecisionTree.descend` gives it for these images.
+    """
+    nodes = tree.descend(pieces.gradients) if way is None else way
+    found = []
+    for level in range(nodes.shape[1]):
+        told = tree.scores(pieces.responses, nodes[:, level])
+        found.append(
+            replace(
+                score_fidelity(told, pieces, labels),
+                level=level + 1,
+                nodes=len(np.unique(nodes[:, level])),
+            )
+        )
+    return found
+
+
+def score_fidelity(told: Floats, pieces: LinearPieces, labels: ArrayLike | None = None) -> Fidelity:
+    """Return how well scores ``(n,)``, of whatever simpler model, give back a network's."""
+    same = (told > 0) == (pieces.scores > 0)
+    positive = pieces.scores > 0
+    span = float(np.ptp(pieces.scores))
+    spread = float(np.square(pieces.scores - pieces.scores.mean()).sum())
+    return Fidelity(
+        level=0,
+        nodes=1,
+        agreement=float(same.mean()),
+        agreement_positive=_share(same[positive]),
+        agreement_negative=_share(same[~positive]),
+        accuracy=float("nan") if labels is None else _share((told > 0) == np.asarray(labels, dtype=bool)),
+        error=float(np.abs(told - pieces.scores).mean()) / span if span > 0 else float("nan"),
+        explained=1 - float(np.square(told - pieces.scores).sum()) / spread if spread > 0 else float("nan"),
+    )
+
+
+def _share(right: NDArray[np.bool_]) -> float:
+    return float(right.mean()) if len(right) else float("nan")
+
+
+# ------------------------------------------------------------------------------------------------------- contributions
+
+
+def score_drops(
+    score: ScoreOfMaps,
+    maps: LayerMaps,
+    rows: ArrayLike,
+    groups: ArrayLike,
+    *,
+    device: torch.device | str = "cpu",
+    quiet: bool = True,
+) -> Floats:
+    """Return by how much the network's score drops if the maps of groups of filters are set to 0, ``(m, groups)``.
+
+    Parameters
+    ----------
+    score : callable
+        As in :func:`linear_pieces`.
+    maps : LayerMaps
+        Of the images.
+    rows : array_like of int, (m,)
+        Which images.
+    groups : array_like of bool, (groups, filters)
+        Which filters are removed together; a unit matrix for each alone.
+    device : torch.device or str
+        Where to compute.
+    quiet : bool
+        Whether to show no progress bar.
+    """
+    numbers = np.asarray(rows)
+    kept = torch.as_tensor(~np.asarray(groups, dtype=bool), dtype=torch.float32, device=device)
+    found = np.empty((len(numbers), len(kept)))
+    for place, number in enumerate(track(numbers.tolist(), "Removing filters", quiet=quiet)):
+        values = maps.tensor([number], device)
+        with torch.no_grad():
+            before = score(values)
+            # Filters that are silent in the image change nothing.
+            silent = (values == 0).all(dim=3).all(dim=2)[0].cpu().numpy()
+            moves = np.flatnonzero((np.asarray(groups, dtype=bool) & ~silent).any(axis=1))
+            found[place] = 0.0
+            for start in range(0, len(moves), _REMOVED):
+                some = moves[start : start + _REMOVED]
+                after = score(values * kept[some][:, :, None, None])
+                found[place, some] = (before - after).double().cpu().numpy()
+    return found
+
+
+def contribution_fitness(contributions: ArrayLike, drops: ArrayLike) -> float:
+    """Return how far filters' contributions have the distribution of the drops of the score without each filter.
+
+    Parameters
+    ----------
+    contributions, drops : array_like of float, (n, filters)
+        In the same unit.
+
+    Returns
+    -------
+    float
+        Mean over images of Σ min(ρ̂, |Δ|)/Σ max(ρ̂, |Δ|), where ρ̂ is the part of ρ that has the sign of Δ; 1 is perfect.
+    """
+    rho, delta = (np.asarray(a, dtype=np.float64) for a in (contributions, drops))
+    told = np.maximum(rho * np.sign(delta), 0)
+    both = np.minimum(told, np.abs(delta)).sum(axis=1)
+    either = np.maximum(told, np.abs(delta)).sum(axis=1)
+    return float(np.mean(np.divide(both, either, out=np.ones_like(both), where=either > 0)))
+
+
+def part_errors(contributions: ArrayLike, drops: ArrayLike, scores: ArrayLike) -> Floats:
+    """Return the error of parts' contributions: mean |Aρ − Δ| over the mean absolute score, ``(parts,)``.
+
+    Parameters
+    ----------
+    contributions, drops : array_like of float, (n, parts)
+        What the filters of each part add to the score, and by how much it drops without them.
+    scores : array_like of float, (n,)
+        The network's.
+    """
+    away = np.abs(np.asarray(contributions) - np.asarray(drops)).mean(axis=0)
+    return away / max(float(np.abs(np.asarray(scores)).mean()), np.finfo(float).tiny)
+
+
+@dataclass(frozen=True, eq=False)
+class FilterParts:
+    """Which part of the object each filter belongs to.
+
+    Attributes
+    ----------
+    names : tuple of str, (parts,)
+        Of the parts, ``elsewhere`` last.
+    numbers : ndarray of int, (filters,)
+        Of each filter's part.
+    """
+
+    names: tuple[str, ...]
+    numbers: Integers
+
+    @property
+    def groups(self) -> NDArray[np.bool_]:
+        """A, ``(parts, filters)``: which filters belong to each part."""
+        return np.arange(len(self.names))[:, None] == self.numbers
+
+    @property
+    def of_filters(self) -> list[str]:
+        """The part of each filter."""
+        return [self.names[number] for number in self.numbers]
+
+
+def filter_parts(
+    maps: LayerMaps,
+    rows: ArrayLike,
+    landmarks: ArrayLike,
+    part_names: Sequence[str],
+    image: tuple[int, int],
+    *,
+    reach: float = 0.15,
+) -> FilterParts:
+    """Assign each filter to the part that it is most often strongest at.
+
+    Parameters
+    ----------
+    maps : LayerMaps
+        Of all images.
+    rows : array_like of int
+        The images that count.
+    landmarks : array_like of float, (n, parts, 2)
+        Of the parts in all images, px; NaN where there is none.
+    part_names : sequence of str, (parts,)
+        What they are called.
+    image : (int, int)
+        Height and width, px.
+    reach : float
+        How far from a part's landmark its filters are strongest, as a share of the diagonal; filters that are farther
+        from any in most images are ``elsewhere``.
+
+    Notes
+    -----
+    Each image has a vote for the nearest part, by the filter's largest response in it. Images count that show all parts
+    if there are at least ten of them, for of a part without a landmark nobody may say how near it is.
+    """
+    parts = np.asarray(landmarks, dtype=np.float64)
+    numbers = np.asarray(rows)
+    numbers = np.flatnonzero(numbers) if numbers.dtype == bool else numbers
+    shown: NDArray[np.bool_] = np.logical_not(np.isnan(parts).any(axis=2))
+    seldom = shown[numbers].sum(axis=0) == 0
+    complete = numbers[(shown[numbers] | seldom).all(axis=1)]
+    counted = complete if len(complete) >= 10 else numbers[shown[numbers].any(axis=1)]
+    votes = np.zeros((maps.units, len(part_names) + 1))
+    places = maps.positions
+    diagonal = float(np.hypot(*image))
+    for start in range(0, len(counted), _IMAGES):
+        some = counted[start : start + _IMAGES]
+        flat = maps.tensor(some).flatten(2)
+        values, where = flat.max(dim=2)
+        positions = places[where.numpy()]
+        away = np.linalg.norm(positions[:, :, None] - parts[some][:, None], axis=3) / diagonal
+        away = np.concatenate([np.nan_to_num(away, nan=np.inf), np.full((*away.shape[:2], 1), reach)], axis=2)
+        nearest = away.argmin(axis=2)
+        for row, strength in enumerate(values.clamp_min(0).double().numpy()):
+            votes[np.arange(maps.units), nearest[row]] += strength
+    # A filter without any response belongs nowhere.
+    numbers_of = np.where(votes.sum(axis=1) > 0, votes.argmax(axis=1), len(part_names))
+    return FilterParts((*part_names, ELSEWHERE), numbers_of.astype(np.int64))
+
+
+def part_sums(contributions: ArrayLike, parts: Sequence[str]) -> Mapping[str, float]:
+    """Return what the filters of each part contribute together, by the part's name, of contributions ``(filters,)``."""
+    found: dict[str, float] = {}
+    for name, amount in zip(parts, np.asarray(contributions).tolist(), strict=True):
+        found[name] = found.get(name, 0.0) + amount
+    return found
