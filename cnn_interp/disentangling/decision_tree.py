@@ -34,6 +34,8 @@ _FORMAT = 1
 _IMAGES, _MERGERS = 32, 20
 # Of one image's maps, each time with other filters removed, this many go through at once.
 _REMOVED = 128
+# Pairs of nodes by other images go through in portions of so many values.
+_VALUES_AT_ONCE = 1 << 20
 # Shorter gradients are none.
 _SHORTEST = 1e-12
 
@@ -185,6 +187,9 @@ class TreeSettings:
     neighbours : int or None
         A node may merge with so many nodes whose gradients are most like its own, and with those it is such a one
         of; None for all.
+    least_likeness : float
+        Nodes merge if the cosine between their mean gradients is at least this. What has less in common has no common
+        rationale, and log E alone would not mind; −1 gives the published rule.
     penalty : float
         Of each filter of a rationale, times the square root of the number of images.
     node_cost : float
@@ -196,6 +201,7 @@ class TreeSettings:
     """
 
     neighbours: int | None = 10
+    least_likeness: float = 0.5
     penalty: float = 1e-6
     node_cost: float = 1.0
     tolerance: float | None = None
@@ -203,6 +209,8 @@ class TreeSettings:
     def __post_init__(self) -> None:
         if self.neighbours is not None and self.neighbours < 1:
             raise InputError(f"neighbours {self.neighbours}: expected at least 1, or None for all")
+        if not -1 <= self.least_likeness <= 1:
+            raise InputError(f"least_likeness {self.least_likeness}: expected a cosine, −1 to 1")
         for name in ("penalty", "node_cost", "tolerance"):
             value = getattr(self, name)
             if value is not None and value < 0:
@@ -504,6 +512,7 @@ def learn_tree(
     pieces: LinearPieces,
     settings: TreeSettings | None = None,
     *,
+    others: LinearPieces | None = None,
     checkpoint: Path | None = None,
     quiet: bool = True,
 ) -> DecisionTree:
@@ -515,6 +524,9 @@ def learn_tree(
         Of images of the category.
     settings : TreeSettings, optional
         How.
+    others : LinearPieces, optional
+        Of images that are not of the category, with the same scale. They become no leaves, but a mode that takes them
+        for the category is the less likely. Without them log E does not mind modes that have nothing in common.
     checkpoint : path, optional
         A file in which mergers are kept, and from which one goes on.
     quiet : bool
@@ -523,15 +535,17 @@ def learn_tree(
     Raises
     ------
     InputError
-        If there are fewer than two images, or the network does not take them for the category on average.
+        If there are fewer than two images, the network does not take them for the category on average, or the other
+        images have another number of filters or another scale.
 
     Notes
     -----
     Each image is a leaf with its own gradient and bias, so that the leaf's score is the network's. Two nodes of the
     second level are merged into one with the mean gradient ḡ of its images, the filters of it that give back their
     scores best, and a bias. That pair is merged for which Δ log E = 1 + γ Σ (h_new − h_old) + n log(Θ_old/Θ_new) is
-    largest, Θ being the sum of e^{γh} over all n images and γ one over their mean score; if none is above 0, the
-    nodes that are left are the second level.
+    largest. The first sum is over the node's images; Θ is that of e^{γh} over all n images, and over the others, each
+    by the node that it comes to; γ is one over the images' mean score. If none is above 0, the nodes that are left are
+    the second level.
 
     References
     ----------
@@ -546,8 +560,10 @@ def learn_tree(
             "pieces: the network's scores of these images are not above 0 on average; expected images that it takes "
             "for the category"
         )
-    growth = _Growth(pieces, chosen)
-    fingerprint = _fingerprint(pieces, chosen)
+    if others is not None and not np.array_equal(others.scale, pieces.scale):
+        raise InputError("others: have another scale; expected that of the images of the category")
+    growth = _Growth(pieces, others, chosen)
+    fingerprint = _fingerprint(pieces, others, chosen)
     kept = [] if checkpoint is None else _read_mergers(checkpoint, fingerprint)
     for one, other, gain in kept:
         growth.merge(one, other, gain)
@@ -565,11 +581,32 @@ def learn_tree(
     return growth.tree()
 
 
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """What merging two nodes would change.
+
+    Attributes
+    ----------
+    scores : float
+        The sum of scores of the node's images, by how much.
+    theta : float
+        Their share of Θ, by how much.
+    likeness, others : ndarray of float, (others,)
+        How like each other image's gradient is to the new rationale, and its score by it.
+    """
+
+    scores: float
+    theta: float
+    likeness: Floats
+    others: Floats
+
+
 class _Growth:
     """A tree while it grows."""
 
-    def __init__(self, pieces: LinearPieces, settings: TreeSettings) -> None:
+    def __init__(self, pieces: LinearPieces, others: LinearPieces | None, settings: TreeSettings) -> None:
         self.pieces, self.settings = pieces, settings
+        self.others = pieces.subset(np.empty(0, dtype=np.int64)) if others is None else others
         self.gamma = 1 / float(pieces.scores.mean())
         n = len(pieces)
         self.parents: list[int] = [-1] * n
@@ -583,12 +620,22 @@ class _Growth:
         self.mergers: list[tuple[int, int, float]] = []
         self.scores = pieces.scores.copy()
         self.shift = self.gamma * float(pieces.scores.max())
-        # For pairs of open nodes: change of the sum of scores, and of Θ.
-        self.tried: dict[tuple[int, int], tuple[float, float]] = {}
+        self.tried: dict[tuple[int, int], _Tried] = {}
+        # Between open nodes' directions, and of the other images to open nodes with their scores by these.
         self.alike = pieces.gradients @ pieces.gradients.T
+        known = [self._of_others(rationale) for rationale in self.rationales]
+        self.likeness = np.stack([likeness for likeness, _ in known], axis=1)
+        self.told = np.stack([told for _, told in known], axis=1)
 
-    def _theta(self, scores: Floats) -> float:
-        return float(np.exp(self.gamma * scores - self.shift).sum())
+    def _of_others(self, rationale: Rationale) -> tuple[Floats, Floats]:
+        length = float(np.linalg.norm(rationale.weights))
+        told = self.others.responses @ rationale.weights + rationale.bias
+        if length == 0:
+            return np.full(len(told), -np.inf), told
+        return self.others.gradients @ rationale.weights / length, told
+
+    def _terms(self, scores: Floats) -> Floats:
+        return np.exp(self.gamma * scores - self.shift)
 
     def _joined(self, nodes: Sequence[int]) -> tuple[Integers, Floats, Rationale]:
         rows = np.concatenate([self.members[node] for node in nodes])
@@ -606,38 +653,77 @@ class _Growth:
 
     def _pairs(self) -> list[tuple[int, int]]:
         count = len(self.open)
-        if self.settings.neighbours is None or self.settings.neighbours >= count - 1:
-            return [(a, b) for place, a in enumerate(self.open) for b in self.open[place + 1 :]]
         alike = self.alike.copy()
         np.fill_diagonal(alike, -np.inf)
-        nearest = np.argsort(-alike, axis=1, kind="stable")[:, : self.settings.neighbours]
+        most = count - 1 if self.settings.neighbours is None else min(self.settings.neighbours, count - 1)
+        nearest = np.argsort(-alike, axis=1, kind="stable")[:, :most]
         pairs = {
             (min(a, b), max(a, b))
-            for a, row in zip(self.open, nearest, strict=True)
-            for b in (self.open[place] for place in row)
+            for place, a in enumerate(self.open)
+            for other, b in ((number, self.open[number]) for number in nearest[place].tolist())
+            # Rounding shall not part equal gradients, nor −1 leave anything out.
+            if alike[place, other] >= self.settings.least_likeness - 1e-9
         }
         return sorted(pairs)
+
+    def _try(self, pair: tuple[int, int]) -> _Tried:
+        rows, _, found = self._joined(pair)
+        before = self.scores[rows]
+        likeness, told = self._of_others(found)
+        return _Tried(
+            float(found.fitted.sum() - before.sum()),
+            float(self._terms(found.fitted).sum() - self._terms(before).sum()),
+            likeness,
+            told,
+        )
+
+    def _others_after(self, pairs: Sequence[tuple[int, int]]) -> Floats:
+        """Return the other images' share of Θ after each merger, ``(pairs,)``."""
+        if not len(self.others):
+            return np.zeros(len(pairs))
+        rows = np.arange(len(self.others))
+        # Each image's three nearest nodes: whichever two are merged, one is left.
+        order = np.argsort(-self.likeness, axis=1, kind="stable")[:, :3]
+        near = [
+            (order[:, k], self.likeness[rows, order[:, k]], self.told[rows, order[:, k]])
+            for k in range(order.shape[1])
+        ]
+        place = {node: number for number, node in enumerate(self.open)}
+        found = np.empty(len(pairs))
+        at_once = max(1, _VALUES_AT_ONCE // len(rows))
+        for start in range(0, len(pairs), at_once):
+            some = pairs[start : start + at_once]
+            one, other = (np.array([place[pair[k]] for pair in some])[:, None] for k in (0, 1))
+            likeness = np.full((len(some), len(rows)), -np.inf)
+            told = np.zeros_like(likeness)
+            for number, value, score in reversed(near):
+                stays = (number != one) & (number != other)
+                likeness = np.where(stays, value, likeness)
+                told = np.where(stays, score, told)
+            new = np.stack([self.tried[pair].likeness for pair in some])
+            by_new = np.stack([self.tried[pair].others for pair in some])
+            # Where none is left, or none has a rationale, the new node takes all.
+            told = np.where((new > likeness) | np.isneginf(likeness), by_new, told)
+            found[start : start + at_once] = self._terms(told).sum(axis=1)
+        return found
 
     def best(self) -> tuple[int, int, float] | None:
         """Return the pair to merge and by how much log E rises; None if it does not."""
         pairs = self._pairs()
-        for pair in pairs:
-            if pair not in self.tried:
-                rows, _, found = self._joined(pair)
-                before = self.scores[rows]
-                self.tried[pair] = (
-                    float(found.fitted.sum() - before.sum()),
-                    self._theta(found.fitted) - self._theta(before),
-                )
         if not pairs:
             return None
-        changes = np.array([self.tried[pair] for pair in pairs])
-        theta = self._theta(self.scores)
+        for pair in pairs:
+            if pair not in self.tried:
+                self.tried[pair] = self._try(pair)
+        images = float(self._terms(self.scores).sum())
+        nearest = self.likeness.argmax(axis=1)
+        others = float(self._terms(self.told[np.arange(len(self.others)), nearest]).sum())
         # The rest of Θ is a sum of what is above 0, whatever rounding leaves of it.
-        after = np.maximum(theta + changes[:, 1], np.finfo(float).tiny)
-        gains = (
-            self.settings.node_cost + self.gamma * changes[:, 0] + len(self.scores) * np.log(theta / after)
-        )
+        after = images + np.array([self.tried[pair].theta for pair in pairs])
+        after = np.maximum(after, np.finfo(float).tiny) + self._others_after(pairs)
+        changes = np.array([self.tried[pair].scores for pair in pairs])
+        theta = np.log((images + others) / after)
+        gains = self.settings.node_cost + self.gamma * changes + len(self.scores) * theta
         place = int(gains.argmax())
         return (*pairs[place], float(gains[place])) if gains[place] > 0 else None
 
@@ -656,15 +742,15 @@ class _Growth:
         self.tried = {pair: value for pair, value in self.tried.items() if not gone & set(pair)}
         stay = [place for place, node in enumerate(self.open) if node not in gone]
         self.open = [self.open[place] for place in stay]
-        to_new = (
-            np.stack([self.directions[node] for node in self.open]) @ direction if self.open else np.empty(0)
-        )
+        to_new = np.array([self.directions[node] @ direction for node in self.open])
         self.open.append(new)
-        grown = np.empty((len(self.open), len(self.open)))
+        grown = np.ones((len(self.open), len(self.open)))
         grown[:-1, :-1] = self.alike[np.ix_(stay, stay)]
         grown[-1, :-1] = grown[:-1, -1] = to_new
-        grown[-1, -1] = 1.0
         self.alike = grown
+        likeness, told = self._of_others(found)
+        self.likeness = np.column_stack([self.likeness[:, stay], likeness])
+        self.told = np.column_stack([self.told[:, stay], told])
 
     def tree(self) -> DecisionTree:
         """Return the tree, with a root above the second level."""
@@ -684,10 +770,12 @@ class _Growth:
         )
 
 
-def _fingerprint(pieces: LinearPieces, settings: TreeSettings) -> str:
+def _fingerprint(pieces: LinearPieces, others: LinearPieces | None, settings: TreeSettings) -> str:
     digest = hashlib.sha256(dump_json([_FORMAT, asdict(settings)]).encode())
-    for array in (pieces.responses, pieces.gradients, pieces.scores):
-        digest.update(np.ascontiguousarray(array).tobytes())
+    for some in (pieces, others):
+        if some is not None:
+            for array in (some.responses, some.gradients, some.scores):
+                digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 

@@ -113,7 +113,7 @@ def category_tree(
     labels : array_like of bool, (n,)
         Which images are of the category.
     learn, test : array_like of int
-        Numbers of the images to learn from, of which those of the category count, and of those to test on.
+        Numbers of the images to learn from, of which those of the category become leaves, and of those to test on.
     leaves : int, optional
         Learn from so many images at most, evenly spread.
     settings, device, checkpoint, quiet
@@ -125,16 +125,20 @@ def category_tree(
         If fewer than two images of the category are there to learn from, or the network does not know it.
     """
     of_category: NDArray[np.bool_] = np.asarray(labels, dtype=bool)
-    rows = np.asarray(learn, dtype=np.int64)
-    rows = rows[of_category[rows]]
+    given = np.asarray(learn, dtype=np.int64)
+    rows = given[of_category[given]]
+    other_rows = given[~of_category[given]]
     if len(rows) < 2:
         raise InputError(f"images of the category: {len(rows)} to learn from; expected at least 2")
     if leaves is not None and leaves < len(rows):
         rows = rows[np.arange(leaves) * len(rows) // leaves]
     tested_rows = np.asarray(test, dtype=np.int64)
     learned = linear_pieces(score, maps, rows, device=device, quiet=quiet)
+    others = None
+    if len(other_rows):
+        others = linear_pieces(score, maps, other_rows, scale=learned.scale, device=device, quiet=quiet)
     tested = linear_pieces(score, maps, tested_rows, scale=learned.scale, device=device, quiet=quiet)
-    tree = learn_tree(learned, settings, checkpoint=checkpoint, quiet=quiet)
+    tree = learn_tree(learned, settings, others=others, checkpoint=checkpoint, quiet=quiet)
     way = tree.descend(tested.gradients)
     tested_labels = of_category[tested_rows]
     return CategoryTree(

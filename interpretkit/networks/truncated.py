@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from interpretkit.errors import InputError
@@ -143,7 +144,8 @@ class From(nn.Module):
         tolerance : float
             By how much they may differ, over the largest output.
         """
-        found = self(values)
+        with torch.no_grad():
+            found = self(values)
         same = found.shape == outputs.shape
         if not same or float((found - outputs).abs().max()) > tolerance * max(
             float(outputs.abs().max()), 1e-6

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from interpretkit.errors import InputError
 from interpretkit.networks.recording import layer_outputs
-from interpretkit.networks.truncated import UpTo
+from interpretkit.networks.truncated import From, UpTo
 
 
 class Counting(nn.Module):
@@ -66,3 +66,41 @@ def test_flags_of_the_users_modules_stay() -> None:
     network[1].eval()
     assert UpTo(network, "2").training
     assert [module.training for module in network] == [True, False, True]
+
+
+def test_a_network_that_begins_at_a_layer_gives_what_the_network_gives() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(125, 2)
+    ).eval()
+    x = torch.randn(6, 3, 9, 9)
+    for layer in ("0", "1", "2"):
+        outputs, found = layer_outputs(module, x, [layer])
+        above = From(module, layer, torch.zeros(1, 3, 9, 9))
+        assert torch.allclose(above(found[layer]), outputs, atol=1e-6)
+        above.expect_the_same(found[layer], outputs)
+        values = found[layer].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(above(values).sum(), values)
+        assert slope.shape == values.shape
+        assert torch.equal(values, found[layer])
+    assert not any(m._forward_hooks for m in module.modules())
+    with pytest.raises(InputError, match="of shape"):
+        From(module, "2", x)(torch.zeros(2, 5, 4, 4))
+
+
+def test_a_layer_that_something_goes_around_is_refused() -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.other(self.one(x)) + x).mean(dim=(2, 3))
+
+    module, x = Around(), torch.randn(3, 3, 4, 4)
+    outputs, found = layer_outputs(module, x, ["one"])
+    with pytest.raises(InputError, match="goes around"):
+        From(module, "one", x).expect_the_same(found["one"], outputs)
+    twice = nn.Sequential(module.one, module.one, nn.Flatten())
+    with pytest.raises(InputError, match="several times"):
+        From(twice, "0", x)(found["one"])
