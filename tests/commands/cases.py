@@ -169,6 +169,22 @@ CASES: dict[str, Case] = {
         seeded=True,
         refused=(("--data faces=here", "--data"), ("--top 0", "--top")),
     ),
+    "cnn disentangle tree": _OfNetwork(
+        ("photos/0.png", *OWN, "--images", "30", "--leaves", "8"),
+        seeded=True,
+        refused=(
+            ("--data faces=here", "--data"),
+            ("--data folders=absent", "absent"),
+            ("--data folders=labelled --category grey", "grey"),
+            ("--category unicorn --model tiny:network", "unicorn"),
+            ("--layer a,b", "--layer"),
+            ("--leaves 1", "--leaves"),
+            ("--convert", "--convert"),
+            ("--target nothing --model tiny:network", "nothing"),
+        ),
+        file="FILE --model tiny:network",
+        suffix=".png",
+    ),
     "cnn diagnose adversarial": _OfNetwork(
         ("photos/0.png", *OWN, "--method", "fgsm,pgd", "--epsilon", "8"),
         seeded=True,

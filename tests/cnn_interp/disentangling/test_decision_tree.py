@@ -69,7 +69,7 @@ def planted(n: int, seed: int) -> tuple[LayerMaps, np.ndarray, np.ndarray]:
     values[:, [*FIRST, *SECOND]] *= 0.05
     for kind, pair in enumerate((FIRST, SECOND)):
         rows = np.flatnonzero(kinds == kind)
-        values[np.ix_(rows, pair)] *= 20
+        values[np.ix_(rows, np.array(pair))] *= 20
     return layer_maps(values), kinds, kinds >= 0
 
 
@@ -491,12 +491,14 @@ def test_a_head_learns_a_category_and_goes_on_where_it_stopped(tmp_path: Path) -
     values[of_category, 3] *= 4
     maps = layer_maps(values)
     learn, test = split(of_category, seed=1)
-    head = train_head(maps, learn, of_category[learn], seed=1, epochs=6)
+    head = train_head(maps, learn, of_category[learn], seed=1, epochs=6, learning_rate=0.01)
     right = (head(maps.tensor(test)) > 0).numpy() == of_category[test]
     assert right.mean() > 0.9
     folder = tmp_path / "head"
-    train_head(maps, learn, of_category[learn], seed=1, epochs=6, checkpoint=folder)
-    again = train_head(maps, learn, of_category[learn], seed=1, epochs=6, checkpoint=folder)
+    train_head(maps, learn, of_category[learn], seed=1, epochs=6, learning_rate=0.01, checkpoint=folder)
+    again = train_head(
+        maps, learn, of_category[learn], seed=1, epochs=6, learning_rate=0.01, checkpoint=folder
+    )
     assert torch.equal(again(maps.tensor(test)), head(maps.tensor(test)))
     with pytest.raises(InputError, match="others"):
         train_head(maps, learn[:3], np.ones(3, dtype=bool))
