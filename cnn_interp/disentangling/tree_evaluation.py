@@ -203,7 +203,8 @@ def contribution_test(
     Parameters
     ----------
     found : CategoryTree
-        With its tested images; those count that are of the category and that the network takes for it.
+        With its tested images; those count that are of the category and that the network takes for it, or else all of
+        the category.
     score, maps : callable, LayerMaps
         As the tree was learned from.
     parts : FilterParts, optional

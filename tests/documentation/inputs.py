@@ -218,6 +218,7 @@ SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit cnn dissect": "--images 8",
     "interpretkit cnn dissect --model resnet50": "--no-baseline",
     "interpretkit cnn instability": "--images 12 --top 4",
+    "interpretkit cnn disentangle tree": "--images 24 --leaves 6",
     "interpretkit cnn diagnose adversarial": "--method fgsm,pgd --steps 2",
     "interpretkit cnn diagnose influence": "--leave-out 2 --questions 2",
     "interpretkit cnn diagnose rules": "--labels-per-class 2",
@@ -228,6 +229,7 @@ SMALLER_COMMANDS: Mapping[str, str] = {
 
 SMALLER_SNIPPETS: Mapping[str, Mapping[str, str]] = {
     "docs/datasets.md": {"2000": "20", "composed_concepts(600)": "composed_concepts(6)"},
+    "docs/decision-trees.md": {"articulated_images(240": "articulated_images(24"},
     "docs/diagnosis.md": {
         "minimal_perturbation(network, pixels)": "minimal_perturbation(network, pixels, iterations=2)"
     },
