@@ -286,8 +286,8 @@ def test_the_gains_are_those_of_the_definition_and_the_best_pair_is_merged(with_
         modes = [mode(rows) for rows in nodes]
         scores = np.concatenate([fitted for _, _, fitted in modes])
         theta = np.exp(gamma * scores).sum()
-        for number in range(0 if others is None else len(others)):
-            g, x = others.gradients[number], others.responses[number]
+        pairs = [] if others is None else zip(others.gradients, others.responses, strict=True)
+        for g, x in pairs:
             w, b, _ = max(modes, key=lambda m: g @ m[0] / np.linalg.norm(m[0]))
             theta += np.exp(gamma * (w @ x + b))
         return float(gamma * scores.sum() - n * np.log(theta) - len(nodes))

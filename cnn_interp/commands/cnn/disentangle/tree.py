@@ -13,7 +13,6 @@ from interpretkit.commandline import (
     Column,
     Device,
     Finding,
-    Here,
     Quiet,
     Seed,
     command,
@@ -234,7 +233,9 @@ def tree(
     found.next_step(
         "See whether filters follow parts:", "interpretkit cnn instability --model", model, "--layer", name
     )
-    return found.next_step("Read the tree from Python:", "python -m json.tool", Here("manifest.json"))
+    return found.next_step(
+        "See which concepts filters detect:", "interpretkit cnn dissect --model", model, "--layer", name
+    )
 
 
 def _load(data: str, folder: Path | None, category: str, count: int, seed: int) -> tuple[PartImages, str]:
@@ -490,14 +491,7 @@ def _add_ways(
         tested = int(tried.places[place])
         way = learned.way[tested]
         x = learned.tested.responses[[tested]]
-        second, leaf = (learned.tree.contributions(x, [node])[0] for node in (way[1], way[-1]))
-        amounts: dict[str, tuple[float, float, float]] = {}
-        if parts is not None:
-            for part, group in enumerate(parts.groups):
-                if group.any():
-                    amounts[parts.names[part]] = (
-                        float(second[group].sum()), float(leaf[group].sum()), float(tried.part_drops[place, part])
-                    )  # fmt: skip
+        second, amounts = _amounts(learned, x, way, parts, tried.part_drops[place])
         row = int(learned.tested_rows[tested])
         title = (
             f"{images.ids[row]}: score {learned.tested.scores[tested]:+.3g}, by node {way[1]} "
@@ -525,7 +519,7 @@ def _add_given(
     """Show the way of the user's images."""
     import numpy as np
 
-    from cnn_interp.disentangling.decision_tree import linear_pieces
+    from cnn_interp.disentangling.decision_tree import linear_pieces, score_drops
     from cnn_interp.disentangling.features import trunk_features
     from cnn_interp.disentangling.tree_pictures import way_figure
     from cnn_interp.images.files import read_image
@@ -548,18 +542,12 @@ def _add_given(
     )
     picture = _pictures(given, np.arange(len(given)), network)
     for number in range(min(len(given), 12)):
-        second, leaf = (
-            learned.tree.contributions(pieces.responses[[number]], [node])[0]
-            for node in (way[number, 1], way[number, -1])
-        )
-        amounts: dict[str, tuple[float, float, float]] = {}
+        drops = np.empty(0)
         if parts is not None:
-            with_drops = _part_drops(score, maps, number, parts, device) / pieces.lengths[number]
-            for part, group in enumerate(parts.groups):
-                if group.any():
-                    amounts[parts.names[part]] = (
-                        float(second[group].sum()), float(leaf[group].sum()), float(with_drops[part])
-                    )  # fmt: skip
+            drops = (
+                score_drops(score, maps, [number], parts.groups, device=device)[0] / pieces.lengths[number]
+            )
+        second, amounts = _amounts(learned, pieces.responses[[number]], way[number], parts, drops)
         section.figure(
             f"given-{number + 1}.png",
             way_figure(
@@ -574,10 +562,22 @@ def _add_given(
         )
 
 
-def _part_drops(score: ScoreOfMaps, maps: LayerMaps, row: int, parts: FilterParts, device: Any) -> np.ndarray:
-    from cnn_interp.disentangling.decision_tree import score_drops
-
-    return score_drops(score, maps, [row], parts.groups, device=device)[0]
+def _amounts(
+    learned: CategoryTree,
+    responses: np.ndarray,
+    way: np.ndarray,
+    parts: FilterParts | None,
+    drops: np.ndarray,
+) -> tuple[np.ndarray, dict[str, tuple[float, float, float]]]:
+    """Return what filters contribute by the second level, and parts by it, by the leaf, and as their removal tells."""
+    second, leaf = (learned.tree.contributions(responses, [node])[0] for node in (way[1], way[-1]))
+    if parts is None:
+        return second, {}
+    return second, {
+        parts.names[part]: (float(second[group].sum()), float(leaf[group].sum()), float(drops[part]))
+        for part, group in enumerate(parts.groups)
+        if group.any()
+    }
 
 
 def _way(nodes: np.ndarray) -> str:
