@@ -71,7 +71,7 @@ class Size:
 
 
 QUICK = Size(("quadruped",), 120, 30, 5, 1, False)
-FULL = Size(("quadruped", "bird"), None, 200, 20, 3, True)
+FULL = Size(("quadruped", "bird"), None, 120, 8, 3, True)
 _DRAWN = 300
 
 
