@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import networkx
 import numpy as np
@@ -469,6 +471,14 @@ def test_filters_belong_to_the_parts_that_they_are_strongest_at() -> None:
     found = filter_parts(layer_maps(values), np.arange(n), landmarks, ("head", "legs"), (50, 50))
     assert found.of_filters == ["head", "legs", "elsewhere", "elsewhere"]
     assert found.groups.sum(axis=0).tolist() == [1, 1, 1, 1]
+
+
+def test_the_benchmark_finds_what_it_planted(load_benchmark: Callable[[str], ModuleType]) -> None:
+    named, share, ratio, agreement = load_benchmark("decision_tree").planted_rows(0, 1)
+    assert named.value == 1
+    assert share.value > 0.98 > 0.5 > share.baseline
+    assert ratio.value == pytest.approx(1, abs=0.1)
+    assert agreement.value >= 0.95
 
 
 # --------------------------------------------------------------------------------------------------------------- score
