@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu
 
 from cnn_interp.disentangling.category_score import category_rows, split, train_head
-from cnn_interp.disentangling.decision_tree import TreeSettings, filter_parts
+from cnn_interp.disentangling.contributions import filter_parts
+from cnn_interp.disentangling.decision_tree import TreeSettings
 from cnn_interp.disentangling.features import LayerMaps, trunk_features
 from cnn_interp.disentangling.tree_evaluation import (
     EQUAL,

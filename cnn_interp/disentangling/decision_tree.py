@@ -3,179 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
-from cnn_interp.disentangling.features import LayerMaps
+from cnn_interp.disentangling.contributions import Integers, part_sums
+from cnn_interp.disentangling.linear_pieces import SHORTEST, Floats, LinearPieces
 from interpretkit.errors import InputError
 from interpretkit.runs.arrays import load_npz
 from interpretkit.runs.files import atomic_path, dump_json
-from interpretkit.runs.progress import progress, track
+from interpretkit.runs.progress import progress
 
 if TYPE_CHECKING:
     from networkx import DiGraph
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-# From the maps of a layer (n, filters, h, w) to the scores of a category (n,), above 0 for what is of the category.
-ScoreOfMaps = Callable[[Tensor], Tensor]
-ELSEWHERE = "elsewhere"
 _FORMAT = 1
-# So many images go through what is above the layer at once, and so many mergers between two states that are kept.
-_IMAGES, _MERGERS = 32, 20
-# Of one image's maps, each time with other filters removed, this many go through at once.
-_REMOVED = 128
+# So many mergers between two states that are kept.
+_MERGERS = 20
 # Pairs of nodes by other images go through in portions of so many values.
 _VALUES_AT_ONCE = 1 << 20
-# Shorter gradients are none.
-_SHORTEST = 1e-12
-
-
-# ------------------------------------------------------------------------------------------------------- linear pieces
-
-
-@dataclass(frozen=True, eq=False)
-class LinearPieces:
-    """What a network makes of the maps of a layer, for each image as a linear function of the filters' responses.
-
-    In the neighbourhood of an image its score is g·x + b. Scores and biases are divided by the length of g, which
-    changes no sign.
-
-    Attributes
-    ----------
-    responses : ndarray of float, (n, filters)
-        x: each filter's response, summed over positions and divided by its scale.
-    gradients : ndarray of float, (n, filters)
-        g: of the score by x, of length 1; zero where the score does not change.
-    scores : ndarray of float, (n,)
-        Divided by the lengths.
-    lengths : ndarray of float, (n,)
-        Of the gradients before; 1 where there is none.
-    scale : ndarray of float, (filters,)
-        Each filter's mean absolute response, by which responses were divided; 1 for one that is never active.
-    """
-
-    responses: Floats
-    gradients: Floats
-    scores: Floats
-    lengths: Floats
-    scale: Floats
-
-    def __post_init__(self) -> None:
-        n, filters = self.responses.shape
-        shapes = [self.gradients.shape, self.scores.shape, self.lengths.shape, self.scale.shape]
-        if shapes != [(n, filters), (n,), (n,), (filters,)]:
-            raise InputError(
-                f"responses ({n}, {filters}): gradients, scores, lengths and scale are of shapes {shapes}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    @property
-    def biases(self) -> Floats:
-        """Return b of each image, ``(n,)``, so that g·x + b is its score."""
-        return self.scores - (self.gradients * self.responses).sum(axis=1)
-
-    @property
-    def contributions(self) -> Floats:
-        """What each filter adds to the score by the image's own gradient, ``(n, filters)``."""
-        return self.gradients * self.responses
-
-    def subset(self, rows: ArrayLike) -> LinearPieces:
-        """Return those of some images, in that order."""
-        chosen = np.asarray(rows)
-        return replace(
-            self,
-            responses=self.responses[chosen],
-            gradients=self.gradients[chosen],
-            scores=self.scores[chosen],
-            lengths=self.lengths[chosen],
-        )
-
-
-def linear_pieces(
-    score: ScoreOfMaps,
-    maps: LayerMaps,
-    rows: ArrayLike | None = None,
-    *,
-    scale: ArrayLike | None = None,
-    device: torch.device | str = "cpu",
-    quiet: bool = True,
-) -> LinearPieces:
-    """Return a network's score as a linear function of the filters' responses, in the neighbourhood of each image.
-
-    Parameters
-    ----------
-    score : callable
-        From maps ``(n, filters, h, w)`` to scores ``(n,)``, above 0 for what is of the category; before any softmax.
-    maps : LayerMaps
-        Of the images.
-    rows : array_like of int, optional
-        Which images; all by default.
-    scale : array_like of float, (filters,), optional
-        As it was for the images that a tree was learned from; by default each filter's mean over these images.
-    device : torch.device or str
-        Where to compute.
-    quiet : bool
-        Whether to show no progress bar.
-
-    Raises
-    ------
-    InputError
-        If there are no images, or scores are not finite or of another shape.
-    """
-    chosen = np.arange(len(maps)) if rows is None else np.asarray(rows)
-    if not len(chosen):
-        raise InputError("rows: there are none; expected at least one image")
-    positions = maps.shape[0] * maps.shape[1]
-    sums, sizes = np.empty((len(chosen), maps.units)), np.zeros(maps.units)
-    slopes, scores = np.empty_like(sums), np.empty(len(chosen))
-    with progress("Linear pieces", len(chosen), quiet=quiet) as bar:
-        for start in range(0, len(chosen), _IMAGES):
-            some = slice(start, start + _IMAGES)
-            values = maps.tensor(chosen[some], device).requires_grad_()
-            with torch.enable_grad():
-                found = score(values)
-            if found.shape != (len(values),) or not bool(torch.isfinite(found).all()):
-                raise InputError(
-                    f"score: gives values of shape {tuple(found.shape)} for {len(values)} images, or not finite ones; "
-                    "expected a finite one for each"
-                )
-            # Scores that depend on no map have no gradient at all.
-            gradient = (
-                torch.autograd.grad(found.sum(), values, allow_unused=True)[0]
-                if found.requires_grad
-                else None
-            )
-            gradient = torch.zeros_like(values) if gradient is None else gradient
-            plain = values.detach().double()
-            sums[some] = plain.sum(dim=(2, 3)).cpu().numpy()
-            sizes += plain.abs().sum(dim=(0, 2, 3)).cpu().numpy()
-            slopes[some] = gradient.double().sum(dim=(2, 3)).cpu().numpy() / positions
-            scores[some] = found.detach().double().cpu().numpy()
-            bar.advance(len(values))
-    if scale is None:
-        mean = sizes / (len(chosen) * positions)
-        divisor = np.where(mean > 0, mean, 1.0)
-    else:
-        divisor = np.asarray(scale, dtype=np.float64)
-    slopes *= divisor
-    lengths = np.linalg.norm(slopes, axis=1)
-    lengths = np.where(lengths > _SHORTEST, lengths, 1.0)
-    return LinearPieces(sums / divisor, slopes / lengths[:, None], scores / lengths, lengths, divisor)
-
-
-# ------------------------------------------------------------------------------------------------------------ learning
 
 
 @dataclass(frozen=True)
@@ -425,8 +278,6 @@ def load_tree(path: Path | str) -> DecisionTree:
     InputError
         If the file is missing, damaged, or holds something else.
     """
-    import json
-
     found = load_npz(Path(path))
     expected = ("format", "settings", "parents", "weights", "biases", "gradients", "errors", "scale", "gains")
     missing = [name for name in expected if name not in found]
@@ -641,7 +492,7 @@ class _Growth:
         rows = np.concatenate([self.members[node] for node in nodes])
         total = self.pieces.gradients[rows].sum(axis=0)
         length = float(np.linalg.norm(total))
-        direction = total / length if length > _SHORTEST else np.zeros_like(total)
+        direction = total / length if length > SHORTEST else np.zeros_like(total)
         found = fit_rationale(
             direction,
             self.pieces.responses[rows],
@@ -800,262 +651,3 @@ def _read_mergers(path: Path, fingerprint: str) -> list[tuple[int, int, float]]:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return []
     return [(int(one), int(other), float(gain)) for (one, other), gain in zip(pairs, gains, strict=True)]
-
-
-# ------------------------------------------------------------------------------------------------------------ fidelity
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """How far a level of a tree says what the network says.
-
-    Attributes
-    ----------
-    level : int
-        1 is the root, which is one rationale for all images.
-    nodes : int
-        How many nodes of it the images came to.
-    agreement : float
-        Share of images that it takes for the category, or not, as the network does.
-    agreement_positive, agreement_negative : float
-        Of those that the network takes for the category, and of those that it does not; NaN where there are none.
-    accuracy : float
-        Share that it takes for the category, or not, rightly; NaN without labels.
-    error : float
-        Mean absolute difference of scores over the range of the network's.
-    explained : float
-        R² of its scores: 1 if they are the network's, 0 if as far off as the network's mean.
-    """
-
-    level: int
-    nodes: int
-    agreement: float
-    agreement_positive: float
-    agreement_negative: float
-    accuracy: float
-    error: float
-    explained: float
-
-
-def fidelity(
-    tree: DecisionTree, pieces: LinearPieces, labels: ArrayLike | None = None, *, way: Integers | None = None
-) -> list[Fidelity]:
-    """Return how well each level of a tree gives back a network's scores, the root's first and the leaves' last.
-
-    Parameters
-    ----------
-    tree : DecisionTree
-        The tree.
-    pieces : LinearPieces
-        Of images, best such as the tree was not learned from; with the tree's scale.
-    labels : array_like of bool, (n,), optional
-        Which images are of the category.
-    way : ndarray of int, (n, depth), optional
-        As :meth:`DecisionTree.descend` gives it for these images.
-    """
-    nodes = tree.descend(pieces.gradients) if way is None else way
-    found = []
-    for level in range(nodes.shape[1]):
-        told = tree.scores(pieces.responses, nodes[:, level])
-        found.append(
-            replace(
-                score_fidelity(told, pieces, labels),
-                level=level + 1,
-                nodes=len(np.unique(nodes[:, level])),
-            )
-        )
-    return found
-
-
-def score_fidelity(told: Floats, pieces: LinearPieces, labels: ArrayLike | None = None) -> Fidelity:
-    """Return how well scores ``(n,)``, of whatever simpler model, give back a network's."""
-    same = (told > 0) == (pieces.scores > 0)
-    positive = pieces.scores > 0
-    span = float(np.ptp(pieces.scores))
-    spread = float(np.square(pieces.scores - pieces.scores.mean()).sum())
-    return Fidelity(
-        level=0,
-        nodes=1,
-        agreement=float(same.mean()),
-        agreement_positive=_share(same[positive]),
-        agreement_negative=_share(same[~positive]),
-        accuracy=float("nan") if labels is None else _share((told > 0) == np.asarray(labels, dtype=bool)),
-        error=float(np.abs(told - pieces.scores).mean()) / span if span > 0 else float("nan"),
-        explained=1 - float(np.square(told - pieces.scores).sum()) / spread if spread > 0 else float("nan"),
-    )
-
-
-def _share(right: NDArray[np.bool_]) -> float:
-    return float(right.mean()) if len(right) else float("nan")
-
-
-# ------------------------------------------------------------------------------------------------------- contributions
-
-
-def score_drops(
-    score: ScoreOfMaps,
-    maps: LayerMaps,
-    rows: ArrayLike,
-    groups: ArrayLike,
-    *,
-    device: torch.device | str = "cpu",
-    quiet: bool = True,
-) -> Floats:
-    """Return by how much the network's score drops if the maps of groups of filters are set to 0, ``(m, groups)``.
-
-    Parameters
-    ----------
-    score : callable
-        As in :func:`linear_pieces`.
-    maps : LayerMaps
-        Of the images.
-    rows : array_like of int, (m,)
-        Which images.
-    groups : array_like of bool, (groups, filters)
-        Which filters are removed together; a unit matrix for each alone.
-    device : torch.device or str
-        Where to compute.
-    quiet : bool
-        Whether to show no progress bar.
-    """
-    numbers = np.asarray(rows)
-    kept = torch.as_tensor(~np.asarray(groups, dtype=bool), dtype=torch.float32, device=device)
-    found = np.empty((len(numbers), len(kept)))
-    for place, number in enumerate(track(numbers.tolist(), "Removing filters", quiet=quiet)):
-        values = maps.tensor([number], device)
-        with torch.no_grad():
-            before = score(values)
-            # Filters that are silent in the image change nothing.
-            silent = (values == 0).all(dim=3).all(dim=2)[0].cpu().numpy()
-            moves = np.flatnonzero((np.asarray(groups, dtype=bool) & ~silent).any(axis=1))
-            found[place] = 0.0
-            for start in range(0, len(moves), _REMOVED):
-                some = moves[start : start + _REMOVED]
-                after = score(values * kept[some][:, :, None, None])
-                found[place, some] = (before - after).double().cpu().numpy()
-    return found
-
-
-def contribution_fitness(contributions: ArrayLike, drops: ArrayLike) -> float:
-    """Return how far filters' contributions have the distribution of the drops of the score without each filter.
-
-    Parameters
-    ----------
-    contributions, drops : array_like of float, (n, filters)
-        In the same unit.
-
-    Returns
-    -------
-    float
-        Mean over images of Σ min(ρ̂, |Δ|)/Σ max(ρ̂, |Δ|), where ρ̂ is the part of ρ that has the sign of Δ; 1 is perfect.
-    """
-    rho, delta = (np.asarray(a, dtype=np.float64) for a in (contributions, drops))
-    told = np.maximum(rho * np.sign(delta), 0)
-    both = np.minimum(told, np.abs(delta)).sum(axis=1)
-    either = np.maximum(told, np.abs(delta)).sum(axis=1)
-    return float(np.mean(np.divide(both, either, out=np.ones_like(both), where=either > 0)))
-
-
-def part_errors(contributions: ArrayLike, drops: ArrayLike, scores: ArrayLike) -> Floats:
-    """Return the error of parts' contributions: mean |Aρ − Δ| over the mean absolute score, ``(parts,)``.
-
-    Parameters
-    ----------
-    contributions, drops : array_like of float, (n, parts)
-        What the filters of each part add to the score, and by how much it drops without them.
-    scores : array_like of float, (n,)
-        The network's.
-    """
-    away = np.abs(np.asarray(contributions) - np.asarray(drops)).mean(axis=0)
-    return away / max(float(np.abs(np.asarray(scores)).mean()), np.finfo(float).tiny)
-
-
-@dataclass(frozen=True, eq=False)
-class FilterParts:
-    """Which part of the object each filter belongs to.
-
-    Attributes
-    ----------
-    names : tuple of str, (parts,)
-        Of the parts, ``elsewhere`` last.
-    numbers : ndarray of int, (filters,)
-        Of each filter's part.
-    """
-
-    names: tuple[str, ...]
-    numbers: Integers
-
-    @property
-    def groups(self) -> NDArray[np.bool_]:
-        """A, ``(parts, filters)``: which filters belong to each part."""
-        return np.arange(len(self.names))[:, None] == self.numbers
-
-    @property
-    def of_filters(self) -> list[str]:
-        """The part of each filter."""
-        return [self.names[number] for number in self.numbers]
-
-
-def filter_parts(
-    maps: LayerMaps,
-    rows: ArrayLike,
-    landmarks: ArrayLike,
-    part_names: Sequence[str],
-    image: tuple[int, int],
-    *,
-    reach: float = 0.15,
-) -> FilterParts:
-    """Assign each filter to the part that it is most often strongest at.
-
-    Parameters
-    ----------
-    maps : LayerMaps
-        Of all images.
-    rows : array_like of int
-        The images that count.
-    landmarks : array_like of float, (n, parts, 2)
-        Of the parts in all images, px; NaN where there is none.
-    part_names : sequence of str, (parts,)
-        What they are called.
-    image : (int, int)
-        Height and width, px.
-    reach : float
-        How far from a part's landmark its filters are strongest, as a share of the diagonal; filters that are farther
-        from any in most images are ``elsewhere``.
-
-    Notes
-    -----
-    Each image has a vote for the nearest part, by the filter's largest response in it. Images count that show all parts
-    if there are at least ten of them, for of a part without a landmark nobody may say how near it is.
-    """
-    parts = np.asarray(landmarks, dtype=np.float64)
-    numbers = np.asarray(rows)
-    numbers = np.flatnonzero(numbers) if numbers.dtype == bool else numbers
-    shown: NDArray[np.bool_] = np.logical_not(np.isnan(parts).any(axis=2))
-    seldom = shown[numbers].sum(axis=0) == 0
-    complete = numbers[(shown[numbers] | seldom).all(axis=1)]
-    counted = complete if len(complete) >= 10 else numbers[shown[numbers].any(axis=1)]
-    votes = np.zeros((maps.units, len(part_names) + 1))
-    places = maps.positions
-    diagonal = float(np.hypot(*image))
-    for start in range(0, len(counted), _IMAGES):
-        some = counted[start : start + _IMAGES]
-        flat = maps.tensor(some).flatten(2)
-        values, where = flat.max(dim=2)
-        positions = places[where.numpy()]
-        away = np.linalg.norm(positions[:, :, None] - parts[some][:, None], axis=3) / diagonal
-        away = np.concatenate([np.nan_to_num(away, nan=np.inf), np.full((*away.shape[:2], 1), reach)], axis=2)
-        nearest = away.argmin(axis=2)
-        for row, strength in enumerate(values.clamp_min(0).double().numpy()):
-            votes[np.arange(maps.units), nearest[row]] += strength
-    # A filter without any response belongs nowhere.
-    numbers_of = np.where(votes.sum(axis=1) > 0, votes.argmax(axis=1), len(part_names))
-    return FilterParts((*part_names, ELSEWHERE), numbers_of.astype(np.int64))
-
-
-def part_sums(contributions: ArrayLike, parts: Sequence[str]) -> Mapping[str, float]:
-    """Return what the filters of each part contribute together, by the part's name, of contributions ``(filters,)``."""
-    found: dict[str, float] = {}
-    for name, amount in zip(parts, np.asarray(contributions).tolist(), strict=True):
-        found[name] = found.get(name, 0.0) + amount
-    return found

@@ -10,24 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from cnn_interp.disentangling.decision_tree import (
-    DecisionTree,
-    Fidelity,
-    FilterParts,
-    Floats,
-    Integers,
-    LinearPieces,
-    ScoreOfMaps,
-    TreeSettings,
-    contribution_fitness,
-    fidelity,
-    learn_tree,
-    linear_pieces,
-    part_errors,
-    score_drops,
-    score_fidelity,
-)
+from cnn_interp.disentangling.contributions import FilterParts, contribution_fitness, part_errors, score_drops
+from cnn_interp.disentangling.decision_tree import DecisionTree, Integers, TreeSettings, learn_tree
 from cnn_interp.disentangling.features import LayerMaps
+from cnn_interp.disentangling.linear_pieces import Floats, LinearPieces, ScoreOfMaps, linear_pieces
+from cnn_interp.disentangling.tree_fidelity import Fidelity, fidelity, score_fidelity
 from interpretkit.errors import InputError
 
 OWN, EQUAL = "own gradient", "equal shares"
@@ -107,7 +94,7 @@ def category_tree(
     Parameters
     ----------
     score : callable
-        From maps to scores; see :func:`~cnn_interp.disentangling.decision_tree.linear_pieces`.
+        From maps to scores; see :func:`~cnn_interp.disentangling.linear_pieces.linear_pieces`.
     maps : LayerMaps
         Of all images.
     labels : array_like of bool, (n,)
@@ -174,10 +161,10 @@ class ContributionTest:
     part_drops : ndarray of float, (m, parts)
         The same without all filters of each part.
     fitness : dict of str to float
-        See :func:`~cnn_interp.disentangling.decision_tree.contribution_fitness`, by what told the contributions: a
+        See :func:`~cnn_interp.disentangling.contributions.contribution_fitness`, by what told the contributions: a
         level (``level 2``), the image's own gradient, equal shares of the score.
     part_errors : dict of str to ndarray of float, (parts,)
-        See :func:`~cnn_interp.disentangling.decision_tree.part_errors`; empty without parts.
+        See :func:`~cnn_interp.disentangling.contributions.part_errors`; empty without parts.
     """
 
     places: Integers

@@ -12,14 +12,11 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from cnn_interp.diagnosis.pictures import bare
-from cnn_interp.disentangling.decision_tree import (
-    DecisionTree,
-    Fidelity,
-    FilterParts,
-    LinearPieces,
-    part_sums,
-)
+from cnn_interp.disentangling.contributions import FilterParts, part_sums
+from cnn_interp.disentangling.decision_tree import DecisionTree
 from cnn_interp.disentangling.features import LayerMaps
+from cnn_interp.disentangling.linear_pieces import LinearPieces
+from cnn_interp.disentangling.tree_fidelity import Fidelity
 from cnn_interp.metrics.pictures import outlined
 from interpretkit.visualization import colour_of, new_figure, style
 from interpretkit.visualization.style import INK, MUTED

@@ -23,19 +23,15 @@ from cnn_interp.disentangling.category_score import (
     split,
     train_head,
 )
-from cnn_interp.disentangling.decision_tree import (
-    LinearPieces,
-    TreeSettings,
+from cnn_interp.disentangling.contributions import (
     contribution_fitness,
     filter_parts,
-    fit_rationale,
-    learn_tree,
-    linear_pieces,
-    load_tree,
     part_errors,
     score_drops,
 )
+from cnn_interp.disentangling.decision_tree import TreeSettings, fit_rationale, learn_tree, load_tree
 from cnn_interp.disentangling.features import LayerMaps, trunk_features
+from cnn_interp.disentangling.linear_pieces import LinearPieces, linear_pieces
 from cnn_interp.disentangling.tree_evaluation import EQUAL, OWN, category_tree, contribution_test
 from cnn_interp.images.sets import Images
 from cnn_interp.networks.loading import Network

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from cnn_interp.disentangling.decision_tree import FilterParts, LinearPieces, ScoreOfMaps
+    from cnn_interp.disentangling.contributions import FilterParts
     from cnn_interp.disentangling.features import LayerMaps
+    from cnn_interp.disentangling.linear_pieces import LinearPieces, ScoreOfMaps
     from cnn_interp.disentangling.tree_evaluation import CategoryTree, ContributionTest
     from cnn_interp.images.part_images import PartImages
     from cnn_interp.images.sets import Images as ImageSet
@@ -161,7 +162,7 @@ def tree(
     if len(listed(layer)) > 1:
         raise InputError(f"layer {layer!r}: expected one layer")
     from cnn_interp.disentangling.category_score import own_score, split, train_head
-    from cnn_interp.disentangling.decision_tree import filter_parts
+    from cnn_interp.disentangling.contributions import filter_parts
     from cnn_interp.disentangling.features import trunk_features
     from cnn_interp.disentangling.tree_evaluation import category_tree, contribution_test
     from cnn_interp.images.batches import landmarks_in_inputs, network_inputs
@@ -393,7 +394,7 @@ def _add_tree(
 def _node_rows(learned: CategoryTree, parts: FilterParts | None, images: PartImages) -> list[dict[str, Any]]:
     import numpy as np
 
-    from cnn_interp.disentangling.decision_tree import part_sums
+    from cnn_interp.disentangling.contributions import part_sums
 
     tree = learned.tree
     rows = []
@@ -519,8 +520,9 @@ def _add_given(
     """Show the way of the user's images."""
     import numpy as np
 
-    from cnn_interp.disentangling.decision_tree import linear_pieces, score_drops
+    from cnn_interp.disentangling.contributions import score_drops
     from cnn_interp.disentangling.features import trunk_features
+    from cnn_interp.disentangling.linear_pieces import linear_pieces
     from cnn_interp.disentangling.tree_pictures import way_figure
     from cnn_interp.images.files import read_image
     from cnn_interp.images.sets import Images
