@@ -74,7 +74,7 @@ def read(kind: str, path: Path | str) -> Images:
     return KINDS[kind](path)
 
 
-def read_parts(kind: str, path: Path | str) -> PartImages:
+def read_parts(kind: str, path: Path | str, *, unannotated: bool = False) -> PartImages:
     """Return the annotated images of a data set, cropped to the objects where these have boxes.
 
     Parameters
@@ -84,6 +84,8 @@ def read_parts(kind: str, path: Path | str) -> PartImages:
         evaluation.
     path : path
         Its folder.
+    unannotated : bool
+        Whether images of the categories without any annotated part are kept.
 
     Raises
     ------
@@ -103,4 +105,4 @@ def read_parts(kind: str, path: Path | str) -> PartImages:
         birds = found.categories.clip(max=0)
         found = dataclasses.replace(found, categories=birds, category_names=("bird",))
     found = found.cropped() if found.boxes is not None else found
-    return found.subset(found.annotated.any(axis=1) & (found.categories >= 0))
+    return found.subset((found.annotated.any(axis=1) | unannotated) & (found.categories >= 0))
