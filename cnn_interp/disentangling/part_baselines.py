@@ -112,7 +112,7 @@ def nearest_neighbour(task: Task, annotated: Integers, rows: Integers, seed: int
     return task.both(annotated)[like.argmax(dim=1).numpy()]
 
 
-def ridge(task: Task, annotated: Integers, rows: Integers, seed: int, *, penalty: float = 0.1) -> Floats:
+def ridge(task: Task, annotated: Integers, rows: Integers, seed: int, *, penalty: float = 0.02) -> Floats:
     """Return positions by ridge regression from whole maps, learned from annotated images and their mirror images.
 
     The penalty is in units of the mean squared length of the centred maps.
@@ -169,7 +169,7 @@ def tuned_head(
     seed: int,
     *,
     steps: int = 100,
-    learning_rate: float = 0.01,
+    learning_rate: float = 0.03,
     decay: float = 0.01,
     width: float = 1.0,
 ) -> Floats:

@@ -53,10 +53,12 @@ class PartSettings:
 
     Attributes
     ----------
+    near : int
+        Up to so many cells from the part, along each axis, there is a pattern on every cell.
     reach : int
-        How far from the part its patterns lie, along each axis, at most, in cells.
+        How far from the part patterns lie, along each axis, at most, in cells.
     step : int
-        Patterns lie on every so many cells.
+        Beyond `near` they lie on every so many cells.
     decline : float
         How fast what patterns say counts less with their distance from the part: the standard deviation, in cells.
     deformation : int
@@ -82,19 +84,20 @@ class PartSettings:
     it is a weighted sum of units, the weights being learned without further annotation.
     """
 
+    near: int = 2
     reach: int = 4
     step: int = 2
     decline: float = 4.0
     deformation: int = 1
     sharpness: float = 1.0
     expectation: float = 1.0
-    rounds: int = 4
+    rounds: int = 2
     share: float = 0.5
     worth: float = 10.0
     facing: Facing = "both"
 
     def __post_init__(self) -> None:
-        for name, least in (("reach", 0), ("step", 1), ("deformation", 0), ("rounds", 0)):
+        for name, least in (("near", 0), ("reach", 0), ("step", 1), ("deformation", 0), ("rounds", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} {getattr(self, name)}: expected at least {least}")
         for name in ("decline", "sharpness", "worth"):
@@ -109,8 +112,11 @@ class PartSettings:
 
     def offsets(self) -> Integers:
         """Return where patterns are from the part, in rows and columns of cells, ``(patterns, 2)``."""
-        along = np.arange(-(self.reach // self.step) * self.step, self.reach + 1, self.step)
-        return np.stack(np.meshgrid(along, along, indexing="ij"), axis=-1).reshape(-1, 2)
+        reach = max(self.near, self.reach)
+        along = np.arange(-reach, reach + 1)
+        every = np.stack(np.meshgrid(along, along, indexing="ij"), axis=-1).reshape(-1, 2)
+        close = np.abs(every).max(axis=1) <= self.near
+        return every[close | (every % self.step == 0).all(axis=1)]
 
 
 @dataclass(frozen=True)
@@ -221,7 +227,7 @@ class PartGraph:
     templates : tuple of PartTemplate
         At least one.
     annotations : tuple of Annotation
-        All that was said so far.
+        All that was said so far, by image; those that show the part with the template that they are of.
     encoder : CellEncoder
         From maps to cells.
     settings : PartSettings
@@ -394,6 +400,8 @@ def grow(
     Each annotated image, or its mirror image, is laid on the others of its template, so that they look alike; the mean
     of their cells at each place about the part is what a pattern there looks for. Then images without annotation are
     parsed; those where the part is found most surely are learned from as if they were annotated, but each counts less.
+    A graph that is given is learned anew from all that was said so far, so that no early mistake stays in it; the
+    result does not depend on the order in which things were said, as long as templates are told or there is one.
 
     Parameters
     ----------
@@ -404,7 +412,7 @@ def grow(
     part : str
         What the part is called; a graph that is given knows.
     graph : PartGraph, optional
-        To go on from. Images without annotation are first parsed by it, once instead of in so many rounds.
+        To go on from: its annotations count as well.
     pool : array_like of int, optional
         Images without annotation to learn from; by default all that have none.
     settings : PartSettings, optional
@@ -428,6 +436,10 @@ def grow(
     placed = np.stack([known, mirrored(known, cells.image)], axis=1)
     count = 1 + max((note.template for note in shown if note.template is not None), default=0)
     which = _assigned(shown, contexts, count, settings, offsets)
+    shown = [replace(note, template=int(number)) for note, number in zip(shown, which, strict=True)]
+    every = tuple(
+        sorted((*shown, *(note for note in every if note.position is None)), key=lambda note: note.image)
+    )
     groups = [np.flatnonzero(which == number) for number in range(count)]
     if any(len(group) == 0 for group in groups):
         raise InputError(
@@ -451,14 +463,8 @@ def grow(
         templates.append(
             PartTemplate(offsets, _weights(mean, settings, offsets), centre, deviation, size, notes, 0)
         )
-    rounds = settings.rounds if graph is None else min(1, settings.rounds)
-    begun = tuple(templates)
-    # A graph that was there knows more than the annotations alone, unless it has other patterns.
-    if graph and len(graph.templates) == count and np.array_equal(graph.templates[0].offsets, offsets):
-        begun = graph.templates
-    for _ in range(rounds if len(unseen) else 0):
-        templates = _learned(cells, unseen, begun, templates, firsts, settings)
-        begun = tuple(templates)
+    for _ in range(settings.rounds if len(unseen) else 0):
+        templates = _learned(cells, unseen, templates, firsts, settings)
     found = PartGraph(
         graph.part if graph else part, tuple(templates), every, cells.encoder, settings, -np.inf
     )
@@ -731,7 +737,8 @@ def _assigned(
             max(
                 (float(unit[place, a] @ unit[other, b]) for other in np.flatnonzero(told == number)
                  for a in (0, 1) for b in (0, 1)),
-                default=-np.inf,
+                # A template that nothing is said to be of begins with what is not said to be of another.
+                default=np.inf,
             )
             for number in range(count)
         ]  # fmt: skip
@@ -838,13 +845,12 @@ def _shifted(maps: Tensor, down: int, across: int) -> Tensor:
 def _learned(
     cells: PartCells,
     pool: Integers,
-    parsed_by: Sequence[PartTemplate],
     templates: Sequence[PartTemplate],
     firsts: Sequence[Tensor],
     settings: PartSettings,
 ) -> list[PartTemplate]:
     """Return templates learned from annotated images and from those of the pool that were parsed most surely."""
-    maps = _scores(cells, pool, parsed_by, settings)
+    maps = _scores(cells, pool, templates, settings)
     chance = torch.softmax(maps.flatten(1), dim=1).reshape(maps.shape)
     points = torch.from_numpy(_points(cells)).float().flatten(0, 1)
     by_place = chance.sum(dim=1).flatten(1)

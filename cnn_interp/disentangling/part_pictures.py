@@ -52,7 +52,7 @@ def parsed_figure(
         for axes in every:
             axes.axis("off")
         for place, (axes, row) in enumerate(zip(every, rows, strict=False)):
-            axes.imshow(resized(images.image(int(row)), height, width))
+            axes.imshow(images.image(int(row)), extent=(-0.5, width - 0.5, height - 0.5, -0.5))
             strengths = graph.templates[parses.templates[place]].strengths
             centre = parses.places[place]
             for pattern in np.argsort(-strengths, kind="stable")[:_PATTERNS]:
@@ -102,7 +102,7 @@ def annotated_figure(images: Images, graph: PartGraph, landmarks: NDArray[np.flo
         for axes in every:
             axes.axis("off")
         for axes, row in zip(every, shown, strict=False):
-            axes.imshow(resized(images.image(row), height, width))
+            axes.imshow(images.image(row), extent=(-0.5, width - 0.5, height - 0.5, -0.5))
             axes.scatter(
                 landmarks[row, 1], landmarks[row, 0], s=90, facecolors="none", edgecolors=TRUE, linewidths=2.2
             )

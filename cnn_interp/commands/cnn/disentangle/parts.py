@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from cnn_interp.images.part_images import PartImages
 
 # Of the drawn objects, what is located if nobody says: parts that look unlike each other.
-_CATEGORY, _PARTS = "quadruped", 2
+_CATEGORY, _PARTS = "quadruped", ("head", "front legs")
+# Of other data, so many parts.
+_MOST = 2
 # Parsed images shown.
 _SHOWN = 8
 _ERROR_COLUMNS = {
@@ -99,7 +101,7 @@ def parts(
     part: Annotated[
         str,
         typer.Option(
-            "--part", metavar="NAME,...", help="Parts to locate; by default the two that most images show."
+            "--part", metavar="NAME,...", help="Parts to locate; by default two that most images show."
         ),
     ] = "",
     annotations: Annotated[
@@ -136,7 +138,7 @@ def parts(
     from cnn_interp.networks.loading import load_network
 
     chosen, files = _images(kind, path, category, images, seed)
-    names = _named_parts(chosen, listed(part))
+    names = _named_parts(chosen, listed(part) or (_PARTS if path is None and not category else ()))
     network = load_network(model, weights=weights, device=device, seed=seed)
     fine = layers_in(network, layer) or part_layers(network)
     deep = chosen_layers(network, "")[0]
@@ -220,7 +222,7 @@ def _named_parts(images: PartImages, wanted: Sequence[str]) -> list[str]:
         raise InputError(f"part {unknown[0]!r}: expected some of {', '.join(images.part_names)}")
     if wanted:
         return list(dict.fromkeys(wanted))
-    often = np.argsort(-images.annotated.sum(axis=0), kind="stable")[:_PARTS]
+    often = np.argsort(-images.annotated.sum(axis=0), kind="stable")[:_MOST]
     return [images.part_names[place] for place in sorted(often)]
 
 
