@@ -137,7 +137,7 @@ def linear_probe(
     seed: int,
     *,
     inverse_penalty: float = 1e-3,
-    sharpness: float = 1.0,
+    sharpness: float = 2.0,
     within: float = 0.75,
 ) -> Floats:
     """Return positions by logistic regression on single cells: whether the part is there.
