@@ -184,6 +184,15 @@ CASES: dict[str, Case] = {
         ),
         file="FILE --model tiny:network",
         suffix=".png",
+    "cnn disentangle parts": _OfNetwork(
+        (*OWN, "--images", "14", "--annotations", "1,2", "--draws", "2"),
+        seeded=True,
+        refused=(
+            ("--data faces=here", "--data"),
+            ("--annotations none", "--annotations"),
+            ("--category fish --part wheel", "--part"),
+            ("--category mouse", "mouse"),
+        ),
     ),
     "cnn diagnose adversarial": _OfNetwork(
         ("photos/0.png", *OWN, "--method", "fgsm,pgd", "--epsilon", "8"),

@@ -219,6 +219,7 @@ SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit cnn dissect --model resnet50": "--no-baseline",
     "interpretkit cnn instability": "--images 12 --top 4",
     "interpretkit cnn disentangle tree": "--images 24 --leaves 6",
+    "interpretkit cnn disentangle parts": "--images 12 --draws 1 --annotations 1",
     "interpretkit cnn diagnose adversarial": "--method fgsm,pgd --steps 2",
     "interpretkit cnn diagnose influence": "--leave-out 2 --questions 2",
     "interpretkit cnn diagnose rules": "--labels-per-class 2",
@@ -233,6 +234,7 @@ SMALLER_SNIPPETS: Mapping[str, Mapping[str, str]] = {
     "docs/diagnosis.md": {
         "minimal_perturbation(network, pixels)": "minimal_perturbation(network, pixels, iterations=2)"
     },
+    "docs/part-graphs.md": {"articulated_images(60,": "articulated_images(20,", "range(60)": "range(20)"},
     "docs/metrics.md": {
         "composed_concepts(300)": "composed_concepts(6)",
         "articulated_images(400": "articulated_images(30",

@@ -51,8 +51,8 @@ def test_directions_are_of_variance_one_and_do_not_go_together():
     # How loud units are changes nothing but signs.
     louder = features_of(a=LayerMaps("a", loud() * np.array([9, 1, 1, 3, 1, 1])[:, None, None], grid()))
     again = learn_cells(louder, ["a"], settings=CellSettings(ridge=1e-9, samples=10**6)).encode(louder)
-    distance = torch.cdist(cells[:50], cells[:50])
-    assert torch.allclose(distance, torch.cdist(*[again.flatten(0, 1).double()[:50]] * 2), atol=2e-2)
+    few, same = cells[:50], again.flatten(0, 1).double()[:50]
+    assert torch.allclose(torch.cdist(few, few), torch.cdist(same, same), atol=2e-2)
 
 
 def test_roots_are_taken_of_what_is_nowhere_below_zero():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.commands._loading import ARTICULATED, PART_KINDS, chosen_layers, layers_in, spread
+from cnn_interp.commands._loading import ARTICULATED, PART_KINDS, chosen_layers, spread
 from cnn_interp.commands._options import Model, UnitLayers, Weights
 from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, kind_and_path, listed
 from interpretkit.commandline.caution import no_better
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 _CATEGORY, _PARTS = "quadruped", ("head", "front legs")
 # Of other data, so many parts.
 _MOST = 2
+# With fewer families of images, none is kept apart from its relatives.
+_FAMILIES = 6
+# Pictures kept in memory, since each is asked for several times: about 100 MB.
+_HELD = 600
 # Parsed images shown.
 _SHOWN = 8
 _ERROR_COLUMNS = {
@@ -78,7 +84,7 @@ _PATTERN_COLUMNS = {
     out="parts",
     example=[
         "interpretkit cnn disentangle parts",
-        "interpretkit cnn disentangle parts --data animal-part=animal-part --category horse --part head",
+        "interpretkit cnn disentangle parts --data animal-part=animal-part --category cat --images 400",
     ],
 )
 def parts(
@@ -140,10 +146,11 @@ def parts(
     chosen, files = _images(kind, path, category, images, seed)
     names = _named_parts(chosen, listed(part) or (_PARTS if path is None and not category else ()))
     network = load_network(model, weights=weights, device=device, seed=seed)
-    fine = layers_in(network, layer) or part_layers(network)
+    fine = chosen_layers(network, layer) if layer else part_layers(network)
     deep = chosen_layers(network, "")[0]
     landmarks = landmarks_in_inputs(chosen, network.size)
-    pool, rest = _set_aside(chosen)
+    kin = _relatives(chosen)
+    pool, rest = _set_aside(chosen, kin)
     methods = dict(located.METHODS)
     if not baselines:
         methods = {name: methods[name] for name in (located.GRAPH, located.MEAN)}
@@ -153,7 +160,7 @@ def parts(
         network.digest(), files=files, without=["device", "part", "annotations", "draws", "baselines"]
     ) as work:
         features = mirrored_features(network, chosen, list(dict.fromkeys([*fine, deep])), work, quiet=quiet)
-        cells = part_cells(features, fine, learn_rows=pool)
+        cells = part_cells(features, fine, learn_rows=pool if len(pool) else None)
         for name in names:
             where = landmarks[:, chosen.part_names.index(name)]
             shown = rest[~np.isnan(where[rest]).any(axis=1)]
@@ -163,7 +170,7 @@ def parts(
                 shown,
                 counts,
                 draws,
-                groups=chosen.groups,
+                groups=kin,
                 methods=methods,
                 seed=seed,
                 name=name,
@@ -177,7 +184,12 @@ def parts(
             ]
             graph = grow(cells, notes, part=name, pool=pool)
             grown[name] = graph, infer(graph, cells), where
-    return _finding(chosen, network.name, fine, names, counts, draws, trials, grown, rest, files, baselines)
+    found = _finding(chosen, network.name, fine, names, counts, draws, trials, grown, rest, files)
+    if chosen.groups is not None and kin is not chosen.groups:
+        found.warn(
+            "Images of one photograph may be annotated and tested on: there are too few to keep them apart."
+        )
+    return found
 
 
 def _counts(text: str) -> list[int]:
@@ -197,7 +209,7 @@ def _images(
         drawn = articulated_images(
             count, seed=seed, side=224, negatives=0.0, occlusion=0.0, categories=(category or _CATEGORY,)
         )
-        return drawn.cropped(), []
+        return _held(drawn.cropped()), []
     import numpy as np
 
     from cnn_interp.images.reading import read_parts
@@ -210,7 +222,12 @@ def _images(
     most = max(count - len(untold), count // 2)
     few = told[spread(len(told), most)]
     rows = np.sort(np.concatenate([few, untold[spread(len(untold), count - len(few))]]))
-    return found.subset(rows), [path / "landmarks.csv"] if kind == "animal-part" else []
+    return _held(found.subset(rows)), [path / "landmarks.csv"] if kind == "animal-part" else []
+
+
+def _held(images: PartImages) -> PartImages:
+    """Return the set with its pictures kept in memory once they were made."""
+    return replace(images, load=lru_cache(maxsize=_HELD)(images.load))
 
 
 def _named_parts(images: PartImages, wanted: Sequence[str]) -> list[str]:
@@ -226,10 +243,20 @@ def _named_parts(images: PartImages, wanted: Sequence[str]) -> list[str]:
     return [images.part_names[place] for place in sorted(often)]
 
 
-def _set_aside(images: PartImages) -> tuple[np.ndarray, np.ndarray]:
+def _relatives(images: PartImages) -> np.ndarray:
+    """Return the number of each image's relatives; its own where there are too few families to keep apart."""
+    import numpy as np
+
+    told = images.annotated.any(axis=1)
+    if images.groups is None or len(np.unique(images.groups[told])) < _FAMILIES:
+        return np.arange(len(images))
+    return images.groups
+
+
+def _set_aside(images: PartImages, kin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return images to learn from without their annotation, and the rest: those with annotated parts.
 
-    Where all are annotated, half of them is set aside, relatives together.
+    Where nearly all are annotated, half of them is set aside, relatives together.
     """
     import numpy as np
 
@@ -237,9 +264,7 @@ def _set_aside(images: PartImages) -> tuple[np.ndarray, np.ndarray]:
     free, rest = np.flatnonzero(~told), np.flatnonzero(told)
     if len(free) >= len(images) / 4:
         return free, rest
-    kin = np.arange(len(images)) if images.groups is None else images.groups
-    order = np.unique(kin[rest], return_inverse=True)[1]
-    aside = order % 2 == 1
+    aside = np.unique(kin[rest], return_inverse=True)[1] % 2 == 1
     return np.sort(np.concatenate([free, rest[aside]])), rest[~aside]
 
 
@@ -271,7 +296,6 @@ def _finding(
     grown: dict[str, tuple[PartGraph, Parses, np.ndarray]],
     rest: np.ndarray,
     files: Sequence[Path],
-    baselines: bool,
 ) -> Finding:
     import numpy as np
 
@@ -346,7 +370,7 @@ def _finding(
         part.figure(
             f"{stem}-annotated.png",
             annotated_figure(images, graph, where),
-            "What was annotated (ring).",
+            f"Where the {name} was annotated (ring).",
         ).figure(
             f"{stem}-parsed.png",
             parsed_figure(images, shown, parses.subset(shown), graph, where[shown]),
@@ -355,7 +379,7 @@ def _finding(
         ).figure(
             f"{stem}-patterns.png",
             pattern_figure(images, range(len(images)), parses, graph),
-            "The patterns that say most: how far from the part (rows down, columns right, in cells), how much each "
+            f"The patterns of the {name} that say most: how far from it (down, right, in cells), how much each "
             "says, and the places where it is clearest.",
         )
         parse_rows += _parse_rows(name, images, graph, parses, where)
