@@ -42,7 +42,8 @@ _IMAGES = 16
 _SPREAD, _TRUST_SPREAD, _TRUST_MIDDLE = 0.27, 1.0, 0.5
 # A part that nobody gave a size has this share of the image's sides.
 _SIZE = 0.25
-# Of the published distance of two annotated parts, in ways to align them: as a share of the image's side.
+# Annotated images are turned so that they look alike, and the part is at like places: as far apart as this share of the
+# image's sides weighs as much as looking half as alike.
 _ALIGNED_WITHIN = 0.45
 _TINY = 1e-12
 
@@ -428,6 +429,13 @@ def grow(
     every = tuple(said[image] for image in sorted(said))
     shown = [note for note in every if note.position is not None]
     _check(cells, every, shown)
+    if graph:
+        # A template whose last image is now said to be of another is no more.
+        left = sorted({note.template for note in shown if note.template is not None})
+        shown = [
+            note if note.template is None else replace(note, template=left.index(note.template))
+            for note in shown
+        ]
     unseen = np.arange(len(cells)) if pool is None else np.asarray(pool, dtype=np.int64)
     unseen = unseen[~np.isin(unseen, list(said))]
     offsets = settings.offsets()

@@ -228,6 +228,8 @@ def test_answers_refine_the_graph():
     back = refine(grown, cells, Answer(8, "wrong template", (80.0, 60.0), template=0))
     assert [image for image, _ in back.templates[0].annotated] == [0, 8]
     assert len(back.templates) == 2
+    # The only image of a template is said to be of a new one: the old one is no more.
+    assert len(refine(graph, cells, Answer(0, "new template", (50.0, 60.0))).templates) == 1
     none = refine(graph, cells, Answer(9, "absent"))
     assert none.annotations[-1] == Annotation(9, None)
     assert np.isfinite(none.threshold)
