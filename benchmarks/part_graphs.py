@@ -202,12 +202,12 @@ def set_rows(
             if name in names and part in (None, one)
             for trial in found
         ]
-        rows += group_rows(said, some, size, seed, whole=part is None)
+        rows += group_rows(said, some, size, seed, barred=part is None and title == KIND and names == unseen)
     return rows
 
 
-def group_rows(said: str, trials: Sequence[Trial], size: Size, seed: int, *, whole: bool) -> list[Row]:
-    """Return the rows of some parts together."""
+def group_rows(said: str, trials: Sequence[Trial], size: Size, seed: int, *, barred: bool) -> list[Row]:
+    """Return the rows of some parts together; with the bar beside the ratio at three annotations if it is for them."""
     rows = []
     for count in size.counts:
         errors = mean_errors(trials, count)
@@ -235,7 +235,7 @@ def group_rows(said: str, trials: Sequence[Trial], size: Size, seed: int, *, who
                 Row(
                     system=f"{NETWORK}: {GRAPH}", name=f"{name}, over that of the best other method",
                     value=float(errors[GRAPH].mean() / errors[best].mean()), interval=interval(ratios), baseline=1.0,
-                    reference=RATIO if whole else None, source=BAR if whole else "",
+                    reference=RATIO if barred else None, source=BAR if barred else "",
                     notes=f"{best}, the best on these very images; {draws}; {PUBLISHED}", **common,
                 )
             )  # fmt: skip
