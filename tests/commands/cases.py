@@ -184,6 +184,7 @@ CASES: dict[str, Case] = {
         ),
         file="FILE --model tiny:network",
         suffix=".png",
+    ),
     "cnn disentangle parts": _OfNetwork(
         (*OWN, "--images", "14", "--annotations", "1,2", "--draws", "2"),
         seeded=True,
