@@ -6,17 +6,25 @@ Run as `python -m benchmarks.disentangling [--full] [--animal-part FOLDER] [--ca
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cnn_interp.disentangling.comparison import (
+    CENTRE,
+    DRAWN_IN,
     FILTERS,
     NODES,
+    POSTERIOR,
+    STRONGEST,
     ComparisonSettings,
     Scores,
     Units,
@@ -35,9 +43,11 @@ from cnn_interp.images.animal_part import read_animal_part
 from cnn_interp.images.articulated import articulated_images
 from cnn_interp.images.batches import ConceptBatches, PartMaskBatches, landmarks_in_inputs
 from cnn_interp.images.composed import composed_concepts
+from cnn_interp.images.concept_images import Concept
 from cnn_interp.images.part_images import PartImages
 from cnn_interp.networks.loading import load_network
-from interpretkit.bench.evidence import Row, markdown, mean_interval
+from interpretkit.bench.evidence import Row, markdown
+from interpretkit.runs.files import dump_json, write_json
 from interpretkit.runs.progress import track
 from interpretkit.training.seeds import numpy_generator
 
@@ -47,7 +57,14 @@ KIND = "animal-part"
 RATIO = 0.7
 BAR = "the bar set for this benchmark"
 ANNOTATED, DRAWS = 3, 5
-CHOSEN = "settings of the graph chosen on cat and dog with seed 0"
+ANNOTATED_MEAN = "mean of the annotated"
+CHOSEN_ON = ("cat", "dog")
+CHOSEN = f"settings of the graph chosen on {' and '.join(CHOSEN_ON)} with seed 0"
+# Changes when what is kept of a system changes.
+_FORMAT = 1
+# From so many images without a landmark a system is learned; from fewer, from all images of the category.
+_ENOUGH = 50
+Known = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -84,7 +101,7 @@ class Size:
 QUICK = Size(
     ("features.18",),
     ("features.18",),
-    50,
+    80,
     ("quadruped", "bird"),
     60,
     1,
@@ -99,11 +116,11 @@ QUICK = Size(
 FULL = Size(
     ("features.18", "features.13"),
     ("features.18", "features.16", "features.13"),
-    150,
+    200,
     ("quadruped", "bird", "person", "car"),
     400,
     3,
-    ComparisonSettings(positions=10_000),
+    ComparisonSettings(positions=6_000),
 )
 
 
@@ -119,18 +136,32 @@ class Parts:
         Of all of it.
     landmarks : ndarray of float, (n, parts, 2)
         In pixels of the inputs.
-    scale_rows : ndarray of int, optional
-        Images without any object.
+    masks : Tensor, optional
+        Of the parts, bool ``(n, parts, h, w)``.
     """
 
     images: PartImages
     features: TrunkFeatures
     landmarks: np.ndarray
-    scale_rows: np.ndarray | None
+    masks: Tensor | None
 
-    def rows(self, category: int) -> np.ndarray:
-        """Return the images of a category."""
-        return np.flatnonzero(self.images.categories == category)
+    @property
+    def scale_rows(self) -> np.ndarray | None:
+        """Images without any object; None if there are none."""
+        without = np.flatnonzero(self.images.categories < 0)
+        return without if len(without) else None
+
+    def rows(self, category: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the images of a category to measure on, and others of it to learn from.
+
+        One learns from images without a landmark; of a set that has landmarks everywhere, from the second half.
+        """
+        rows = np.flatnonzero(self.images.categories == category)
+        shown = ~np.isnan(self.landmarks[rows]).any(axis=2).all(axis=1)
+        if np.sum(~shown) >= _ENOUGH:
+            return rows[shown], rows[~shown]
+        half = len(rows) // 2
+        return rows[:half], rows[half:]
 
 
 def run(
@@ -141,6 +172,8 @@ def run(
     cache: Path | None = None,
 ) -> list[Row]:
     """Return the rows of evidence.
+
+    Every system learns from images of a category other than those it is measured on.
 
     Parameters
     ----------
@@ -154,7 +187,7 @@ def run(
     device : str
         Where to compute.
     cache : path, optional
-        A folder in which features and graphs are kept, and from which one goes on.
+        A folder in which features, graphs and scores are kept, and from which one goes on.
     """
     size = QUICK if quick else FULL
     network = load_network(NETWORK, device=device, seed=seed)
@@ -167,58 +200,67 @@ def run(
     )
     sets = {"articulated objects": drawn}
     if data and KIND in data:
-        sets[KIND] = spread(read_animal_part(data[KIND]), 60 if quick else None)
-    masks = torch.cat([found for _, found in PartMaskBatches(network, drawn)])
+        sets[KIND] = spread(read_animal_part(data[KIND]), 120 if quick else None)
     composed = composed_concepts(size.composed, seed=seed)
     labels = [found for _, found in ConceptBatches(network, composed)]
     seen = trunk_features(network, composed, size.graph_layers, cache)
-    by_set = {}
-    for name, images in sets.items():
-        without = np.flatnonzero(images.categories < 0)
-        by_set[name] = Parts(
+    by_set = {
+        name: Parts(
             images,
             trunk_features(network, images, size.graph_layers, cache),
             landmarks_in_inputs(images, network.size),
-            without if len(without) else None,
+            torch.cat([found for _, found in PartMaskBatches(network, images)]) if images.has_masks else None,
         )
+        for name, images in sets.items()
+    }
     rows: list[Row] = []
     seeds = range(seed, seed + size.seeds)
     for layer in size.layers:
         for name, parts in by_set.items():
-            tables, located = [], []
-            for number in track(seeds, f"{name}, {layer}", quiet=False):
-                measured, errors = measure_parts(
-                    parts, layer, size, number, device, masks if name != KIND else None, cache
-                )
-                tables.append(measured)
-                located.append(errors)
-            said = f"{name}, {int((parts.images.categories >= 0).sum())} images"
+            categories = parts.images.category_names
+            measured = [
+                [
+                    measure_category(parts, place, layer, size, number, device, cache)
+                    for place in range(len(categories))
+                ]
+                for number in track(seeds, f"{name}, {layer}", quiet=False)
+            ]
+            tables = [mean_scores(row for scores, _ in found for row in scores) for found in measured]
+            said = f"{name}, {sum(len(parts.rows(place)[0]) for place in range(len(categories)))} images"
             rows += bar_rows(tables, layer, said, seed, name == KIND)
+            if name == KIND:
+                others = [place for place, category in enumerate(categories) if category not in CHOSEN_ON]
+                apart = [
+                    mean_scores(row for place in others for row in found[place][0]) for found in measured
+                ]
+                names = " and ".join(categories[place] for place in others)
+                rows += bar_rows(apart, layer, f"{name}, {names} alone", seed, False)
             rows += table_rows(tables, layer, said, seed, size)
-            rows += localization_rows(located, layer, said, seed)
-        detectors = []
-        for number in seeds:
-            numbers = np.arange(len(composed))
-            units = units_of(
-                seen, layer, size.settings, graph_layers=upto(size.graph_layers, layer), seed=number, device=device,
-                folder=graph_folder(cache, "composed", number),
-            )  # fmt: skip
-            detectors.append([detector_scores(found, numbers, labels, composed.labels) for found in units])
+            rows += localization_rows(
+                [[errors for _, errors in found] for found in measured], layer, said, seed
+            )
+        detectors = [
+            measure_detectors(seen, labels, composed.labels, layer, size, number, device, cache)
+            for number in seeds
+        ]
         rows += table_rows(detectors, layer, f"{len(composed)} composed images", seed, size)
     return rows
 
 
 def spread(images: PartImages, each: int | None) -> PartImages:
-    """Return at most so many images of each category, evenly spread, those with landmarks first."""
+    """Return at most so many images of each category, evenly spread; half of them without a landmark."""
     if each is None:
         return images
     chosen: list[int] = []
     for category in np.unique(images.categories):
         rows = np.flatnonzero(images.categories == category)
-        shown = rows[images.annotated[rows].any(axis=1)]
-        rows = shown if len(shown) else rows
-        chosen += rows[np.unique(np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(int))].tolist()
-    return images.subset(np.array(chosen))
+        shown = images.annotated[rows].any(axis=1)
+        for some in (rows[shown], rows[~shown]):
+            if len(some):
+                chosen += some[
+                    np.unique(np.linspace(0, len(some) - 1, min(each // 2, len(some))).astype(int))
+                ].tolist()
+    return images.subset(np.sort(chosen))
 
 
 def upto(layers: Sequence[str], layer: str) -> tuple[str, ...]:
@@ -226,43 +268,118 @@ def upto(layers: Sequence[str], layer: str) -> tuple[str, ...]:
     return tuple(layers[: list(layers).index(layer) + 1])
 
 
+def measure_category(
+    parts: Parts, category: int, layer: str, size: Size, seed: int, device: str, cache: Path | None
+) -> tuple[list[Scores], dict[str, list[float]]]:
+    """Return the scores of every system on a category, and the errors of locating its parts."""
+    rows, _ = parts.rows(category)
+    landmarks = parts.landmarks[rows]
+    scores = [constant_scores(landmarks[:, shown_parts(landmarks)], parts.features.image)]
+    errors: dict[str, list[float]] = {}
+    for system in size.settings.systems:
+        found, located = measure_system(parts, category, system, layer, size, seed, device, cache)
+        scores += found
+        # The mean of the annotated is the same whatever the system.
+        errors |= located
+    return scores, errors
+
+
+def shown_parts(landmarks: np.ndarray) -> np.ndarray:
+    """Return the parts that two images or more show."""
+    return np.flatnonzero(np.sum(~np.isnan(landmarks[..., 0]), axis=0) > 1)
+
+
+def measure_system(
+    parts: Parts,
+    category: int,
+    system: str,
+    layer: str,
+    size: Size,
+    seed: int,
+    device: str,
+    cache: Path | None,
+) -> tuple[list[Scores], dict[str, list[float]]]:
+    """Return the scores of one system on one category, and the errors of locating parts by it."""
+    rows, learned = parts.rows(category)
+    image = parts.features.image
+    name = parts.images.category_names[category]
+    graph_layers, settings = upto(size.graph_layers, layer), replace(size.settings, systems=(system,))
+
+    def measure() -> Known:
+        landmarks = parts.landmarks[rows]
+        landmarks = landmarks[:, shown_parts(landmarks)]
+        units = units_of(
+            parts.features, layer, settings, graph_layers=graph_layers, rows=rows, learn_rows=learned,
+            scale_rows=parts.scale_rows, seed=seed, device=device, folder=graph_folder(cache, name, seed),
+        )[0]  # fmt: skip
+        scores = place_scores(units, landmarks, image)
+        if parts.masks is not None:
+            scores.append(part_scores(units, rows, [parts.masks[rows]], parts.images.part_names))
+        errors: dict[str, list[float]] = {}
+        if system in (FILTERS, NODES):
+            for draw in range(DRAWS):
+                for what, error in location_errors(units, landmarks, image, seed, name, draw).items():
+                    errors.setdefault(what, []).append(error)
+        return {"scores": [asdict(row) for row in scores], "errors": errors}
+
+    told = [parts.features.key, rows, learned, parts.scale_rows, layer, graph_layers, settings, seed]
+    return _read_scores(_kept(cache, told, measure))
+
+
+def measure_detectors(
+    features: TrunkFeatures,
+    labels: Sequence[Tensor],
+    concepts: Sequence[Concept],
+    layer: str,
+    size: Size,
+    seed: int,
+    device: str,
+    cache: Path | None,
+) -> list[Scores]:
+    """Return how many unique detectors each system has."""
+    graph_layers = upto(size.graph_layers, layer)
+    scores = []
+    for system in size.settings.systems:
+        settings = replace(size.settings, systems=(system,))
+
+        def measure(settings: ComparisonSettings = settings) -> Known:
+            units = units_of(
+                features, layer, settings, graph_layers=graph_layers, seed=seed, device=device,
+                folder=graph_folder(cache, "composed", seed),
+            )[0]  # fmt: skip
+            found = detector_scores(units, np.arange(len(features)), labels, concepts)
+            return {"scores": [asdict(found)], "errors": {}}
+
+        told = ["detectors", features.key, layer, graph_layers, settings, seed]
+        scores += _read_scores(_kept(cache, told, measure))[0]
+    return scores
+
+
 def graph_folder(cache: Path | None, name: str, seed: int) -> Path | None:
     """Return where a graph is kept."""
     return None if cache is None else cache / "graphs" / f"{name}-{seed}"
 
 
-def measure_parts(
-    parts: Parts,
-    layer: str,
-    size: Size,
-    seed: int,
-    device: str,
-    masks: Tensor | None,
-    cache: Path | None,
-) -> tuple[list[Scores], dict[str, list[float]]]:
-    """Return the table of one seed, means over categories, and the errors of locating parts."""
-    scores: list[Scores] = []
-    errors: dict[str, list[float]] = {}
-    image = parts.features.image
-    for category, name in enumerate(parts.images.category_names):
-        rows = parts.rows(category)
-        landmarks = parts.landmarks[rows]
-        shown = np.flatnonzero(np.sum(~np.isnan(landmarks[..., 0]), axis=0) > 1)
-        landmarks = landmarks[:, shown]
-        units = units_of(
-            parts.features, layer, size.settings, graph_layers=upto(size.graph_layers, layer), rows=rows,
-            scale_rows=parts.scale_rows, seed=seed, device=device, folder=graph_folder(cache, name, seed),
-        )  # fmt: skip
-        scores.append(constant_scores(landmarks, image))
-        for found in units:
-            scores += place_scores(found, landmarks, image)
-            if masks is not None:
-                scores.append(part_scores(found, rows, [masks[rows]], parts.images.part_names))
-            if found.system in (FILTERS, NODES):
-                for draw in range(DRAWS):
-                    for what, error in location_errors(found, landmarks, image, seed, name, draw).items():
-                        errors.setdefault(what, []).append(error)
-    return mean_scores(scores), errors
+def _kept(cache: Path | None, told: object, measure: Callable[[], Known]) -> Known:
+    """Return what was kept under what it depends on, else measure it and keep it."""
+    if cache is None:
+        return measure()
+    name = hashlib.sha256(dump_json([_FORMAT, told]).encode()).hexdigest()[:24]
+    file = cache / "scores" / f"{name}.json"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, measure())
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _read_scores(found: Known) -> tuple[list[Scores], dict[str, list[float]]]:
+    """Return scores and errors of which NaN may have become null."""
+
+    def number(value: Any) -> Any:
+        return math.nan if value is None else value
+
+    scores = [Scores(**{name: number(value) for name, value in row.items()}) for row in found["scores"]]
+    return scores, {what: [number(value) for value in some] for what, some in found["errors"].items()}
 
 
 def location_errors(
@@ -285,7 +402,7 @@ def location_errors(
                 float(normalised_error(placed, one, image, others)[0])
             )
         still = normalised_error(constant_parts(one, given), one, image, others)
-        per_part.setdefault("mean of the annotated", []).append(float(still[0]))
+        per_part.setdefault(ANNOTATED_MEAN, []).append(float(still[0]))
     for what, values in per_part.items():
         found[what] = float(np.mean(values))
     return found
@@ -320,7 +437,7 @@ def table_rows(tables: Sequence[Sequence[Scores]], layer: str, data: str, seed: 
         readout = f", {first.readout}" if first.readout else ""
         for name, said, baseline, note in MEASURES:
             # What the readout does not change is told once.
-            if name == "unexplained" and first.readout not in ("strongest", ""):
+            if name == "unexplained" and first.readout not in (STRONGEST, ""):
                 continue
             values = [getattr(row, name) for row in across]
             if np.isnan(values).all():
@@ -345,66 +462,74 @@ def table_rows(tables: Sequence[Sequence[Scores]], layer: str, data: str, seed: 
 
 
 def bar_rows(tables: Sequence[Sequence[Scores]], layer: str, data: str, seed: int, chosen: bool) -> list[Row]:
-    """Return the rows that compare nodes with filters, seed by seed."""
-    pairs = [
-        (
-            next(row for row in table if row.system == FILTERS and row.readout == "strongest"),
-            next(row for row in table if row.system == NODES and row.readout == "posterior"),
-        )
-        for table in tables
-    ]
-    constant = float(np.mean([nodes.constant / filters.instability for filters, nodes in pairs]))
+    """Return the rows that compare nodes with filters, seed by seed.
+
+    Filters by their strongest positions are what the bar is set against. Filters by their centres of gravity, and by
+    these drawn to their means as far as nodes are, tell how much of a gain any smoother readout would bring.
+    """
+    nodes = [_row(table, NODES, POSTERIOR) for table in tables]
+    moving = f"nodes move by {np.mean([row.moving for row in nodes]):.2f} of the parts' spread"
+    note = CHOSEN if chosen else "settings not chosen on these images"
     common = {"system": f"{NETWORK} {layer}: graph nodes", "data": data, "seed": seed}
-    note = CHOSEN if chosen else "settings chosen on animal-part, not here"
-    ratios = [nodes.instability / filters.instability for filters, nodes in pairs]
-    rows = [
-        Row(
-            name="location instability over that of filters",
-            value=float(np.mean(ratios)),
-            interval=mean_interval(ratios),
-            baseline=constant,
-            reference=RATIO,
-            source=BAR,
-            notes=f"baseline: a unit that is always in the middle; nodes move by "
-            f"{np.mean([nodes.moving for _, nodes in pairs]):.2f} of the parts' spread; {note}",
-            **common,
-        )
-    ]
-    for name, said in (
-        ("median_tracking", "tracking R² of the median unit, gain over filters"),
-        ("best_tracking", "tracking R² of the best unit, gain over filters"),
-        ("chosen_tracking", "tracking R² of the unit best on other images, gain over filters"),
-    ):
-        gains = [getattr(nodes, name) - getattr(filters, name) for filters, nodes in pairs]
-        if not np.isnan(gains).any():
-            rows.append(
-                Row(
-                    name=said, value=float(np.mean(gains)), interval=mean_interval(gains), baseline=0.0,
-                    notes=f"expected above 0; {note}", **common,
-                )
-            )  # fmt: skip
+    rows = []
+    for readout, said in ((STRONGEST, ""), (CENTRE, f", by {CENTRE}"), (DRAWN_IN, f", by {DRAWN_IN}")):
+        filters = [_row(table, FILTERS, readout) for table in tables]
+        ratios = [a.instability / b.instability for a, b in zip(nodes, filters, strict=True)]
+        still = float(np.mean([a.constant / b.instability for a, b in zip(nodes, filters, strict=True)]))
+        # The bar is set for the first alone.
+        bar = {"reference": RATIO, "source": BAR} if readout == STRONGEST else {}
+        rows.append(
+            Row(
+                name=f"location instability over that of filters{said}", value=float(np.mean(ratios)),
+                interval=interval(ratios), baseline=still, **bar,
+                notes=f"baseline: a unit that is always in the middle; {moving}; {note}", **common,
+            )
+        )  # fmt: skip
+        for name, unit in (
+            ("median_tracking", "the median unit"),
+            ("best_tracking", "the best unit"),
+            ("chosen_tracking", "the unit best on other images"),
+        ):
+            gains = [getattr(a, name) - getattr(b, name) for a, b in zip(nodes, filters, strict=True)]
+            if not np.isnan(gains).any():
+                rows.append(
+                    Row(
+                        name=f"tracking R² of {unit}, gain over filters{said}", value=float(np.mean(gains)),
+                        interval=interval(gains), baseline=0.0, notes=f"expected above 0; {note}", **common,
+                    )
+                )  # fmt: skip
     return rows
 
 
+def _row(table: Sequence[Scores], system: str, readout: str) -> Scores:
+    return next(row for row in table if (row.system, row.readout) == (system, readout))
+
+
 def localization_rows(
-    errors: Sequence[Mapping[str, Sequence[float]]], layer: str, data: str, seed: int
+    errors: Sequence[Sequence[Mapping[str, Sequence[float]]]], layer: str, data: str, seed: int
 ) -> list[Row]:
-    """Return the errors of locating parts after a few annotations, beside the mean of those annotated."""
-    still = [float(np.mean(found["mean of the annotated"])) for found in errors]
+    """Return the errors of locating parts after a few annotations, beside the mean of those annotated.
+
+    `errors` holds, for each seed and category, a list over draws for each way of locating.
+    """
+
+    def by_seed(what: str) -> list[float]:
+        return [float(np.mean([value for one in found for value in one.get(what, [])])) for found in errors]
+
     return [
         Row(
             system=f"{NETWORK} {layer}: {what}",
             data=data,
             name=f"error of parts located from {ANNOTATED} annotations",
-            value=float(np.mean([np.mean(found[what]) for found in errors])),
-            interval=mean_interval([float(np.mean(found[what])) for found in errors]),
-            baseline=float(np.mean(still)),
+            value=float(np.mean(by_seed(what))),
+            interval=interval(by_seed(what)),
+            baseline=float(np.mean(by_seed(ANNOTATED_MEAN))),
             seed=seed,
             notes=f"mean distance over the diagonal, other images, {DRAWS} draws for each seed, category and part; "
             "baseline: mean of the annotated landmarks",
         )
-        for what in errors[0]
-        if what != "mean of the annotated"
+        for what in dict.fromkeys(name for found in errors for one in found for name in one)
+        if what != ANNOTATED_MEAN
     ]
 
 

@@ -27,6 +27,9 @@ from interpretkit.runs.progress import track
 Floats = NDArray[np.float64]
 FILTERS, NODES, CONSTANT = "filters", "graph nodes", "constant"
 SYSTEMS: tuple[str, ...] = (FILTERS, NODES, *METHODS)
+# How the place of a unit is told; the last is the control of what a graph's parents are good for.
+STRONGEST, POSTERIOR = "strongest", "posterior"
+CENTRE, DRAWN_IN = "centre of gravity", "centre of gravity, drawn to its mean"
 # Images whose maps are made at once.
 _IMAGES = 32
 
@@ -191,7 +194,7 @@ def units_of(
     found = []
     for system in track(settings.systems, "Learning systems", quiet=quiet):
         if system == FILTERS:
-            found.append(_filters(maps, scale, numbers))
+            found.append(_filters(maps, scale, numbers, learned, settings.graph.evidence))
         elif system == NODES:
             layers = tuple(graph_layers) or (layer,)
             found.append(
@@ -373,13 +376,21 @@ def mean_scores(scores: Iterable[Scores]) -> list[Scores]:
 # -------------------------------------------------------------------------------------------------------------- systems
 
 
-def _filters(maps: LayerMaps, scale: Floats, rows: NDArray[np.int64]) -> Units:
+def _filters(
+    maps: LayerMaps, scale: Floats, rows: NDArray[np.int64], learned: NDArray[np.int64], share: float
+) -> Units:
     def make(numbers: NDArray[np.int64]) -> Tensor:
         return maps.normalised(scale, numbers)
 
-    return Units(
-        FILTERS, maps.units, make, maps.grid, _readouts(make, rows, maps.grid), _dead(make, rows), 0.0
-    )
+    readouts = _readouts(make, rows, maps.grid)
+    # What a node is without any parent: between where the filter is on average, and where it is in this image.
+    values, centres = readouts[CENTRE]
+    strength, known = _readouts(make, learned, maps.grid)[CENTRE]
+    weight = strength.sum(axis=0)[:, None]
+    home = (strength[..., None] * known).sum(axis=0) / np.where(weight > 0, weight, 1.0)
+    home = np.where(weight > 0, home, known.mean(axis=0))
+    readouts[DRAWN_IN] = values, home + share * (centres - home)
+    return Units(FILTERS, maps.units, make, maps.grid, readouts, _dead(make, rows), 0.0)
 
 
 def _concepts(
@@ -431,7 +442,7 @@ def _nodes(
         device=device,
         folder=folder,
     )
-    only = TrunkFeatures({name: features[name] for name in layers}, features.image, features.key).subset(rows)
+    only = replace(features, layers={name: features[name] for name in layers}).subset(rows)
     level = graph.last(layer)
     places = graph.locate(only, device=device)[level.name]
     where = {int(number): place for place, number in enumerate(rows)}
@@ -440,7 +451,7 @@ def _nodes(
         return graph.node_maps(level, only, places, [where[int(number)] for number in numbers])
 
     cells = level.grid.centres(places.cells)
-    readouts = {"strongest": (places.values, cells), "posterior": (places.values, places.positions)}
+    readouts = {STRONGEST: (places.values, cells), POSTERIOR: (places.values, places.positions)}
     left = _left_over(make, features[layer], level.scale, level.filters, rows)
     return Units(NODES, len(level), make, level.grid, readouts, _never(places), left)
 
@@ -490,8 +501,8 @@ def _readouts(
         centres.append(torch.where(total > 0, centre, positions.mean(dim=0)).numpy())
     strength = np.concatenate(values)
     return {
-        "strongest": (strength, np.concatenate(strongest)),
-        "centre of gravity": (strength, np.concatenate(centres)),
+        STRONGEST: (strength, np.concatenate(strongest)),
+        CENTRE: (strength, np.concatenate(centres)),
     }
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-FORMAT = 1
+FORMAT = 2
 # So many values of images × nodes × positions are worked on at once: what stays in a CPU's cache is twice as fast.
 _VALUES_AT_ONCE = 1 << 22
 _VALUES_AT_ONCE_ON_GPU = 1 << 27
@@ -233,6 +233,8 @@ class ExplanatoryGraph:
         Height and width of the images, px.
     key : str
         Of the features it was learned from.
+    network : str
+        Hash of the network that they are of; empty if nothing is known of it.
     """
 
     levels: tuple[LayerNodes, ...]
@@ -240,6 +242,7 @@ class ExplanatoryGraph:
     seed: int
     image: tuple[int, int]
     key: str
+    network: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -283,8 +286,12 @@ class ExplanatoryGraph:
         Raises
         ------
         InputError
-            If a layer is missing, or has another number of units or another frame.
+            If they are of another network, or a layer is missing, or has another number of units or another frame.
         """
+        if self.network and features.network and self.network != features.network:
+            raise InputError(
+                "features: are of another network; expected the one that the graph was learned from"
+            )
         where = resolve_device(device)
         found: dict[str, NodePlaces] = {}
         above: _Above | None = None
@@ -424,7 +431,7 @@ class ExplanatoryGraph:
             _write_level(_level_file(home, number), level, print_)
         note = {
             "format": FORMAT, "levels": len(self.levels), "settings": asdict(self.settings), "seed": self.seed,
-            "image": self.image, "key": self.key,
+            "image": self.image, "key": self.key, "network": self.network,
         }  # fmt: skip
         with atomic_path(home / "graph.graphml") as hidden:
             write_graphml(self.to_networkx(), hidden)
@@ -548,7 +555,7 @@ def learn_graph(
         levels.append(level)
         if number < len(stages) - 1:
             above = _located(responses, level, above, settings, features.image).above(level, features.image)
-    return ExplanatoryGraph(tuple(levels), settings, seed, features.image, key)
+    return ExplanatoryGraph(tuple(levels), settings, seed, features.image, key, features.network)
 
 
 def load_graph(folder: Path | str) -> ExplanatoryGraph:
@@ -575,7 +582,9 @@ def load_graph(folder: Path | str) -> ExplanatoryGraph:
         if len(found) < len(levels):
             raise ValueError("a level is missing or damaged")
         image = (int(note["image"][0]), int(note["image"][1]))
-        return ExplanatoryGraph(tuple(found), settings, int(note["seed"]), image, str(note["key"]))
+        return ExplanatoryGraph(
+            tuple(found), settings, int(note["seed"]), image, str(note["key"]), str(note["network"])
+        )
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"{home}: cannot be read as an explanatory graph ({error})") from error
 

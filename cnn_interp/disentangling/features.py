@@ -146,11 +146,14 @@ class TrunkFeatures:
         Height and width of the inputs, px: the frame of all positions.
     key : str
         Hash of the network, its weights and the images.
+    network : str
+        Hash of the network and its weights alone; empty if nothing is known of it.
     """
 
     layers: Mapping[str, LayerMaps]
     image: tuple[int, int]
     key: str
+    network: str = ""
 
     def __len__(self) -> int:
         return len(next(iter(self.layers.values())))
@@ -166,7 +169,7 @@ class TrunkFeatures:
         """Return the features of some images, in that order."""
         kept = {name: maps.subset(rows) for name, maps in self.layers.items()}
         digest = hashlib.sha256(f"{self.key} {np.asarray(rows).tolist()}".encode()).hexdigest()
-        return TrunkFeatures(kept, self.image, digest[:32])
+        return dataclasses.replace(self, layers=kept, key=digest[:32])
 
 
 def trunk_features(
@@ -212,25 +215,27 @@ def trunk_features(
         raise InputError(f"{images.name}: has no images; expected at least one")
     if precision not in ("float32", "float16"):
         raise InputError(f"precision {precision!r}: expected float32 or float16")
-    key = f"{network_hash(network)[:16]}{images_hash(network, images, quiet=quiet)[:16]}"
+    which = network_hash(network)[:16]
+    key = f"{which}{images_hash(network, images, quiet=quiet)[:16]}"
     if folder is None:
-        return _in_memory(network, images, names, precision, key, quiet)
+        found = _in_memory(network, images, names, precision, quiet)
+        return TrunkFeatures(found, (network.size, network.size), key, which)
     home = Path(folder) / key
     home.mkdir(parents=True, exist_ok=True)
     missing = [name for name in names if not _is_kept(home, name, precision, len(images))]
     if missing:
         _compute(network, images, missing, home, precision, quiet)
     found = {name: _kept(home, name, precision) for name in names}
-    return TrunkFeatures(found, (network.size, network.size), key)
+    return TrunkFeatures(found, (network.size, network.size), key, which)
 
 
 def network_hash(network: Network) -> str:
     """Return a hash of a network's structure, weights and preprocessing, as 64 hexadecimal digits.
 
     Two networks with the same hash give the same for the same images, but for code in their forward pass that neither
-    their modules nor their tensors show.
+    their modules nor their tensors show; of a user's own network all code counts.
     """
-    digest = hashlib.sha256(repr(network.module).encode())
+    digest = hashlib.sha256(f"{network.module!r}{network.code}".encode())
     digest.update(repr((network.size, network.mean, network.std)).encode())
     for name, tensor in network.module.state_dict().items():
         plain = tensor.detach().cpu().contiguous()
@@ -293,12 +298,11 @@ class _Alone:
 
 
 def _in_memory(
-    network: Network, images: Images, names: Sequence[str], precision: Precision, key: str, quiet: bool
-) -> TrunkFeatures:
+    network: Network, images: Images, names: Sequence[str], precision: Precision, quiet: bool
+) -> dict[str, LayerMaps]:
     sink = _Sink(len(images), lambda _, shape: np.empty(shape, dtype=precision))
     grids = _run(network, images, names, sink, quiet)
-    found = {name: LayerMaps(name, sink.arrays[name], grids[name]) for name in names}
-    return TrunkFeatures(found, (network.size, network.size), key)
+    return {name: LayerMaps(name, sink.arrays[name], grids[name]) for name in names}
 
 
 def _compute(
