@@ -27,7 +27,6 @@ from cnn_interp.disentangling.comparison import (
     STRONGEST,
     ComparisonSettings,
     Scores,
-    Units,
     constant_scores,
     detector_scores,
     mean_scores,
@@ -38,7 +37,7 @@ from cnn_interp.disentangling.comparison import (
 from cnn_interp.disentangling.concepts import SparseSettings
 from cnn_interp.disentangling.explanatory_graph import GraphSettings
 from cnn_interp.disentangling.features import TrunkFeatures, trunk_features
-from cnn_interp.disentangling.part_localization import constant_parts, locate_parts, normalised_error
+from cnn_interp.disentangling.part_localization import ANNOTATED_MEAN, few_annotations
 from cnn_interp.images.animal_part import read_animal_part
 from cnn_interp.images.articulated import articulated_images
 from cnn_interp.images.batches import ConceptBatches, PartMaskBatches, landmarks_in_inputs
@@ -49,7 +48,6 @@ from cnn_interp.networks.loading import load_network
 from interpretkit.bench.evidence import Row, markdown
 from interpretkit.runs.files import dump_json, write_json
 from interpretkit.runs.progress import track
-from interpretkit.training.seeds import numpy_generator
 
 NETWORK = "mobilenet_v2"
 KIND = "animal-part"
@@ -57,7 +55,6 @@ KIND = "animal-part"
 RATIO = 0.7
 BAR = "the bar set for this benchmark"
 ANNOTATED, DRAWS = 3, 5
-ANNOTATED_MEAN = "mean of the annotated"
 CHOSEN_ON = ("cat", "dog")
 CHOSEN = f"settings of the graph chosen on {' and '.join(CHOSEN_ON)} with seed 0"
 # Changes when what is kept of a system changes.
@@ -318,7 +315,11 @@ def measure_system(
         errors: dict[str, list[float]] = {}
         if system in (FILTERS, NODES):
             for draw in range(DRAWS):
-                for what, error in location_errors(units, landmarks, image, seed, name, draw).items():
+                named = {f"{system}, {readout}": found for readout, found in units.readouts.items()}
+                drawn = few_annotations(
+                    named, landmarks, image, annotated=ANNOTATED, seed=seed, name=name, draw=draw
+                )
+                for what, error in drawn.items():
                     errors.setdefault(what, []).append(error)
         return {"scores": [asdict(row) for row in scores], "errors": errors}
 
@@ -380,32 +381,6 @@ def _read_scores(found: Known) -> tuple[list[Scores], dict[str, list[float]]]:
 
     scores = [Scores(**{name: number(value) for name, value in row.items()}) for row in found["scores"]]
     return scores, {what: [number(value) for value in some] for what, some in found["errors"].items()}
-
-
-def location_errors(
-    units: Units, landmarks: np.ndarray, image: tuple[int, int], seed: int, name: str, draw: int
-) -> dict[str, float]:
-    """Return the errors of parts located after a few annotations, mean over parts."""
-    rng = numpy_generator(seed, "annotations", name, draw)
-    found = {}
-    per_part: dict[str, list[float]] = {}
-    for part in range(landmarks.shape[1]):
-        one = landmarks[:, [part]]
-        shown = np.flatnonzero(~np.isnan(one[:, 0]).any(axis=1))
-        if len(shown) < 2 * ANNOTATED:
-            continue
-        given = rng.choice(shown, ANNOTATED, replace=False)
-        others = np.setdiff1d(shown, given)
-        for readout, (values, positions) in units.readouts.items():
-            placed = locate_parts(positions, one, given, values=values).positions
-            per_part.setdefault(f"{units.system}, {readout}", []).append(
-                float(normalised_error(placed, one, image, others)[0])
-            )
-        still = normalised_error(constant_parts(one, given), one, image, others)
-        per_part.setdefault(ANNOTATED_MEAN, []).append(float(still[0]))
-    for what, values in per_part.items():
-        found[what] = float(np.mean(values))
-    return found
 
 
 # (attribute of Scores, what it is called, attribute of the baseline or its value, what the baseline is)

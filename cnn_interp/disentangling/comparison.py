@@ -13,7 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cnn_interp.disentangling.concepts import METHODS, Method, SparseSettings, find_concepts
-from cnn_interp.disentangling.explanatory_graph import GraphSettings, NodePlaces, learn_graph
+from cnn_interp.disentangling.explanatory_graph import (
+    ExplanatoryGraph,
+    GraphSettings,
+    NodePlaces,
+    learn_graph,
+)
 from cnn_interp.disentangling.features import LayerMaps, TrunkFeatures
 from cnn_interp.images.concept_images import Concept
 from cnn_interp.metrics.dissection import dissect_maps
@@ -194,23 +199,17 @@ def units_of(
     found = []
     for system in track(settings.systems, "Learning systems", quiet=quiet):
         if system == FILTERS:
-            found.append(_filters(maps, scale, numbers, learned, settings.graph.evidence))
+            share = settings.graph.evidence
+            found.append(filter_units(maps, numbers, learned, scale=scale, share=share))
         elif system == NODES:
             layers = tuple(graph_layers) or (layer,)
-            found.append(
-                _nodes(
-                    features,
-                    layer,
-                    layers,
-                    settings.graph,
-                    numbers,
-                    learned,
-                    scale_rows,
-                    seed,
-                    device,
-                    folder,
-                )
-            )
+            if layer not in layers:
+                raise InputError(f"layer {layer!r}: expected one of the graph's, {', '.join(layers)}")
+            graph = learn_graph(
+                features, layers, rows=learned, scale_rows=scale_rows, settings=settings.graph, seed=seed,
+                device=device, folder=folder,
+            )  # fmt: skip
+            found.append(node_units(graph, layer, features, numbers, device=device))
         else:
             method: Method = system  # type: ignore[assignment]
             found.append(_concepts(maps, method, settings, scale, numbers, learned, seed, device))
@@ -376,13 +375,40 @@ def mean_scores(scores: Iterable[Scores]) -> list[Scores]:
 # -------------------------------------------------------------------------------------------------------------- systems
 
 
-def _filters(
-    maps: LayerMaps, scale: Floats, rows: NDArray[np.int64], learned: NDArray[np.int64], share: float
+def filter_units(
+    maps: LayerMaps,
+    rows: ArrayLike | None = None,
+    learn_rows: ArrayLike | None = None,
+    *,
+    scale: ArrayLike | None = None,
+    share: float = 0.4,
 ) -> Units:
-    def make(numbers: NDArray[np.int64]) -> Tensor:
-        return maps.normalised(scale, numbers)
+    """Return what the filters of a layer see in images.
 
-    readouts = _readouts(make, rows, maps.grid)
+    Besides by their strongest positions, they are located by the centre of gravity of what is above 0; and, as a
+    control of what a graph's edges are good for, by that centre drawn to its mean.
+
+    Parameters
+    ----------
+    maps : LayerMaps
+        Of all images.
+    rows : array_like of int, optional
+        Images to look at; all by default.
+    learn_rows : array_like of int, optional
+        Images over which that mean is taken; `rows` by default.
+    scale : array_like of float, (units,), optional
+        What responses are divided by; by default their standard deviation over the images to learn from.
+    share : float
+        How far a centre is from its mean after it was drawn to it: the weight that a node gives to its own responses.
+    """
+    numbers = np.arange(len(maps)) if rows is None else np.asarray(rows)
+    learned = numbers if learn_rows is None else np.asarray(learn_rows)
+    divisor = maps.unit_scale(learned) if scale is None else np.asarray(scale, dtype=np.float64)
+
+    def make(some: NDArray[np.int64]) -> Tensor:
+        return maps.normalised(divisor, some)
+
+    readouts = _readouts(make, numbers, maps.grid)
     # What a node is without any parent: between where the filter is on average, and where it is in this image.
     values, centres = readouts[CENTRE]
     strength, known = _readouts(make, learned, maps.grid)[CENTRE]
@@ -390,7 +416,7 @@ def _filters(
     home = (strength[..., None] * known).sum(axis=0) / np.where(weight > 0, weight, 1.0)
     home = np.where(weight > 0, home, known.mean(axis=0))
     readouts[DRAWN_IN] = values, home + share * (centres - home)
-    return Units(FILTERS, maps.units, make, maps.grid, readouts, _dead(make, rows), 0.0)
+    return Units(FILTERS, maps.units, make, maps.grid, readouts, _dead(make, numbers), 0.0)
 
 
 def _concepts(
@@ -418,41 +444,42 @@ def _concepts(
     )
 
 
-def _nodes(
-    features: TrunkFeatures,
+def node_units(
+    graph: ExplanatoryGraph,
     layer: str,
-    layers: Sequence[str],
-    settings: GraphSettings,
-    rows: NDArray[np.int64],
-    learned: NDArray[np.int64],
-    scale_rows: ArrayLike | None,
-    seed: int,
-    device: str | torch.device,
-    folder: Path | None,
+    features: TrunkFeatures,
+    rows: ArrayLike | None = None,
+    *,
+    device: str | torch.device = "cpu",
 ) -> Units:
-    if layer not in layers:
-        raise InputError(f"layer {layer!r}: expected one of the graph's, {', '.join(layers)}")
-    graph = learn_graph(
-        features,
-        layers,
-        rows=learned,
-        scale_rows=scale_rows,
-        settings=settings,
-        seed=seed,
-        device=device,
-        folder=folder,
-    )
-    only = replace(features, layers={name: features[name] for name in layers}).subset(rows)
-    level = graph.last(layer)
-    places = graph.locate(only, device=device)[level.name]
-    where = {int(number): place for place, number in enumerate(rows)}
+    """Return what the nodes of a graph's layer see in images.
 
-    def make(numbers: NDArray[np.int64]) -> Tensor:
-        return graph.node_maps(level, only, places, [where[int(number)] for number in numbers])
+    Parameters
+    ----------
+    graph : ExplanatoryGraph
+        Learned from images of the same network.
+    layer : str
+        One of its layers.
+    features : TrunkFeatures
+        Of all images.
+    rows : array_like of int, optional
+        Images to look at; all by default.
+    device : str or torch.device
+        Where to compute.
+    """
+    numbers = np.arange(len(features)) if rows is None else np.asarray(rows)
+    level = graph.last(layer)
+    names = dict.fromkeys(one.layer for one in graph.levels)
+    only = replace(features, layers={name: features[name] for name in names}).subset(numbers)
+    places = graph.locate(only, device=device)[level.name]
+    where = {int(number): place for place, number in enumerate(numbers)}
+
+    def make(some: NDArray[np.int64]) -> Tensor:
+        return graph.node_maps(level, only, places, [where[int(number)] for number in some])
 
     cells = level.grid.centres(places.cells)
     readouts = {STRONGEST: (places.values, cells), POSTERIOR: (places.values, places.positions)}
-    left = _left_over(make, features[layer], level.scale, level.filters, rows)
+    left = _left_over(make, features[level.layer], level.scale, level.filters, numbers)
     return Units(NODES, len(level), make, level.grid, readouts, _never(places), left)
 
 

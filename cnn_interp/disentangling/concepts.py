@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, Self, get_args
 
 import numpy as np
 import torch
@@ -59,6 +59,23 @@ class SparseSettings:
     revival: float = 1 / 32
 
 
+class Encoder(Protocol):
+    """From responses to codes."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the codes ``(m, concepts)`` of scaled responses ``(m, units)``."""
+        ...
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what it holds besides the concepts' directions and mean, to be saved."""
+        ...
+
+    @classmethod
+    def of(cls, directions: Floats, mean: Floats, own: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the encoder of concepts that were saved."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Concepts:
     """Concepts found in the positions of a layer.
@@ -77,7 +94,7 @@ class Concepts:
         What belongs to no concept.
     scale : ndarray of float, (units,)
         What responses are divided by.
-    encoder : callable
+    encoder : Encoder
         From scaled responses ``(m, units)`` to codes ``(m, concepts)``, as tensors.
     dead : ndarray of bool, (concepts,)
         Which concepts are 0 at all positions that they were learned from.
@@ -88,7 +105,7 @@ class Concepts:
     directions: Floats
     mean: Floats
     scale: Floats
-    encoder: Any
+    encoder: Encoder
     dead: NDArray[np.bool_]
 
     def __len__(self) -> int:
@@ -124,6 +141,38 @@ class Concepts:
             total += x.double().sum(dim=0).numpy()
             count += len(x)
         return left / max(squares - float((total**2).sum()) / count, np.finfo(float).tiny)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all of it as arrays, to be saved; :func:`concepts_from` reads them back."""
+        return {
+            "method": np.array(self.method),
+            "layer": np.array(self.layer),
+            "directions": self.directions,
+            "mean": self.mean,
+            "scale": self.scale,
+            "dead": self.dead,
+            **{f"encoder_{name}": array for name, array in self.encoder.arrays().items()},
+        }
+
+
+def concepts_from(arrays: Mapping[str, NDArray[Any]]) -> Concepts:
+    """Return the concepts of which :meth:`Concepts.arrays` were saved.
+
+    Raises
+    ------
+    InputError
+        If they are not whole.
+    """
+    try:
+        method: Method = str(arrays["method"])  # type: ignore[assignment]
+        directions, mean = arrays["directions"], arrays["mean"]
+        own = {key.removeprefix("encoder_"): arrays[key] for key in arrays if key.startswith("encoder_")}
+        encoder = _ENCODERS[method].of(directions, mean, own)
+        return Concepts(
+            method, str(arrays["layer"]), directions, mean, arrays["scale"], encoder, arrays["dead"]
+        )
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise InputError(f"arrays: are no concepts ({error}); expected those that were saved") from error
 
 
 def find_concepts(
@@ -219,7 +268,7 @@ def _sample(features: LayerMaps, rows: NDArray[Any], scale: Floats, count: int, 
     return torch.from_numpy(found) / torch.as_tensor(scale, dtype=torch.float32)
 
 
-Found = tuple[Floats, Floats, Any]
+Found = tuple[Floats, Floats, Encoder]
 
 
 def _non_negative(sample: Tensor, count: int, seed: int) -> Found:
@@ -259,6 +308,15 @@ class _NonNegative:
             codes = codes * towards / (codes @ self.gram).clamp_min(1e-9)
         # What a multiplicative step only ever brings near to 0 is 0.
         return torch.where(codes > 1e-6 * codes.amax(dim=1, keepdim=True).clamp_min(1e-9), codes, 0.0)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return how many steps there are."""
+        return {"steps": np.array(self.steps)}
+
+    @classmethod
+    def of(cls, directions: Floats, mean: Floats, own: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the encoder of concepts that were saved."""
+        return cls(directions, int(own["steps"]))
 
 
 def _components(sample: Tensor, method: Method, count: int, seed: int) -> Found:
@@ -307,6 +365,15 @@ class _Linear:
 
     def __call__(self, x: Tensor) -> Tensor:
         return (x - self.mean) @ self.forward.T
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the map."""
+        return {"forward": self.forward.double().numpy()}
+
+    @classmethod
+    def of(cls, directions: Floats, mean: Floats, own: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the encoder of concepts that were saved."""
+        return cls(own["forward"], mean)
 
 
 class SparseAutoencoder(nn.Module):
@@ -406,3 +473,33 @@ class _Sparse:
     def __call__(self, x: Tensor) -> Tensor:
         with torch.no_grad():
             return self.model(x / self.unit) * self.unit
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the encoder's weights, how many codes are kept, and the scale that it was trained in."""
+        model = self.model
+        return {
+            "weights": model.encoder.detach().numpy(),
+            "bias": model.bias.detach().numpy(),
+            "mean": model.mean.detach().numpy(),
+            "active": np.array(model.active),
+            "unit": np.array(self.unit),
+        }
+
+    @classmethod
+    def of(cls, directions: Floats, mean: Floats, own: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the encoder of concepts that were saved."""
+        middle = torch.as_tensor(own["mean"], dtype=torch.float32)
+        model = SparseAutoencoder(middle, len(directions), int(own["active"]), torch.Generator())
+        with torch.no_grad():
+            model.directions.copy_(torch.as_tensor(directions))
+            model.encoder.copy_(torch.as_tensor(own["weights"]))
+            model.bias.copy_(torch.as_tensor(own["bias"]))
+        return cls(model, float(own["unit"]))
+
+
+_ENCODERS: Mapping[str, type[Encoder]] = {
+    "nmf": _NonNegative,
+    "sae": _Sparse,
+    "pca": _Linear,
+    "ica": _Linear,
+}

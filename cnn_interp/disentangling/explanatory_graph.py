@@ -104,10 +104,13 @@ class GraphSettings:
         )
         for name, numbers in (
             ("nodes_per_filter", counts), ("rounds", (self.rounds,)), ("parents", (self.parents,)),
-            ("iterations", (self.iterations,)),
         ):  # fmt: skip
             if not numbers or min(numbers) < 1:
                 raise InputError(f"{name} {numbers}: expected at least 1")
+        if self.iterations < 2:
+            raise InputError(
+                f"iterations {self.iterations}: expected at least 2, for the first finds no parents"
+            )
         for name in ("spread", "least_spread", "search"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} {getattr(self, name)}: expected more than 0")

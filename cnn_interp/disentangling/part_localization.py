@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from interpretkit.errors import InputError
+from interpretkit.training.seeds import numpy_generator
 
 Floats = NDArray[np.float64]
+ANNOTATED_MEAN = "mean of the annotated"
 # How many annotated images' worth of trust an offset of 0 has, in choosing units.
 _PRIOR = 1.0
 
@@ -137,3 +140,52 @@ def normalised_error(
     total = np.where(known, away, 0.0).sum(axis=0)
     count = known.sum(axis=0)
     return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0) / float(np.hypot(*image))
+
+
+def few_annotations(
+    readouts: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    landmarks: ArrayLike,
+    image: tuple[int, int],
+    *,
+    annotated: int = 3,
+    seed: int = 0,
+    name: str = "",
+    draw: int = 0,
+) -> dict[str, float]:
+    """Return the errors of parts located after a few annotations that are drawn at random, mean over parts.
+
+    Parameters
+    ----------
+    readouts : mapping of str to (values, positions)
+        From what tells places to how strong its units are ``(n, units)`` and where ``(n, units, 2)``, px.
+    landmarks : array_like of float, (n, parts, 2)
+        Of the parts, px; NaN where there is none.
+    image : (int, int)
+        Height and width, px.
+    annotated : int
+        How many images with the part are annotated. A part that fewer than twice as many show is left out.
+    seed, name, draw
+        By which those are drawn.
+
+    Returns
+    -------
+    dict
+        From readout to :func:`normalised_error` on the other images; under ``ANNOTATED_MEAN`` that of the mean of the
+        annotated landmarks. Empty if no part counts.
+    """
+    parts = np.asarray(landmarks, dtype=np.float64)
+    rng = numpy_generator(seed, "annotations", name, draw)
+    errors: dict[str, list[float]] = {}
+    for part in range(parts.shape[1]):
+        one = parts[:, [part]]
+        shown = np.flatnonzero(~np.isnan(one[:, 0]).any(axis=1))
+        if len(shown) < 2 * annotated:
+            continue
+        given = rng.choice(shown, annotated, replace=False)
+        others = np.setdiff1d(shown, given)
+        for readout, (values, positions) in readouts.items():
+            placed = locate_parts(positions, one, given, values=values).positions
+            errors.setdefault(readout, []).append(float(normalised_error(placed, one, image, others)[0]))
+        still = normalised_error(constant_parts(one, given), one, image, others)
+        errors.setdefault(ANNOTATED_MEAN, []).append(float(still[0]))
+    return {what: float(np.mean(values)) for what, values in errors.items()}

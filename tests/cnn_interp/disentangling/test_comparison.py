@@ -72,9 +72,10 @@ def test_every_system_is_measured_and_nodes_follow_parts_better_than_their_filte
     }
     assert {system for system, _ in found} == set(SYSTEMS)
     filters, nodes = found["filters", "strongest"], found["graph nodes", "posterior"]
+    assert nodes.median_tracking > filters.median_tracking + 0.3
+    # Filters that are only drawn to their means do not follow the parts so well: it is the edges that tell.
     assert (
-        nodes.median_tracking > 0.8 > filters.median_tracking + 0.3
-        or nodes.median_tracking > filters.median_tracking + 0.3
+        nodes.median_tracking > found["filters", "centre of gravity, drawn to its mean"].median_tracking + 0.1
     )
     assert nodes.instability < 0.7 * filters.instability
     assert filters.unexplained == 0

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import nnls
 
-from cnn_interp.disentangling.concepts import METHODS, SparseSettings, find_concepts
+from cnn_interp.disentangling.concepts import METHODS, SparseSettings, concepts_from, find_concepts
 from cnn_interp.disentangling.features import LayerMaps
 from cnn_interp.units.positions import UnitGrid
 from interpretkit.errors import InputError
@@ -139,3 +139,16 @@ def test_bad_input_in_one_line(change, said):
     with pytest.raises(InputError, match=said) as caught:
         find_concepts(features, **({"method": "nmf", "count": 3} | change))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_saved_and_read_back_they_give_the_same(method, tmp_path):
+    features, _, _ = planted()
+    found = learned(method, features)
+    np.savez(tmp_path / "concepts.npz", **found.arrays())
+    with np.load(tmp_path / "concepts.npz", allow_pickle=False) as file:
+        again = concepts_from(dict(file))
+    assert torch.allclose(again.maps(features), found.maps(features), atol=1e-5)
+    assert again.unexplained(features) == pytest.approx(found.unexplained(features), abs=1e-6)
+    with pytest.raises(InputError, match="no concepts"):
+        concepts_from({name: array for name, array in found.arrays().items() if name != "method"})

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from cnn_interp.disentangling.part_localization import constant_parts, locate_parts, normalised_error
+from cnn_interp.disentangling.part_localization import (
+    ANNOTATED_MEAN,
+    constant_parts,
+    few_annotations,
+    locate_parts,
+    normalised_error,
+)
 from interpretkit.errors import InputError
 
 IMAGE = (60, 80)  # a diagonal of 100
@@ -102,3 +108,25 @@ def test_bad_input_in_one_line(change, said):
     with pytest.raises(InputError, match=said) as caught:
         locate_parts(**({"positions": positions, "landmarks": parts, "annotated": [0, 1]} | change))
     assert "\n" not in str(caught.value)
+
+
+def test_after_few_annotations_units_that_follow_a_part_beat_the_mean_of_the_annotated():
+    rng = np.random.default_rng(0)
+    parts = rng.uniform(20, 200, (60, 2, 2))
+    parts[:50, 1] = np.nan
+    followers = parts[:, [0]] + np.array([5.0, -9.0]) + rng.normal(0, 4, (60, 12, 2))
+    wandering = rng.uniform(0, 224, (60, 30, 2))
+    readouts = {
+        "follow": (np.ones((60, 42)), np.concatenate([followers, wandering], axis=1)),
+        "wander": (np.ones((60, 30)), wandering),
+    }
+    found = [few_annotations(readouts, parts[:, :1], (224, 224), draw=draw) for draw in range(6)]
+    mean = {name: np.mean([one[name] for one in found]) for name in found[0]}
+    assert set(mean) == {"follow", "wander", ANNOTATED_MEAN}
+    assert mean["follow"] < 0.3 * mean[ANNOTATED_MEAN]
+    assert mean["wander"] > 0.8 * mean[ANNOTATED_MEAN]
+    assert few_annotations(readouts, parts[:, :1], (224, 224), draw=3) == found[3]
+    # Ten images show the second part: enough for three annotations, not for six.
+    only = {"follow": (np.ones((60, 36)), np.nan_to_num(parts[:, [1]]).repeat(36, axis=1))}
+    assert few_annotations(only, parts[:, [1]], (224, 224), annotated=3)["follow"] < 0.01
+    assert few_annotations(only, parts[:, [1]], (224, 224), annotated=6) == {}
