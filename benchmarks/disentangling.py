@@ -72,6 +72,8 @@ class Size:
     ----------
     layers : tuple of str
         The layers of the tables.
+    beside : tuple of str
+        Layers of which filters and nodes alone are compared, and on animal-part alone.
     graph_layers : tuple of str
         Those of the graph, from the highest to the lowest.
     drawn : int
@@ -87,6 +89,7 @@ class Size:
     """
 
     layers: tuple[str, ...]
+    beside: tuple[str, ...]
     graph_layers: tuple[str, ...]
     drawn: int
     categories: tuple[str, ...]
@@ -97,6 +100,7 @@ class Size:
 
 QUICK = Size(
     ("features.18",),
+    (),
     ("features.18",),
     80,
     ("quadruped", "bird"),
@@ -111,11 +115,12 @@ QUICK = Size(
     ),
 )
 FULL = Size(
-    ("features.18", "features.13"),
+    ("features.13",),
+    ("features.18",),
     ("features.18", "features.16", "features.13"),
-    200,
+    120,
     ("quadruped", "bird", "person", "car"),
-    400,
+    300,
     3,
     ComparisonSettings(positions=6_000),
 )
@@ -212,12 +217,16 @@ def run(
     }
     rows: list[Row] = []
     seeds = range(seed, seed + size.seeds)
-    for layer in size.layers:
+    for layer in (*size.layers, *size.beside):
+        whole = layer in size.layers
+        systems = size.settings.systems if whole else (FILTERS, NODES)
         for name, parts in by_set.items():
+            if not whole and name != KIND:
+                continue
             categories = parts.images.category_names
             measured = [
                 [
-                    measure_category(parts, place, layer, size, number, device, cache)
+                    measure_category(parts, place, systems, layer, size, number, device, cache)
                     for place in range(len(categories))
                 ]
                 for number in track(seeds, f"{name}, {layer}", quiet=False)
@@ -236,6 +245,8 @@ def run(
             rows += localization_rows(
                 [[errors for _, errors in found] for found in measured], layer, said, seed
             )
+        if not whole:
+            continue
         detectors = [
             measure_detectors(seen, labels, composed.labels, layer, size, number, device, cache)
             for number in seeds
@@ -266,14 +277,21 @@ def upto(layers: Sequence[str], layer: str) -> tuple[str, ...]:
 
 
 def measure_category(
-    parts: Parts, category: int, layer: str, size: Size, seed: int, device: str, cache: Path | None
+    parts: Parts,
+    category: int,
+    systems: Sequence[str],
+    layer: str,
+    size: Size,
+    seed: int,
+    device: str,
+    cache: Path | None,
 ) -> tuple[list[Scores], dict[str, list[float]]]:
-    """Return the scores of every system on a category, and the errors of locating its parts."""
+    """Return the scores of some systems on a category, and the errors of locating its parts."""
     rows, _ = parts.rows(category)
     landmarks = parts.landmarks[rows]
     scores = [constant_scores(landmarks[:, shown_parts(landmarks)], parts.features.image)]
     errors: dict[str, list[float]] = {}
-    for system in size.settings.systems:
+    for system in systems:
         found, located = measure_system(parts, category, system, layer, size, seed, device, cache)
         scores += found
         # The mean of the annotated is the same whatever the system.

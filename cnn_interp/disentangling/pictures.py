@@ -42,7 +42,8 @@ def node_strips(
     """Return for each node the patches of the images in which it is seen most strongly, side by side."""
     found = graph.patches(level, places, nodes, count=count)
     return [
-        side_by_side([crop(images, patch, graph.image, side) for patch in some], count, side) for some in found
+        side_by_side([crop(images, patch, graph.image, side) for patch in some], count, side)
+        for some in found
     ]
 
 
@@ -90,12 +91,21 @@ def parents_figure(
                 place, around = here.positions[image, node], there.positions[image, level.parents[node]]
                 axes.add_collection(
                     LineCollection(
-                        [(one[::-1], place[::-1]) for one in around], colors="white", linewidths=0.7, alpha=0.8
+                        [(one[::-1], place[::-1]) for one in around],
+                        colors="white",
+                        linewidths=0.7,
+                        alpha=0.8,
                     )
                 )
                 axes.scatter(around[:, 1], around[:, 0], s=9, color=colour_of(5), linewidths=0, zorder=3)
                 axes.scatter(
-                    place[1], place[0], s=55, facecolors="none", edgecolors="#ff3b6b", linewidths=1.9, zorder=4
+                    place[1],
+                    place[0],
+                    s=55,
+                    facecolors="none",
+                    edgecolors="#ff3b6b",
+                    linewidths=1.9,
+                    zorder=4,
                 )
                 axes.set(xlim=(-0.5, graph.image[1] - 0.5), ylim=(graph.image[0] - 0.5, -0.5))
             grid[line, 0].text(
@@ -136,9 +146,7 @@ def layers_figure(
     """
     shown = [list(nodes)]
     for level in levels[:0:-1]:
-        parents, times = np.unique(level.parents[shown[0]], return_counts=True)
-        # Of parents that are shared alike, the earlier.
-        shown.insert(0, np.sort(parents[np.argsort(-times, kind="stable")[:most]]).tolist())
+        shown.insert(0, _shared_parents(level.parents[shown[0]], most))
     width = max(map(len, shown))
     with style():
         figure = new_figure(1.2 + 0.95 * width, 0.4 + 1.5 * len(levels))
@@ -169,7 +177,22 @@ def layers_figure(
     return figure
 
 
-def tracking_boxes(measured: Mapping[str, Mapping[str, Floats]], label: str, line: float, name: str) -> Figure:
+def _shared_parents(parents: NDArray[np.int64], most: int) -> list[int]:
+    """Return so many of the parents ``(nodes, parents)``: those that most nodes share, in turn for each node."""
+    numbers, times = np.unique(parents, return_counts=True)
+    often = dict(zip(numbers.tolist(), times.tolist(), strict=True))
+    # Of parents that are shared alike, the earlier.
+    waiting = [sorted(row, key=lambda parent: (-often[parent], parent)) for row in parents.tolist()]
+    chosen: list[int] = []
+    while len(chosen) < min(most, len(numbers)):
+        for row in waiting:
+            chosen += [parent for parent in row if parent not in chosen][:1]
+    return sorted(chosen[:most])
+
+
+def tracking_boxes(
+    measured: Mapping[str, Mapping[str, Floats]], label: str, line: float, name: str
+) -> Figure:
     """Draw how values of units are distributed, for each layer and each way of telling where they are.
 
     Parameters
@@ -193,13 +216,13 @@ def tracking_boxes(measured: Mapping[str, Mapping[str, Floats]], label: str, lin
                 height = -(row * (len(readouts) + 1) + place)
                 values = found[readout][~np.isnan(found[readout])]
                 axes.boxplot(
-                    values, positions=[height], orientation="horizontal", widths=0.6, showfliers=False, patch_artist=True,
-                    whis=(5, 95), boxprops={"facecolor": colour_of(readouts.index(readout)), "alpha": 0.75},
-                    medianprops={"color": "black"},
+                    values, positions=[height], orientation="horizontal", widths=0.6, showfliers=False,
+                    patch_artist=True, whis=(5, 95), medianprops={"color": "black"},
+                    boxprops={"facecolor": colour_of(readouts.index(readout)), "alpha": 0.75},
                 )  # fmt: skip
                 ticks.append(height)
                 names.append(f"{layer}: {readout}" if len(measured) > 1 else readout)
-        axes.axvline(line, color=colour_of(1), linewidth=1.4, label=name)
+        axes.axvline(line, color=MUTED, linestyle="--", linewidth=1.4, label=name)
         axes.set_yticks(ticks, names, fontsize=9)
         axes.set(xlabel=label)
         axes.grid(axis="y", visible=False)
