@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cnn_interp.disentangling.concepts import METHODS, Method, SparseSettings, find_concepts
+from cnn_interp.disentangling.concepts import METHODS, Concepts, Method, SparseSettings, find_concepts
 from cnn_interp.disentangling.explanatory_graph import (
     ExplanatoryGraph,
     GraphSettings,
@@ -212,7 +212,12 @@ def units_of(
             found.append(node_units(graph, layer, features, numbers, device=device))
         else:
             method: Method = system  # type: ignore[assignment]
-            found.append(_concepts(maps, method, settings, scale, numbers, learned, seed, device))
+            count = settings.codes if method == "sae" else min(settings.concepts, maps.units)
+            concepts = find_concepts(
+                maps, method, count, rows=learned, scale=scale, positions=settings.positions, seed=seed,
+                device=device, sparse=settings.sparse,
+            )  # fmt: skip
+            found.append(concept_units(concepts, maps, numbers))
     return found
 
 
@@ -419,29 +424,26 @@ def filter_units(
     return Units(FILTERS, maps.units, make, maps.grid, readouts, _dead(make, numbers), 0.0)
 
 
-def _concepts(
-    maps: LayerMaps,
-    method: Method,
-    settings: ComparisonSettings,
-    scale: Floats,
-    rows: NDArray[np.int64],
-    learned: NDArray[np.int64],
-    seed: int,
-    device: str | torch.device,
-) -> Units:
-    count = settings.codes if method == "sae" else min(settings.concepts, maps.units)
-    found = find_concepts(
-        maps, method, count, rows=learned, scale=scale, positions=settings.positions, seed=seed, device=device,
-        sparse=settings.sparse,
-    )  # fmt: skip
+def concept_units(concepts: Concepts, maps: LayerMaps, rows: ArrayLike | None = None) -> Units:
+    """Return what concepts see in images.
 
-    def make(numbers: NDArray[np.int64]) -> Tensor:
-        return found.maps(maps, numbers)
+    Parameters
+    ----------
+    concepts : Concepts
+        Of the layer.
+    maps : LayerMaps
+        Of all images.
+    rows : array_like of int, optional
+        Images to look at; all by default.
+    """
+    numbers = np.arange(len(maps)) if rows is None else np.asarray(rows)
 
-    left = found.unexplained(maps, rows)
-    return Units(
-        method, count, make, maps.grid, _readouts(make, rows, maps.grid), int(found.dead.sum()), left
-    )
+    def make(some: NDArray[np.int64]) -> Tensor:
+        return concepts.maps(maps, some)
+
+    left = concepts.unexplained(maps, numbers)
+    readouts = _readouts(make, numbers, maps.grid)
+    return Units(concepts.method, len(concepts), make, maps.grid, readouts, int(concepts.dead.sum()), left)
 
 
 def node_units(

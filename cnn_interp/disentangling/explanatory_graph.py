@@ -369,17 +369,12 @@ class ExplanatoryGraph:
         count : int
             How many images for each node, at most; images in which it is not seen are left out.
         side : float, optional
-            Height and width of a patch, px. By default that of the layer's receptive field, but a third of the image
-            at most, for a deep unit answers mostly to the middle of a field that may be larger than the image.
+            Height and width of a patch, px; by default as :func:`patch_box` has it.
 
         Returns
         -------
         list of list of Patch, m
         """
-        field = level.grid.field
-        limit = max(self.image) / 3 if side is None else side
-        size = (limit, limit) if side is not None else tuple(min(limit, length) for length in field.size)
-        around = replace(field, start=(0.0, 0.0), stride=(1.0, 1.0), size=size)
         found: list[list[Patch]] = []
         for node in np.asarray(nodes, dtype=np.int64):
             values = places.values[:, node]
@@ -388,7 +383,7 @@ class ExplanatoryGraph:
                 Patch(
                     int(node), int(image), float(values[image]),
                     (float(places.positions[image, node, 0]), float(places.positions[image, node, 1])),
-                    around.box(places.positions[image, node], self.image),
+                    patch_box(level.grid, places.positions[image, node], side),
                 )
                 for image in best
                 if values[image] > 0
@@ -440,6 +435,25 @@ class ExplanatoryGraph:
             write_graphml(self.to_networkx(), hidden)
         with atomic_path(home / "graph.json") as hidden:
             hidden.write_text(dump_json(note, indent=2) + "\n", encoding="utf-8")
+
+
+def patch_box(grid: UnitGrid, position: ArrayLike, side: float | None = None) -> tuple[int, int, int, int]:
+    """Return the box of a patch about a place in an image: top, left, bottom and right, the last two exclusive, px.
+
+    Parameters
+    ----------
+    grid : UnitGrid
+        Of the layer.
+    position : array_like of float, (2,)
+        Row and column, px.
+    side : float, optional
+        Height and width of the patch, px. By default that of the layer's receptive field, but a third of the image at
+        most, for a deep unit answers mostly to the middle of a field that may be larger than the image.
+    """
+    limit = max(grid.image) / 3 if side is None else side
+    size = (limit, limit) if side is not None else tuple(min(limit, length) for length in grid.field.size)
+    around = replace(grid.field, start=(0.0, 0.0), stride=(1.0, 1.0), size=(size[0], size[1]))
+    return around.box(np.asarray(position), grid.image)
 
 
 def crop(images: Images, patch: Patch, image: tuple[int, int], side: int = 64) -> Picture:

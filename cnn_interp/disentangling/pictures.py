@@ -10,10 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from numpy.typing import NDArray
 
-from cnn_interp.disentangling.explanatory_graph import ExplanatoryGraph, LayerNodes, NodePlaces, crop
+from cnn_interp.disentangling.explanatory_graph import (
+    ExplanatoryGraph,
+    LayerNodes,
+    NodePlaces,
+    Patch,
+    crop,
+    patch_box,
+)
 from cnn_interp.images.batches import resized_to
 from cnn_interp.images.sets import Images, Picture
-from interpretkit.visualization import colour_of, new_figure, style
+from cnn_interp.units.positions import UnitGrid
+from interpretkit.visualization import colour_of, marker_of, new_figure, style
 from interpretkit.visualization.style import MUTED
 
 Floats = NDArray[np.float64]
@@ -45,6 +53,63 @@ def node_strips(
         side_by_side([crop(images, patch, graph.image, side) for patch in some], count, side)
         for some in found
     ]
+
+
+def unit_strips(
+    values: Floats,
+    positions: Floats,
+    grid: UnitGrid,
+    images: Images,
+    units: Sequence[int],
+    *,
+    count: int = 8,
+    side: int = 64,
+) -> list[Picture]:
+    """Return for each unit the patches of the images in which it is strongest, side by side.
+
+    Parameters
+    ----------
+    values, positions : ndarray of float, (n, units) and (n, units, 2)
+        How strong each unit is in each image, and where, px.
+    grid : UnitGrid
+        Of the layer.
+    images : Images
+        The set.
+    units : sequence of int
+        Their numbers.
+    count, side : int
+        Patches of each, and their height and width, px.
+    """
+    strips = []
+    for unit in units:
+        best = [row for row in np.argsort(-values[:, unit], kind="stable")[:count] if values[row, unit] > 0]
+        where = positions[:, unit]
+        patches = [
+            Patch(
+                int(unit), int(row), float(values[row, unit]), (float(where[row, 0]), float(where[row, 1])),
+                patch_box(grid, where[row]),
+            )
+            for row in best
+        ]  # fmt: skip
+        strips.append(side_by_side([crop(images, patch, grid.image, side) for patch in patches], count, side))
+    return strips
+
+
+def importance_figure(found: Mapping[str, Floats], label: str) -> Figure:
+    """Draw how important concepts are, sorted, a line for each method with its concepts' numbers at the first few."""
+    with style():
+        figure = new_figure(7.2, 3.4)
+        axes = figure.subplots()
+        for place, (method, values) in enumerate(found.items()):
+            order = np.argsort(-values, kind="stable")
+            axes.plot(
+                np.arange(len(order)) + 1, values[order], marker_of(place), linestyle="-", color=colour_of(place),
+                markersize=4, label=method,
+            )  # fmt: skip
+        axes.axhline(0, color=MUTED, linewidth=1)
+        axes.set(xlabel="concepts, the most important first", ylabel=label)
+        figure.legend(loc="outside lower left", ncols=4)
+    return figure
 
 
 def strips_figure(rows: Sequence[tuple[str, Picture]]) -> Figure:
