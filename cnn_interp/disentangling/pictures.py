@@ -113,18 +113,24 @@ def importance_figure(found: Mapping[str, Floats], label: str) -> Figure:
 
 
 def strips_figure(rows: Sequence[tuple[str, Picture]]) -> Figure:
-    """Draw strips of pictures ``(side, width, 3)`` under each other, each with its title to the left."""
-    widest = max(strip.shape[1] / strip.shape[0] for _, strip in rows)
+    """Draw strips of pictures ``(side, width, 3)``, all of one side, under each other with their titles to the left."""
+    side, width = rows[0][1].shape[0], max(strip.shape[1] for _, strip in rows)
+    whole = np.full((len(rows) * (side + _GAP) - _GAP, width, 3), 255, dtype=np.uint8)
+    for place, (_, strip) in enumerate(rows):
+        top = place * (side + _GAP)
+        whole[top : top + side, : strip.shape[1]] = strip
     with style():
-        figure = new_figure(2.1 + 0.72 * widest, 0.8 * len(rows))
-        every = np.atleast_1d(figure.subplots(len(rows), 1)).tolist()
-        for axes, (title, strip) in zip(every, rows, strict=True):
-            axes.imshow(strip)
-            axes.set(xticks=[], yticks=[])
-            axes.grid(visible=False)
-            for spine in axes.spines.values():
-                spine.set_visible(False)
-            axes.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
+        figure = new_figure(1.4 + 0.75 * width / side, 0.75 * whole.shape[0] / side)
+        axes = figure.subplots()
+        axes.imshow(whole)
+        axes.set_xticks([])
+        axes.set_yticks(
+            [(place + 0.5) * (side + _GAP) for place in range(len(rows))], [title for title, _ in rows]
+        )
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
     return figure
 
 

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -36,7 +37,13 @@ THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "
 
 
 def run_benchmark(
-    benchmark: Benchmark, *, quick: bool, data: Mapping[str, Path], seed: int = 0, device: str = "auto"
+    benchmark: Benchmark,
+    *,
+    quick: bool,
+    data: Mapping[str, Path],
+    seed: int = 0,
+    device: str = "auto",
+    cache: Path | None = None,
 ) -> dict[str, Any]:
     """Run one benchmark.
 
@@ -50,6 +57,8 @@ def run_benchmark(
         The user's data by kind.
     seed, device
         Handed on to a benchmark that takes them.
+    cache : path, optional
+        A folder, handed on to a benchmark that takes one, in which it keeps what it has measured and goes on from it.
 
     Returns
     -------
@@ -71,7 +80,8 @@ def run_benchmark(
     with imported(benchmark) as module:
         run: Callable[..., Any] = module.run
         takes = inspect.signature(run).parameters
-        options = {name: value for name, value in {"seed": seed, "device": device}.items() if name in takes}
+        known = {"seed": seed, "device": device, "cache": cache}
+        options = {name: value for name, value in known.items() if name in takes}
         rows = list(run(quick=quick, data=given, **options))
     wrong = next((row for row in rows if not isinstance(row, Row)), None)
     if wrong is not None:
@@ -192,8 +202,11 @@ def bench(
         for benchmark in waiting:
             bar.update(description=benchmark.name)
             digest = sha256(benchmark.path)
+            cache = out / f".{benchmark.name}-{digest[:12]}"
             try:
-                entry = run_benchmark(benchmark, quick=quick, data=paths, seed=seed, device=device)
+                entry = run_benchmark(
+                    benchmark, quick=quick, data=paths, seed=seed, device=device, cache=cache
+                )
             # Whatever a benchmark may raise, hours of others must not be lost by it: it is named at once and
             # in the summary, its rows of before are marked, and the command ends with 1.
             except Exception as error:  # noqa: BLE001
@@ -205,6 +218,7 @@ def bench(
                 done[benchmark.name] = digest
                 keep_entry(out, benchmark.name, entry, known)
                 write_json(out / UNFINISHED, {"call": call, "done": done})
+                shutil.rmtree(cache, ignore_errors=True)
                 if not quiet:
                     say(f"{benchmark.name}: {len(entry['rows'])} rows in {entry['seconds']:.0f} s")
             bar.advance()

@@ -49,6 +49,18 @@ from interpretkit.bench.evidence import Row
 def run(quick=True, data=None):
     return [Row(system="beta", data="none", name="mode", value=1.0 if quick else 2.0)]
 '''
+KEEPING = '''"""Keeping: what it has measured is there when it is called again."""
+from interpretkit.bench.evidence import Row
+
+
+def run(quick=True, data=None, cache=None):
+    cache.mkdir(parents=True, exist_ok=True)
+    kept = cache / "kept"
+    if not kept.exists():
+        kept.touch()
+        raise ValueError("killed")
+    return [Row(system="keeping", data="none", name="mode", value=1.0)]
+'''
 BROKEN = '''"""Broken: always fails."""
 
 
@@ -217,6 +229,14 @@ def test_benchmark_that_fails_stops_no_other(checkout: Path, capsys: pytest.Capt
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "benchmark alpha_broken failed: OSError: cannot read /somewhere/private"
     assert len(lines) == 3
+
+
+def test_a_long_benchmark_goes_on_from_what_it_has_kept(checkout: Path):
+    write(checkout, "keeping", KEEPING)
+    assert bench(["keeping"], out=checkout / "docs", quiet=True)["failed"] == ["keeping"]
+    assert len(list((checkout / "docs").glob(".keeping-*/kept"))) == 1
+    assert bench(["keeping"], out=checkout / "docs", quiet=True)["ran"] == ["keeping"]
+    assert not list((checkout / "docs").glob(".keeping-*"))
 
 
 def test_earlier_rows_of_a_benchmark_that_fails_are_marked(checkout: Path):

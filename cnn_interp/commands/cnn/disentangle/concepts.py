@@ -210,12 +210,11 @@ def _check_used(
     methods: Sequence[str], count: int | None, codes: int | None, active: int | None, epochs: int | None
 ) -> None:
     """Refuse options that would do nothing."""
-    of_sparse = {"--codes": codes, "--active": active, "--epochs": epochs}
-    for option, value in of_sparse.items():
+    for name, value in {"codes": codes, "active": active, "epochs": epochs}.items():
         if value is not None and "sae" not in methods:
-            raise InputError(f"{option} {value}: is for --method sae alone; leave it out")
+            raise InputError(f"{name} {value}: is for sae, which `method` does not name; leave it out")
     if count is not None and methods == ["sae"]:
-        raise InputError(f"--concepts {count}: sae has --codes; expected that option")
+        raise InputError(f"count {count}: `method` names sae alone; expected `codes`")
 
 
 @dataclass(frozen=True)
@@ -334,8 +333,8 @@ def _headline(
     found = Finding(
         f"Concepts of {layer} in {network.name}",
         f"From {len(kind.learned)} images of {kind.category}. {_METHODS[first.method].capitalize()}: "
-        f"{len(first.concepts)} concepts leave {first.unexplained:.0%} of the variance of the layer's responses. Of them "
-        f"concept {best} is worth most to “{aim}”: without it the output falls by "
+        f"{len(first.concepts)} concepts leave {first.unexplained:.0%} of the variance of the layer's responses. Of "
+        f"them concept {best} is worth most to “{aim}”: without it the output falls by "
         f"{float(first.importance.removal[:, best].mean()):.2f} of {float(first.importance.score.mean()):.2f} on "
         f"average, in the {judged} images where that output is largest.",
     )
@@ -457,6 +456,7 @@ def _add_concepts(found: Finding, result: _Result, kind: OneKind, maps: LayerMap
             strips_figure(list(zip(titles, strips, strict=True))),
             f"Each row: a concept where it is strongest, the most important first; below its number its importance "
             f"({'total Sobol index' if importance == 'sobol' else 'fall of the output without it'}).",
+            alt=f"Patches of the concepts that {method} finds.",
         )
     found.arrays(
         f"{method}.npz",

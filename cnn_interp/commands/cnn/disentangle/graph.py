@@ -259,14 +259,12 @@ def graph_layers(network: Network, text: str) -> list[str]:
     maps = {name: shape[1:] for name, shape in shapes.items() if shape[1] * shape[2] > 1}
     for name in names:
         if name not in maps:
-            raise InputError(
-                f"--layer {name}: gives no maps of several positions; expected a layer that does"
-            )
+            raise InputError(f"layer {name}: gives no maps of several positions; expected a layer that does")
     if names:
         return [name for name in reversed(maps) if name in names]
     last = {maps[name]: name for name in stages(network.module, blank, most=len(shapes)) if name in maps}
     if not last:
-        raise InputError(f"--model {network.name}: has no layer that gives maps of several positions")
+        raise InputError(f"model {network.name}: has no layer that gives maps of several positions")
     return [last[size] for size in sorted(last, key=lambda size: size[0] * size[1])[:2]]
 
 
@@ -523,12 +521,14 @@ def _add_nodes(
             strips_figure(list(zip(titles, strips, strict=True))),
             "Each row: a node in the images in which it is seen most strongly, cut to the receptive field about its "
             "place (a third of the image at most).",
+            alt=f"Patches of nodes of {layer}.",
         )
         if level.parents.shape[1]:
             section.figure(
                 f"{layer}-parents.png",
                 parents_figure(graph, level, places, kind.images, chosen[:_IN_IMAGES]),
                 "Ring: the node. Dots: its parents in the layer above, from which it is expected there.",
+                alt=f"Nodes of {layer} with their parents in images.",
             )
     drawn = drawn_levels(graph)
     chosen = clearest_nodes(drawn[-1], places[drawn[-1].name], 6)
@@ -665,6 +665,7 @@ def _add_transfer(
                 f"{layer}-transfer.png",
                 strips_figure(strips),
                 "Each node in the images where it is seen most strongly: of the first set, and of the new ones.",
+                alt=f"Patches of nodes of {layer} in images of both sets.",
             )
     section.table("transfer.csv", rows, _TRANSFER_COLUMNS)
     found.number(
