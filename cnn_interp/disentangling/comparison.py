@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -35,8 +35,8 @@ SYSTEMS: tuple[str, ...] = (FILTERS, NODES, *METHODS)
 # How the place of a unit is told; the last is the control of what a graph's parents are good for.
 STRONGEST, POSTERIOR = "strongest", "posterior"
 CENTRE, DRAWN_IN = "centre of gravity", "centre of gravity, drawn to its mean"
-# Images whose maps are made at once.
-_IMAGES = 32
+# So many values of units' maps are made at once, about 64 MB.
+_VALUES_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -413,15 +413,17 @@ def filter_units(
     def make(some: NDArray[np.int64]) -> Tensor:
         return maps.normalised(divisor, some)
 
-    readouts = _readouts(make, numbers, maps.grid)
+    readouts = _readouts(make, numbers, maps.grid, maps.units)
     # What a node is without any parent: between where the filter is on average, and where it is in this image.
     values, centres = readouts[CENTRE]
-    strength, known = _readouts(make, learned, maps.grid)[CENTRE]
+    strength, known = _readouts(make, learned, maps.grid, maps.units)[CENTRE]
     weight = strength.sum(axis=0)[:, None]
     home = (strength[..., None] * known).sum(axis=0) / np.where(weight > 0, weight, 1.0)
     home = np.where(weight > 0, home, known.mean(axis=0))
     readouts[DRAWN_IN] = values, home + share * (centres - home)
-    return Units(FILTERS, maps.units, make, maps.grid, readouts, _dead(make, numbers), 0.0)
+    return Units(
+        FILTERS, maps.units, make, maps.grid, readouts, _dead(make, numbers, maps.grid, maps.units), 0.0
+    )
 
 
 def concept_units(concepts: Concepts, maps: LayerMaps, rows: ArrayLike | None = None) -> Units:
@@ -442,7 +444,7 @@ def concept_units(concepts: Concepts, maps: LayerMaps, rows: ArrayLike | None = 
         return concepts.maps(maps, some)
 
     left = concepts.unexplained(maps, numbers)
-    readouts = _readouts(make, numbers, maps.grid)
+    readouts = _readouts(make, numbers, maps.grid, len(concepts))
     return Units(concepts.method, len(concepts), make, maps.grid, readouts, int(concepts.dead.sum()), left)
 
 
@@ -500,8 +502,7 @@ def _left_over(
     left, squares, count = 0.0, 0.0, 0
     total = torch.zeros(maps.units, dtype=torch.float64)
     index = torch.as_tensor(filters)
-    for first in range(0, len(rows), _IMAGES):
-        some = rows[first : first + _IMAGES]
+    for some in _some(rows, len(filters), maps.grid):
         responses = maps.normalised(scale, some)
         given = torch.zeros_like(responses).index_add_(1, index, make(some))
         left += float((responses - given).double().square().sum())
@@ -512,13 +513,13 @@ def _left_over(
 
 
 def _readouts(
-    make: Callable[[NDArray[np.int64]], Tensor], rows: NDArray[np.int64], grid: UnitGrid
+    make: Callable[[NDArray[np.int64]], Tensor], rows: NDArray[np.int64], grid: UnitGrid, units: int
 ) -> dict[str, tuple[Floats, Floats]]:
     """Return where units are by their strongest position, and by the centre of gravity of what is above 0."""
     values, strongest, centres = [], [], []
     positions = torch.as_tensor(grid.centres(np.arange(grid.field.shape[0] * grid.field.shape[1])))
-    for first in range(0, len(rows), _IMAGES):
-        flat = make(rows[first : first + _IMAGES]).flatten(2)
+    for some in _some(rows, units, grid):
+        flat = make(some).flatten(2)
         largest = flat.amax(dim=2, keepdim=True)
         # The first of equals.
         place = (flat == largest).int().argmax(dim=2)
@@ -535,12 +536,19 @@ def _readouts(
     }
 
 
-def _dead(make: Callable[[NDArray[np.int64]], Tensor], rows: NDArray[np.int64]) -> int:
-    seen = None
-    for first in range(0, len(rows), _IMAGES):
-        active = (make(rows[first : first + _IMAGES]) > 0).any(dim=3).any(dim=2).any(dim=0)
-        seen = active if seen is None else seen | active
-    return 0 if seen is None else int((~seen).sum())
+def _dead(
+    make: Callable[[NDArray[np.int64]], Tensor], rows: NDArray[np.int64], grid: UnitGrid, units: int
+) -> int:
+    seen = torch.zeros(units, dtype=torch.bool)
+    for some in _some(rows, units, grid):
+        seen |= (make(some) > 0).any(dim=3).any(dim=2).any(dim=0)
+    return int((~seen).sum())
+
+
+def _some(rows: NDArray[np.int64], units: int, grid: UnitGrid) -> Iterator[NDArray[np.int64]]:
+    """Give images in portions whose maps take little memory."""
+    at_once = max(1, _VALUES_AT_ONCE // (units * grid.field.shape[0] * grid.field.shape[1]))
+    return (rows[first : first + at_once] for first in range(0, len(rows), at_once))
 
 
 def _portions(numbers: NDArray[np.int64], beside: Sequence[Tensor]) -> list[tuple[NDArray[np.int64], Tensor]]:

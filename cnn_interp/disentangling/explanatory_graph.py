@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -38,6 +40,8 @@ FORMAT = 2
 # So many values of images × nodes × positions are worked on at once: what stays in a CPU's cache is twice as fast.
 _VALUES_AT_ONCE = 1 << 22
 _VALUES_AT_ONCE_ON_GPU = 1 << 27
+# So many responses are located in at once, 256 MB.
+_RESPONSES_AT_ONCE = 1 << 26
 _TINY = 1e-12
 # Steps of k-means before expectation maximisation.
 _MEANS = 10
@@ -296,14 +300,29 @@ class ExplanatoryGraph:
                 "features: are of another network; expected the one that the graph was learned from"
             )
         where = resolve_device(device)
-        found: dict[str, NodePlaces] = {}
+        largest = max(len(level.scale) * math.prod(level.grid.field.shape) for level in self.levels)
+        # Images are nothing to each other, so that memory need not grow with their number.
+        at_once = max(1, _RESPONSES_AT_ONCE // largest)
+        parts: dict[str, list[NodePlaces]] = {name: [] for name in self.names}
+        portions = range(0, len(features), at_once)
+        steps = [(first, level) for first in portions for level in self.levels]
         above: _Above | None = None
-        for level in track(self.levels, "Locating nodes", quiet=quiet):
-            responses = _responses(features, level, self.image, where)
+        for first, level in track(steps, "Locating nodes", quiet=quiet):
+            above = None if level is self.levels[0] else above
+            rows = slice(first, first + at_once)
+            responses = _responses(features, level, self.image, where, rows)
             state = _located(responses, level, above, self.settings, self.image)
-            found[level.name] = state.places(self.image)
+            parts[level.name].append(state.places(self.image))
             above = state.above(level, self.image)
-        return found
+        return {
+            name: NodePlaces(
+                *(
+                    np.concatenate([getattr(one, entry.name) for one in some])
+                    for entry in dataclass_fields(NodePlaces)
+                )
+            )
+            for name, some in parts.items()
+        }
 
     def node_maps(
         self,
@@ -957,7 +976,7 @@ def _located(
 
 
 def _responses(
-    features: TrunkFeatures, level: LayerNodes, image: tuple[int, int], device: torch.device
+    features: TrunkFeatures, level: LayerNodes, image: tuple[int, int], device: torch.device, rows: slice
 ) -> Tensor:
     maps = features[level.layer]
     if features.image != image or maps.units != len(level.scale) or maps.shape != level.grid.field.shape:
@@ -965,7 +984,7 @@ def _responses(
             f"layer {level.layer!r}: {maps.units} maps of {maps.shape} for images of {features.image} px; expected "
             f"{len(level.scale)} of {level.grid.field.shape} for {image} px, as the graph was learned from"
         )
-    return maps.normalised(level.scale, device=device).flatten(2)
+    return maps.normalised(level.scale, rows, device=device).flatten(2)
 
 
 def _numbers(rows: ArrayLike | None, count: int, name: str) -> Integers:

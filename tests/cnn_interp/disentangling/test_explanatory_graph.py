@@ -217,6 +217,46 @@ def test_a_damaged_folder_is_told_in_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_images_located_in_portions_are_located_alike(monkeypatch):
+    features, _ = planted(30)
+    graph = learn_graph(features, ["upper", "lower"], settings=SETTINGS)
+    whole = graph.locate(features)
+    monkeypatch.setattr("cnn_interp.disentangling.explanatory_graph._RESPONSES_AT_ONCE", 7 * SIDE * SIDE * 8)
+    for name, places in graph.locate(features).items():
+        assert np.allclose(places.positions, whole[name].positions, atol=1e-3)
+        assert np.array_equal(places.cells, whole[name].cells)
+        assert len(places.values) == 30
+
+
+def test_parts_of_articulated_objects_mixed_in_a_filter_come_out_as_nodes():
+    # What a filter would give that answers to head and tail alike, by the exact masks of drawn objects.
+    images = articulated_images(150, seed=2, side=112, negatives=0.0, categories=["quadruped"], occlusion=0.0)
+    names = list(images.part_names)
+    mixed = [names.index("head"), names.index("tail")]
+    # Those that face one way: the halves of a mirrored set would be parts of their own.
+    head, tail = np.moveaxis(images.landmarks[:, mixed, 1], 1, 0)
+    images = images.subset(np.flatnonzero(head < tail - 20))
+    n, parts = len(images), len(names)
+    masks = np.stack([images.masks(row) for row in range(n)])
+    cells = masks.reshape(n, parts, SIDE, 8, SIDE, 8).mean(axis=(3, 5))
+    rng = np.random.default_rng(0)
+    lower = (cells[:, mixed] * rng.uniform(0.4, 1, (n, 2, 1, 1))).max(axis=1, keepdims=True)
+    upper = np.repeat(cells, 2, axis=1) * rng.uniform(0.5, 1, (n, 2 * parts, SIDE, SIDE))
+    layers = {
+        "upper": LayerMaps("upper", upper.astype(np.float32), grid("upper")),
+        "lower": LayerMaps("lower", lower.astype(np.float32), grid("lower")),
+    }
+    features = TrunkFeatures(layers, IMAGE, "articulated")
+    landmarks = 2 * images.landmarks[:, mixed] + 0.5
+    graph = learn_graph(features, ["upper", "lower"], settings=SETTINGS)
+    tracking = tracked(graph.locate(features)["lower"], landmarks)[0]
+    raw = location_instability(*peaks(features["lower"]), landmarks, IMAGE)
+    print(tracking, raw.tracking)
+    assert raw.tracking.max() < 0.3
+    assert sorted(tracking.argmax(axis=1).tolist()) == [0, 1]
+    assert tracking.max(axis=1).min() > 0.6
+
+
 def test_node_maps_share_out_the_filters_responses():
     features, _ = planted(30)
     graph = learn_graph(features, ["upper", "lower"], settings=SETTINGS)

@@ -115,7 +115,7 @@ def load_one_kind(data: str, category: str, images: int, seed: int) -> OneKind:
     Raises
     ------
     InputError
-        If the folder is not as expected, or has no such category or fewer than four images of it.
+        If the folder is not as expected, or has no such category or too few images of it.
     """
     import numpy as np
 
@@ -131,7 +131,7 @@ def load_one_kind(data: str, category: str, images: int, seed: int) -> OneKind:
 
         found = read_folder(path)
         found = found.subset(spread(len(found), images))
-        _expect_enough(found, found.name)
+        _expect_enough(found, found.name, 2)
         every = np.arange(len(found))
         return OneKind(found, found.name, [path / name for name in found.ids], every, every[:0])
     from cnn_interp.images.reading import read_parts
@@ -146,12 +146,13 @@ def load_one_kind(data: str, category: str, images: int, seed: int) -> OneKind:
 def _halved(images: PartImages, name: str, files: list[Path]) -> OneKind:
     import numpy as np
 
-    _expect_enough(images, name)
+    # Two to learn from and two to measure on.
+    _expect_enough(images, name, 4)
     # Relatives follow each other, so that halves are in one piece.
     half = len(images) // 2
     return OneKind(images, name, files, np.arange(half), np.arange(half, len(images)))
 
 
-def _expect_enough(images: Images, name: str) -> None:
-    if len(images) < 4:
-        raise InputError(f"data: {len(images)} images of {name}; expected at least 4")
+def _expect_enough(images: Images, name: str, least: int) -> None:
+    if len(images) < least:
+        raise InputError(f"data: {len(images)} images of {name}; expected at least {least}")

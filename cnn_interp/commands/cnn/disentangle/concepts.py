@@ -172,15 +172,16 @@ def concepts(
     from cnn_interp.disentangling.features import trunk_features
     from cnn_interp.networks.loading import load_network
 
-    kind = load_one_kind(data, category, images, seed)
     network = load_network(model, weights=weights, device=device, seed=seed)
     outputs = network.check_scores()
     name = chosen_layers(network, layer)[0]
+    _check_count(network, name, methods, count)
     wanted = None if not target else network.target(target)
     if wanted is not None and wanted >= outputs:
         raise InputError(f"target {target}: {model} has {outputs} outputs; expected a number below that")
     sparse = SparseSettings(active=active or _ACTIVE, epochs=epochs or 20)
     numbers = {one: (codes or _CODES) if one == "sae" else (count or _CONCEPTS) for one in methods}
+    kind = load_one_kind(data, category, images, seed)
     with run.kept(network.digest(), files=kind.files, without=["device", "importance", "target"]) as work:
         features = trunk_features(network, kind.images, [name], work / "features", quiet=quiet)
         scores = _scores(network, kind.images, work / "scores.npy", quiet)
@@ -215,6 +216,22 @@ def _check_used(
             raise InputError(f"{name} {value}: is for sae, which `method` does not name; leave it out")
     if count is not None and methods == ["sae"]:
         raise InputError(f"count {count}: `method` names sae alone; expected `codes`")
+
+
+def _check_count(network: Network, layer: str, methods: Sequence[str], count: int | None) -> None:
+    """Refuse a layer without maps, and more concepts than it has units, before images go through the network."""
+    import torch
+
+    from interpretkit.networks.recording import map_layers
+
+    blank = torch.zeros(1, 3, network.size, network.size, device=network.device)
+    maps = map_layers(network.module, blank)
+    if layer not in maps:
+        raise InputError(f"layer {layer!r}: gives no maps; expected one that does")
+    if (count or _CONCEPTS) > maps[layer][0] and methods != ["sae"]:
+        raise InputError(
+            f"count {count or _CONCEPTS}: layer {layer!r} has {maps[layer][0]} units; expected no more concepts"
+        )
 
 
 @dataclass(frozen=True)
