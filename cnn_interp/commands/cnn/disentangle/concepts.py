@@ -175,12 +175,12 @@ def concepts(
     network = load_network(model, weights=weights, device=device, seed=seed)
     outputs = network.check_scores()
     name = chosen_layers(network, layer)[0]
-    _check_count(network, name, methods, count)
+    directions = _count(network, name, methods, count)
     wanted = None if not target else network.target(target)
     if wanted is not None and wanted >= outputs:
         raise InputError(f"target {target}: {model} has {outputs} outputs; expected a number below that")
     sparse = SparseSettings(active=active or _ACTIVE, epochs=epochs or 20)
-    numbers = {one: (codes or _CODES) if one == "sae" else (count or _CONCEPTS) for one in methods}
+    numbers = {one: (codes or _CODES) if one == "sae" else directions for one in methods}
     kind = load_one_kind(data, category, images, seed)
     with run.kept(network.digest(), files=kind.files, without=["device", "importance", "target"]) as work:
         features = trunk_features(network, kind.images, [name], work / "features", quiet=quiet)
@@ -218,8 +218,14 @@ def _check_used(
         raise InputError(f"count {count}: `method` names sae alone; expected `codes`")
 
 
-def _check_count(network: Network, layer: str, methods: Sequence[str], count: int | None) -> None:
-    """Refuse a layer without maps, and more concepts than it has units, before images go through the network."""
+def _count(network: Network, layer: str, methods: Sequence[str], count: int | None) -> int:
+    """Return how many concepts are to be found, before images go through the network.
+
+    Raises
+    ------
+    InputError
+        If the layer gives no maps, or more concepts are wanted than it has units.
+    """
     import torch
 
     from interpretkit.networks.recording import map_layers
@@ -228,10 +234,12 @@ def _check_count(network: Network, layer: str, methods: Sequence[str], count: in
     maps = map_layers(network.module, blank)
     if layer not in maps:
         raise InputError(f"layer {layer!r}: gives no maps; expected one that does")
-    if (count or _CONCEPTS) > maps[layer][0] and methods != ["sae"]:
+    units = maps[layer][0]
+    if count is not None and count > units and methods != ["sae"]:
         raise InputError(
-            f"count {count or _CONCEPTS}: layer {layer!r} has {maps[layer][0]} units; expected no more concepts"
+            f"count {count}: layer {layer!r} has {units} units; expected no more concepts than these"
         )
+    return min(_CONCEPTS, units) if count is None else count
 
 
 @dataclass(frozen=True)
