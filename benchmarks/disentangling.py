@@ -6,13 +6,14 @@ Run as `python -m benchmarks.disentangling [--full] [--animal-part FOLDER] [--ca
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -44,6 +45,7 @@ from cnn_interp.images.batches import ConceptBatches, PartMaskBatches, landmarks
 from cnn_interp.images.composed import composed_concepts
 from cnn_interp.images.concept_images import Concept
 from cnn_interp.images.part_images import PartImages
+from cnn_interp.images.sets import Images
 from cnn_interp.networks.loading import load_network
 from interpretkit.bench.evidence import Row, markdown
 from interpretkit.runs.files import dump_json, write_json
@@ -62,6 +64,7 @@ _FORMAT = 1
 # From so many images without a landmark a system is learned; from fewer, from all images of the category.
 _ENOUGH = 50
 Known = dict[str, Any]
+Set = TypeVar("Set", bound=Images)
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,9 @@ FULL = Size(
     ("features.13",),
     ("features.18",),
     ("features.18", "features.16", "features.13"),
-    120,
-    ("quadruped", "bird", "person", "car"),
-    300,
+    100,
+    ("quadruped", "bird"),
+    150,
     3,
     ComparisonSettings(positions=6_000),
 )
@@ -159,7 +162,7 @@ class Parts:
         One learns from images without a landmark; of a set that has landmarks everywhere, from the second half.
         """
         rows = np.flatnonzero(self.images.categories == category)
-        shown = ~np.isnan(self.landmarks[rows]).any(axis=2).all(axis=1)
+        shown: np.ndarray = ~np.isnan(self.landmarks[rows][..., 0]).all(axis=1)
         if np.sum(~shown) >= _ENOUGH:
             return rows[shown], rows[~shown]
         half = len(rows) // 2
@@ -193,17 +196,19 @@ def run(
     """
     size = QUICK if quick else FULL
     network = load_network(NETWORK, device=device, seed=seed)
-    drawn = articulated_images(
-        size.drawn * len(size.categories),
-        seed=seed,
-        side=network.size,
-        negatives=0.0,
-        categories=size.categories,
+    drawn = held(
+        articulated_images(
+            size.drawn * len(size.categories),
+            seed=seed,
+            side=network.size,
+            negatives=0.0,
+            categories=size.categories,
+        )
     )
     sets = {"articulated objects": drawn}
     if data and KIND in data:
         sets[KIND] = spread(read_animal_part(data[KIND]), 120 if quick else None)
-    composed = composed_concepts(size.composed, seed=seed)
+    composed = held(composed_concepts(size.composed, seed=seed))
     labels = [found for _, found in ConceptBatches(network, composed)]
     seen = trunk_features(network, composed, size.graph_layers, cache)
     by_set = {
@@ -253,6 +258,11 @@ def run(
         ]
         rows += table_rows(detectors, layer, f"{len(composed)} composed images", seed, size)
     return rows
+
+
+def held(images: Set) -> Set:
+    """Return a set whose pictures are kept, for they are drawn anew whenever they are asked for."""
+    return replace(images, load=functools.cache(images.load))
 
 
 def spread(images: PartImages, each: int | None) -> PartImages:

@@ -145,7 +145,7 @@ def test_bad_input_in_one_line(change, said):
 def test_saved_and_read_back_they_give_the_same(method, tmp_path):
     features, _, _ = planted()
     found = learned(method, features)
-    np.savez(tmp_path / "concepts.npz", **found.arrays())
+    np.savez(tmp_path / "concepts.npz", **found.arrays())  # type: ignore[arg-type]
     with np.load(tmp_path / "concepts.npz", allow_pickle=False) as file:
         again = concepts_from(dict(file))
     assert torch.allclose(again.maps(features), found.maps(features), atol=1e-5)

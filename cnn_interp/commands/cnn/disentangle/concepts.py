@@ -304,7 +304,7 @@ def _result(
             maps, method, count, rows=kind.learned, seed=seed, device=device, sparse=sparse, checkpoint=work / "sae"  # type: ignore[arg-type]
         )  # fmt: skip
         with atomic_path(file) as hidden, hidden.open("wb") as stream:
-            np.savez_compressed(stream, **found.arrays())
+            np.savez_compressed(stream, **found.arrays())  # type: ignore[arg-type]
     worth = concept_importance(
         network, found, kind.images, target, rows=judged, measure=importance, seed=seed, quiet=quiet  # type: ignore[arg-type]
     )  # fmt: skip
@@ -470,7 +470,7 @@ def _add_concepts(found: Finding, result: _Result, kind: OneKind, maps: LayerMap
 
     worth, method = result.importance.mean, result.method
     values, positions = result.units.readouts["strongest"]
-    seen = (values > 0).any(axis=0)
+    seen: np.ndarray = (values > 0).any(axis=0)
     chosen = [int(number) for number in result.importance.order if seen[number]][:_SHOWN]
     section = found.section(f"Concepts by {method}", f"{_METHODS[method].capitalize()}.")
     if chosen:
