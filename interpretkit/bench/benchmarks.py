@@ -1,7 +1,8 @@
 """The files of ``benchmarks/``: found, chosen and imported.
 
 A benchmark is any file of that folder which defines ``run(quick, data)`` and returns rows; its docstring's
-first line is its title. It may also take ``seed`` and ``device``. Nothing is registered anywhere: to add a
+first line is its title. It may also take ``seed``, ``device``, and ``cache``: a folder that is
+kept until it has ended well, so that a long one goes on where it was. Nothing is registered anywhere: to add a
 benchmark is to add a file. The folder belongs to the checkout and not to what is installed from it.
 """
 

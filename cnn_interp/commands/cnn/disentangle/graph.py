@@ -213,17 +213,23 @@ def graph(
         if transfer is not None:
             _add_transfer(found, found_graph, places, kind, network, transfer, work, device, quiet)
     _add_method(found, found_graph, kind, settings)
+    same = [
+        "--model",
+        model,
+        "--weights",
+        weights,
+        "--data",
+        data,
+        *(["--category", category] if category else []),
+    ]
     found.next_step(
-        "Find these nodes in images of your own:", *_again(model, data), Here(), "--transfer", "FOLDER"
-    )
+        "Find these nodes in images of your own:", "interpretkit cnn disentangle graph", *same, "--graph", Here(),
+        "--transfer", "FOLDER",
+    )  # fmt: skip
     return found.next_step(
         "Take the same layer apart into concepts:", "interpretkit cnn disentangle concepts --model", model, "--layer",
         layers[-1],
     )  # fmt: skip
-
-
-def _again(model: str, data: str) -> tuple[str, ...]:
-    return ("interpretkit cnn disentangle graph --model", model, "--data", data, "--graph")
 
 
 def check_transfer(folder: Path | None) -> None:
