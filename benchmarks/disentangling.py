@@ -162,7 +162,7 @@ class Parts:
         One learns from images without a landmark; of a set that has landmarks everywhere, from the second half.
         """
         rows = np.flatnonzero(self.images.categories == category)
-        shown: np.ndarray = ~np.isnan(self.landmarks[rows][..., 0]).all(axis=1)
+        shown = np.asarray(~np.isnan(self.landmarks[rows][..., 0]).all(axis=1))
         if np.sum(~shown) >= _ENOUGH:
             return rows[shown], rows[~shown]
         half = len(rows) // 2

@@ -466,12 +466,14 @@ def _place_row(row: Scores) -> dict[str, object]:
 
 def _add_concepts(found: Finding, result: _Result, kind: OneKind, maps: LayerMaps, importance: str) -> None:
     """Show the concepts of a method as patches, the most important first, and keep all of them."""
+    import numpy as np
+
     from cnn_interp.disentangling.pictures import strips_figure, unit_strips
 
     worth, method = result.importance.mean, result.method
     values, positions = result.units.readouts["strongest"]
-    seen: np.ndarray = (values > 0).any(axis=0)
-    chosen = [int(number) for number in result.importance.order if seen[number]][:_SHOWN]
+    seen = np.flatnonzero(values.max(axis=0) > 0).tolist()
+    chosen = [int(number) for number in result.importance.order if number in seen][:_SHOWN]
     section = found.section(f"Concepts by {method}", f"{_METHODS[method].capitalize()}.")
     if chosen:
         strips = unit_strips(values, positions, maps.grid, kind.images, chosen, count=_PATCHES)
