@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,7 +47,7 @@ from cnn_interp.images.concept_images import Concept
 from cnn_interp.images.part_images import PartImages
 from cnn_interp.images.sets import Images
 from cnn_interp.networks.loading import load_network
-from interpretkit.bench.evidence import Row, markdown
+from interpretkit.bench.evidence import Row, markdown, mean_interval
 from interpretkit.runs.files import dump_json, write_json
 from interpretkit.runs.progress import track
 
@@ -484,7 +484,7 @@ def bar_rows(tables: Sequence[Sequence[Scores]], layer: str, data: str, seed: in
         rows.append(
             Row(
                 name=f"location instability over that of filters{said}", value=float(np.mean(ratios)),
-                interval=interval(ratios), baseline=still, **bar,
+                interval=mean_interval(ratios), baseline=still, **bar,
                 notes=f"baseline: a unit that is always in the middle; {moving}; {note}", **common,
             )
         )  # fmt: skip
@@ -498,7 +498,7 @@ def bar_rows(tables: Sequence[Sequence[Scores]], layer: str, data: str, seed: in
                 rows.append(
                     Row(
                         name=f"tracking R² of {unit}, gain over filters{said}", value=float(np.mean(gains)),
-                        interval=interval(gains), baseline=0.0, notes=f"expected above 0; {note}", **common,
+                        interval=mean_interval(gains), baseline=0.0, notes=f"expected above 0; {note}", **common,
                     )
                 )  # fmt: skip
     return rows
@@ -525,7 +525,7 @@ def localization_rows(
             data=data,
             name=f"error of parts located from {ANNOTATED} annotations",
             value=float(np.mean(by_seed(what))),
-            interval=interval(by_seed(what)),
+            interval=mean_interval(by_seed(what)),
             baseline=float(np.mean(by_seed(ANNOTATED_MEAN))),
             seed=seed,
             notes=f"mean distance over the diagonal, other images, {DRAWS} draws for each seed, category and part; "
