@@ -54,6 +54,26 @@ def check_share(value: float, option: str) -> None:
         raise InputError(f"{option}: {value}; expected a share between 0 and 1")
 
 
+def check_numbers(text: str, option: str, *, low: float, high: float) -> list[float]:
+    """Return the numbers between commas, each once.
+
+    Raises
+    ------
+    InputError
+        If there is none, or one is no number, 0, or not between `low` and `high`.
+    """
+    found = []
+    for part in (part.strip() for part in text.split(",")):
+        try:
+            value = float(part)
+        except ValueError:
+            value = math.nan
+        if not (low <= value <= high and value != 0):
+            raise InputError(f"{option} {part!r}: expected numbers from {low:g} to {high:g}, none of them 0")
+        found.append(value)
+    return list(dict.fromkeys(found))
+
+
 def check_label(structures: str, calculator: str, kinds: str) -> None:
     """Refuse what cannot be labelled, or be labelled with."""
     if structures != BUNDLED:
