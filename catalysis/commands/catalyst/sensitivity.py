@@ -344,8 +344,7 @@ def _add_topology(
 
     from catalysis.studies.topology import ablation, associations, bar_features, ideal_copy, slabs_until
 
-    known = [site for site in sites if ideal_copy(site) is not None]
-    used = slabs_until(known, most or len(known), seed)
+    used = [s for s in slabs_until(sites, most or len(sites), seed) if ideal_copy(s) is not None]
     slabs = {site.slab_id for site in used}
     if bars:
         some = slabs_until(used, bars, seed)
