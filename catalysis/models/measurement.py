@@ -16,6 +16,7 @@ from catalysis.structure.sites import Site
 from catalysis.vae.network import PGHVAE
 from catalysis.vae.report import VAEReport, report_of
 from catalysis.vae.training import train_vae
+from interpretkit.variational import Objective
 
 QUICK = {"epochs": 4, "decorations_per_epoch": 1024, "hidden": 64}
 """Options of `catalysis.vae.training.train_vae` for a test run: the numbers mean nothing."""
@@ -86,6 +87,7 @@ def measure(
     *,
     geometry: Literal["ideal", "relaxed"] = "ideal",
     seed: int = 0,
+    objective: Objective | None = None,
     quick: bool = False,
     device: str = "cpu",
     quiet: bool = True,
@@ -102,6 +104,8 @@ def measure(
         What the measured teacher looks at. Decorations for the VAE are labelled by one of ideal geometry in any case.
     seed : int
         Of teacher and VAE.
+    objective : Objective, optional
+        Of the VAE, see `catalysis.vae.training.train_vae`.
     quick : bool
         Train the VAE for a few short epochs, to see that everything runs.
     device : str
@@ -121,7 +125,7 @@ def measure(
     teacher = Teacher(seed=seed).fit(train)
     baseline = LinearBaseline().fit(train)
     options: dict[str, Any] = QUICK if quick else {}
-    model, _ = train_vae(train, None, teacher, seed=seed, device=device, quiet=quiet, **options)
+    model, _ = train_vae(train, None, teacher, objective=objective, seed=seed, device=device, quiet=quiet, **options)
     if geometry == "relaxed":
         teacher = Teacher(seed=seed, geometry="relaxed").fit(train)
     true = np.array([site.energy_ev for site in test], dtype=float)

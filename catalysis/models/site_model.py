@@ -24,6 +24,7 @@ from catalysis.vae.network import PGHVAE, Latent
 from catalysis.vae.training import one_class_note
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run, load_arrays
+from interpretkit.variational import Objective
 
 SHIPPED = Path(__file__).parents[1] / "data" / "model"
 """The model that ships with the package, trained on the bundled data."""
@@ -214,6 +215,7 @@ def train_model(
     held_out_share: float = 0.2,
     seed: int = 0,
     device: str = "cpu",
+    objective: Objective | None = None,
     quick: bool = False,
     quiet: bool = False,
 ) -> SiteModel:
@@ -231,6 +233,8 @@ def train_model(
         Of the split and the training.
     device : str
         For the VAE.
+    objective : Objective, optional
+        Of the VAE, see `catalysis.vae.training.train_vae`.
     quick : bool
         Train the VAE for a few short epochs, to see that everything runs.
     quiet : bool
@@ -261,7 +265,9 @@ def train_model(
         raise InputError(f"lost: sites with {min(others)}; expected {sites[0].adsorbate}, as in the data")
     if note := one_class_note(sites):
         warnings.warn(note, stacklevel=2)
-    predictions, found, vae = measure(learned, unseen, seed=seed, quick=quick, device=device, quiet=quiet)
+    predictions, found, vae = measure(
+        learned, unseen, seed=seed, objective=objective, quick=quick, device=device, quiet=quiet
+    )
     numbers = {
         **predictions.numbers,
         "n_train": len(train),

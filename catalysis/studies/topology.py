@@ -15,7 +15,9 @@ from scipy.spatial.distance import cdist, pdist
 from scipy.stats import false_discovery_control, pearsonr
 from scipy.stats import t as student
 
-from catalysis.energies.teacher import Teacher, check_training_data, group_folds, relaxed_geometry
+from catalysis.energies.relaxed_geometry import relaxed_geometry
+from catalysis.energies.teacher import Teacher
+from catalysis.energies.training_data import check_training_data, group_folds, slab_groups
 from catalysis.fingerprints import Bar, Directions, all_bars, bars_with_atoms, curves_of
 from catalysis.structure.sites import Site
 from catalysis.structure.templates import align
@@ -388,7 +390,7 @@ def ablation(
     energies = check_training_data(sites, energies_ev)
     if setting not in ("unrelaxed", "relaxed"):
         raise InputError(f"setting: {setting!r}; expected unrelaxed or relaxed")
-    slabs = [site.slab_id or f"site {k}" for k, site in enumerate(sites)]
+    slabs = slab_groups(sites)
     if len(set(slabs)) < max(2, folds):
         raise InputError(
             f"slab_id: {len(set(slabs))} slabs; expected at least one for each of {max(2, folds)} folds"

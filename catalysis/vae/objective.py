@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from catalysis.vae.channels import Channels
+from catalysis.vae.disentangling import Penalty
 from catalysis.vae.network import PGHVAE
-from interpretkit.variational import draw_codes, mean_divergence
+from interpretkit.variational import draw_codes
 
 _CURVE_NOISE = 0.1  # standard deviation of the decoded curves, in units of each curve's own
 _ENERGY_NOISE = 0.05  # of the standardised energies
@@ -19,6 +20,7 @@ def loss_of(
     channels: Channels,
     energies: Tensor,
     noise: tuple[Tensor, Tensor],
+    penalty: Penalty,
     divergence_weight: float,
 ) -> dict[str, Tensor]:
     """Return the negative evidence lower bound (β-weighted), in nats per site, and its parts.
@@ -33,8 +35,10 @@ def loss_of(
         In eV, (n,).
     noise : tuple of Tensor
         Standard normal numbers to draw codes with: coordination (n, dc), ligand (n, dl).
+    penalty : Penalty
+        In place of the Kullback-Leibler term, which it is at its plainest.
     divergence_weight : float
-        Of the Kullback-Leibler term, β.
+        Of that term, β.
 
     Returns
     -------
@@ -59,15 +63,13 @@ def loss_of(
     energy = energy + 0.2 * functional.huber_loss(
         at_sample / _ENERGY_NOISE, torch.zeros_like(target), delta=3.0
     )
-    divergence = mean_divergence(latent.coordination, latent.coordination_log_variance) + mean_divergence(
-        latent.ligand, latent.ligand_log_variance
-    )
-    total = curves.mean() + elements + 5 * classes + energy + divergence_weight * divergence
+    parts = penalty(latent, coordination, ligand)
+    total = curves.mean() + elements + 5 * classes + energy + divergence_weight * parts["penalty"]
     return {
         "loss": total,
         "curves": curves.mean(),
         "elements": elements,
         "classes": classes,
         "energy": energy,
-        "divergence": divergence,
+        "divergence": parts["divergence"].detach(),
     }

@@ -16,12 +16,14 @@ from catalysis.structure.occupations import occupations
 from catalysis.structure.sites import Site
 from catalysis.vae.channels import VAEConfig
 from catalysis.vae.decorations import Decorations
+from catalysis.vae.disentangling import Penalty
 from catalysis.vae.network import PGHVAE
 from catalysis.vae.objective import loss_of
 from catalysis.vae.report import VAEReport, report_of
 from interpretkit.errors import InputError
 from interpretkit.training import derive_seed, fit, resolve_device, seed_everything
 from interpretkit.training.schedules import one_cycle
+from interpretkit.variational import BetaVAE, FactorVAE, Objective
 
 
 def one_class_note(sites: Sequence[Site]) -> str | None:
@@ -46,6 +48,7 @@ def train_vae(
     batch_size: int = 256,
     learning_rate: float = 2e-3,
     divergence_weight: float = 0.01,
+    objective: Objective | None = None,
     validation_share: float = 0.1,
     coordination_latent: int = 8,
     ligand_latent: int = 128,
@@ -73,6 +76,9 @@ def train_vae(
     divergence_weight : float
         Of the Kullback-Leibler term (β). A uniformly random element costs as many nats to store as it saves, so the
         weight has to be well below 1.
+    objective : Objective, optional
+        What takes the place of that term, such as `disentangling("beta-tc")`: asked of each channel by itself, and
+        weighed by `divergence_weight` as well, so that its own weight counts beside a plain divergence of 1.
     validation_share : float
         Share of the groups that are kept out of the gradient and choose the epoch.
     coordination_latent, ligand_latent, hidden : int
@@ -144,6 +150,7 @@ def train_vae(
         batch_size=batch_size,
         seed=seed,
     )
+    penalty = Penalty(objective or BetaVAE(1.0), model, len(train) + decorations_per_epoch)
     fresh, fresh_energies = batches.decorate(-1)
     fresh = fresh.some(slice(512))
     fresh_energies = fresh_energies[:512].cpu().numpy()
@@ -152,7 +159,7 @@ def train_vae(
         assert isinstance(network, PGHVAE)
         warm = min(1.0, (batch["progress"] + 1) / (0.2 * epochs))
         return loss_of(
-            network, batch["channels"], batch["energies"], batch["noise"], divergence_weight * warm
+            network, batch["channels"], batch["energies"], batch["noise"], penalty, divergence_weight * warm
         )
 
     def validate(network: nn.Module) -> dict[str, float]:
@@ -172,8 +179,13 @@ def train_vae(
             + (1 - max(measured.betti_r2, 0.0) if np.isfinite(measured.betti_r2) else 0.0),
         }
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-5)
-    scheduler = one_cycle(optimizer, learning_rate, epochs * len(batches), rise=0.1)
+    weights: list[dict[str, Any]] = [{"params": list(model.parameters()), "weight_decay": 1e-5}]
+    rates = [learning_rate]
+    if isinstance(penalty.objective, FactorVAE):
+        weights.append({"params": penalty.parameters(), "weight_decay": 0.0})
+        rates.append(penalty.objective.learning_rate)
+    optimizer = torch.optim.AdamW(weights, lr=learning_rate)
+    scheduler = one_cycle(optimizer, rates, epochs * len(batches), rise=0.1)
     history = fit(
         model,
         batches,

@@ -151,7 +151,8 @@ def sensitivity(
         get_potential(calculator)
     elif device != "auto":
         raise InputError(f"--device {device}: only a potential runs on it; expected --calculator as well")
-    from catalysis.energies.teacher import Teacher, check_training_data
+    from catalysis.energies.teacher import Teacher
+    from catalysis.energies.training_data import check_training_data
     from catalysis.models.site_model import SHIPPED
     from catalysis.studies.sensitivity import all_changes, by_teacher, responses, typical_sites
     from interpretkit.runs.progress import track

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -20,6 +21,8 @@ from catalysis.commands._options import (
     load_sites,
 )
 from interpretkit.commandline import Device, Finding, Here, Quiet, Seed, command
+from interpretkit.commandline.options import one_of
+from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
 
 
@@ -44,6 +47,20 @@ def train(
             "--held-out", metavar="SHARE", help="Share of the sites, in whole slabs, to measure on."
         ),
     ] = 0.2,
+    disentangle: Annotated[
+        str,
+        typer.Option(
+            "--disentangle",
+            metavar="beta|beta-tc|factor",
+            help="Press for latent dimensions that stand for one thing each; it costs accuracy.",
+        ),
+    ] = "",
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            "--strength", metavar="NUMBER", help="How hard: β, or FactorVAE's γ; as published by default."
+        ),
+    ] = None,
     quick: Quick = False,
     energy_key: EnergyKey = "adsorption_energy_eV",
     facet: Facet = "",
@@ -59,15 +76,29 @@ def train(
     A share of the slabs is kept out of both to measure them. The folder serves `design --model`.
     """
     check_share(held_out, "--held-out")
+    if disentangle:
+        one_of(("beta", "beta-tc", "factor"), disentangle, "--disentangle")
+    elif strength is not None:
+        raise InputError(f"--strength {strength}: presses for nothing; expected --disentangle as well")
+    if strength is not None and not (math.isfinite(strength) and strength >= 0):
+        raise InputError(f"--strength {strength}: expected a number of at least 0")
     check_sites(data, "--data", energy_key=energy_key, facet=facet, kind=kind)
     if lost:
         check_sites(lost, "--lost")
     from catalysis.models.site_model import train_model
+    from catalysis.vae.disentangling import disentangling
 
     sites = load_sites(data, energy_key=energy_key, facet=facet, kind=kind, require_energies=True)
     left = load_lost(data, lost, energy_key=energy_key, facet=facet, kind=kind)
     model = train_model(
-        sites, left, held_out_share=held_out, seed=seed, device=device, quick=quick, quiet=quiet
+        sites,
+        left,
+        held_out_share=held_out,
+        seed=seed,
+        device=device,
+        objective=disentangling(disentangle, strength) if disentangle else None,
+        quick=quick,
+        quiet=quiet,
     )
     model.save(run)
 

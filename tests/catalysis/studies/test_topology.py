@@ -8,8 +8,9 @@ from scipy.stats import pearsonr
 
 from catalysis.energies.teacher import Teacher
 from catalysis.fingerprints import Bar, all_bars, curves_of
+from catalysis.structure.occupations import occupations
 from catalysis.structure.sites import Site
-from catalysis.structure.templates import class_templates, occupations
+from catalysis.structure.templates import class_templates
 from catalysis.studies.topology import (
     ablation,
     associations,

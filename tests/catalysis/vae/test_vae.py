@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from catalysis.energies.teacher import Teacher
 from catalysis.structure.sites import Site
 from catalysis.structure.templates import class_templates
+from catalysis.vae.disentangling import OBJECTIVES, disentangling
 from catalysis.vae.network import PGHVAE
 from catalysis.vae.report import VAEReport, report
 from catalysis.vae.training import train_vae
@@ -158,3 +160,47 @@ def test_classes_without_template_are_learned_but_not_decoded() -> None:
     latent = model.encode(model.channels(nameless[:2]))
     with pytest.raises(InputError, match="none of its classes has a template"):
         model.decode_occupations(latent.coordination, latent.ligand)
+
+
+def test_a_disentangling_objective_trains_alike_from_the_same_seed(
+    train: list[Site], teacher: Teacher
+) -> None:
+    few: dict[str, Any] = SMALL | {
+        "epochs": 1,
+        "decorations_per_epoch": 256,
+        "hidden": 32,
+        "ligand_latent": 8,
+    }
+    plain, _ = train_vae(train, None, teacher, seed=2, **few)
+    one, _ = train_vae(train, None, teacher, seed=2, objective=disentangling("beta", 1.0), **few)
+    # β = 1 is what is trained without an objective.
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), one.parameters(), strict=True))
+    for name in OBJECTIVES:
+        twice = [
+            train_vae(train, None, teacher, seed=2, objective=disentangling(name), **few)[0] for _ in range(2)
+        ]
+        weights = [torch.cat([w.flatten() for w in model.parameters()]) for model in twice]
+        assert torch.equal(*weights), name
+        assert not torch.equal(weights[0], torch.cat([w.flatten() for w in plain.parameters()])), name
+
+
+def test_a_heavier_divergence_leaves_less_of_it(train: list[Site], teacher: Teacher) -> None:
+    few: dict[str, Any] = SMALL | {
+        "epochs": 3,
+        "decorations_per_epoch": 1024,
+        "hidden": 32,
+        "ligand_latent": 16,
+    }
+    divergences = []
+    for beta in (1.0, 200.0):
+        _, kept = train_vae(train, None, teacher, seed=3, objective=disentangling("beta", beta), **few)
+        divergences.append(sum(kept.kl_ligand))
+    assert divergences[1] < 0.8 * divergences[0]
+
+
+def test_objectives_are_refused_that_are_none() -> None:
+    with pytest.raises(InputError, match="gamma-vae"):
+        disentangling("gamma-vae")
+    with pytest.raises(InputError, match="beta -1"):
+        disentangling("beta", -1.0)
+    assert disentangling("factor", 7.0).gamma == 7.0  # type: ignore[attr-defined]
