@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from catalysis.structure.elements import COVALENT_RADIUS, METALS, arrow_order
 from catalysis.structure.ordering import tolerant_order
 from catalysis.structure.sites import Site
-from interpretkit.visualization.style import INK, MUTED, colour_of, new_figure, style
+from interpretkit.visualization.style import DIVERGING, INK, MUTED, colour_of, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,8 +112,54 @@ def barcode_sheet(site: Site, bars: Sequence[Bar], grid: np.ndarray, curves: np.
         return figure
 
 
-def draw_site(axes: Axes, site: Site, *, colours: dict[str, str] | None = None, view: str = "above") -> None:
-    """Draw one site into `axes`, `view` being `"above"` (the surface's normal) or `"beside"`."""
+def attribution_sheet(
+    site: Site, values: Mapping[str, np.ndarray], *, unit: str = "eV", title: str = ""
+) -> Figure:
+    """Draw a site coloured by what each metal adds, a column for each set of values, from above and from the side.
+
+    Parameters
+    ----------
+    site
+        The site.
+    values
+        From a name to values by metal, (n,); all share one scale, white at 0.
+    unit
+        Of the values.
+    title
+        Of the sheet.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize, to_hex
+
+    largest = max(float(np.abs(v).max(initial=0.0)) for v in values.values()) or 1.0
+    scale = ScalarMappable(Normalize(-largest, largest), DIVERGING)
+    with style():
+        figure = new_figure(3.1 * len(values) + 1.0, 5.2)
+        axes = figure.subplots(2, len(values), squeeze=False, height_ratios=[1.5, 1.0])
+        for column, (name, given) in enumerate(values.items()):
+            fills = [to_hex(colour) for colour in scale.to_rgba(np.asarray(given, float))]
+            for axis, view in zip(axes[:, column], ("above", "beside"), strict=True):
+                axis.set_axis_off()
+                draw_site(axis, site, view=view, fills=fills)
+            axes[0, column].set_title(name, fontsize=9.5, loc="center")
+        figure.colorbar(scale, ax=axes, label=f"part of the energy ({unit})", shrink=0.7)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+        return figure
+
+
+def draw_site(
+    axes: Axes,
+    site: Site,
+    *,
+    colours: dict[str, str] | None = None,
+    view: str = "above",
+    fills: Sequence[str] | None = None,
+) -> None:
+    """Draw one site into `axes`, `view` being `"above"` (the surface's normal) or `"beside"`.
+
+    With `fills`, a colour for each metal, (n,), these are drawn as they are, deeper metals no paler.
+    """
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Circle
 
@@ -131,8 +177,9 @@ def draw_site(axes: Axes, site: Site, *, colours: dict[str, str] | None = None, 
     for index in tolerant_order(depth).tolist():
         symbol = symbols[index]
         is_metal = index < len(site)
-        paleness = 0.62 * (depth.max() - depth[index]) / span if is_metal else 0.0
-        base = np.array(to_rgb(colours[symbol] if is_metal else _ADSORBATE_COLOURS.get(symbol, "#bbbbbb")))
+        paleness = 0.62 * (depth.max() - depth[index]) / span if is_metal and fills is None else 0.0
+        colour = colours[symbol] if is_metal else _ADSORBATE_COLOURS.get(symbol, "#bbbbbb")
+        base = np.array(to_rgb(fills[index] if is_metal and fills is not None else colour))
         radius = (_DRAWN_RADIUS if is_metal else 1.0) * COVALENT_RADIUS[symbol]
         x, y = float(positions[index] @ horizontal), float(positions[index] @ vertical)
         is_contact = index < site.contacts

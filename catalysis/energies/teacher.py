@@ -195,11 +195,15 @@ class Teacher:
             return self.predict_occupations(data).mean_ev
         mean = np.zeros(len(data))
         for rows, geometry in data.by_geometry():
-            effects = [member.effects(geometry, data.elements) for member in self.members]
-            effect = SlotEffects(*(np.mean(np.array(part), axis=0) for part in zip(*effects, strict=True)))
+            effect = self.slot_effects(geometry, data.elements)
             for part in np.array_split(rows, len(rows) // CHUNK + 1):
                 mean[part] = effect(data.table[part[:, None], geometry.columns[None]], geometry)
         return self.mean + self.std * mean
+
+    def slot_effects(self, geometry: Geometry, elements: Sequence[str]) -> SlotEffects:
+        """Return the mean of the members for one geometry as tables over elements, in standardised units."""
+        effects = [member.effects(geometry, elements) for member in self.members]
+        return SlotEffects(*(np.mean(np.array(part), axis=0) for part in zip(*effects, strict=True)))
 
     def _require_geometry(self, data: Occupations) -> None:
         if self.geometry == "relaxed" and data.relaxed is None:
