@@ -105,7 +105,8 @@ def _shipped(seed: int) -> list[Row]:
                 unit="eV",
                 baseline=float(np.abs(energies[test] - energies[train].mean()).mean()),
                 seed=seed,
-                notes=f"the network's own head, the other channel at its mean: {row.head_ev:.3f} eV; baseline: the mean",
+                notes=f"the network's own head, the other channel at its mean: {row.head_ev:.3f} eV; baseline: the "
+                "mean energy",
             )
         )
     rows.append(

@@ -14,7 +14,8 @@ import numpy as np
 from catalysis.data import load_bundled
 from catalysis.energies.teacher import Teacher
 from catalysis.potentials.calculators import make_calculator
-from catalysis.structure.sites import Site, read_sites
+from catalysis.structure.sites import Site
+from catalysis.structure.user_sites import read_sites
 from catalysis.studies.sensitivity import (
     DIRECTIONS,
     Response,

@@ -179,7 +179,9 @@ def draw_site(
         is_metal = index < len(site)
         paleness = 0.62 * (depth.max() - depth[index]) / span if is_metal and fills is None else 0.0
         colour = colours[symbol] if is_metal else _ADSORBATE_COLOURS.get(symbol, "#bbbbbb")
-        base = np.array(to_rgb(fills[index] if is_metal and fills is not None else colour))
+        if is_metal and fills is not None:
+            colour = str(fills[index])
+        base = np.array(to_rgb(colour))
         radius = (_DRAWN_RADIUS if is_metal else 1.0) * COVALENT_RADIUS[symbol]
         x, y = float(positions[index] @ horizontal), float(positions[index] @ vertical)
         is_contact = index < site.contacts

@@ -125,7 +125,9 @@ def measure(
     teacher = Teacher(seed=seed).fit(train)
     baseline = LinearBaseline().fit(train)
     options: dict[str, Any] = QUICK if quick else {}
-    model, _ = train_vae(train, None, teacher, objective=objective, seed=seed, device=device, quiet=quiet, **options)
+    model, _ = train_vae(
+        train, None, teacher, objective=objective, seed=seed, device=device, quiet=quiet, **options
+    )
     if geometry == "relaxed":
         teacher = Teacher(seed=seed, geometry="relaxed").fit(train)
     true = np.array([site.energy_ev for site in test], dtype=float)

@@ -214,6 +214,7 @@ SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit catalyst design": "--n 4",
     "interpretkit catalyst train": "--quick",
     "interpretkit catalyst evaluate": "--quick",
+    "interpretkit catalyst explain": "--per-class 1",
     "interpretkit catalyst sensitivity": "--sites 40 --bars 2 --changes strain,adatom",
     "interpretkit cnn visualize": "--set occlusion.window=112 --set integrated_gradients.steps=2 --set lime.samples=8",
     "interpretkit cnn dissect": "--images 8",

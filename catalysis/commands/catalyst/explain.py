@@ -124,10 +124,11 @@ def explain(
         raise InputError(f"--model {model_folder}: no such folder; expected what `catalyst train` wrote")
     if quick and (model_folder or data == BUNDLED):
         raise InputError("--quick: nothing is trained; expected --data with sites of your own and no --model")
+    asked: dict[str, float] = {}
     if composition:
         from catalysis.structure.surfaces import parse_composition
 
-        asked = parse_composition(composition, "--composition")
+        asked = dict(parse_composition(composition, "--composition"))
     import numpy as np
 
     from catalysis.figures import attribution_sheet
@@ -156,8 +157,8 @@ def explain(
     else:
         model = train_model(sites, seed=seed, device=where, quick=quick, quiet=quiet)
     elements = model.teacher.elements
-    _refuse_unknown(model, sites, set(asked) if composition else set())
-    if composition:
+    _refuse_unknown(model, sites, set(asked))
+    if asked:
         total = sum(asked.values())
         shares = np.array([asked.get(element, 0.0) / total for element in elements])
     else:

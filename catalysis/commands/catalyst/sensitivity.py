@@ -199,7 +199,7 @@ def sensitivity(
         data,
     )
     return found.next_step(
-        "See which atoms make the energy of one site:", "interpretkit catalyst fingerprint", data
+        "See which atoms make the energy of one site:", "interpretkit catalyst explain --data", data
     )
 
 
