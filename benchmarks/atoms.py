@@ -79,7 +79,8 @@ def _against_the_teacher(
         ("teacher, Shapley values", 0, BAR),
         ("VAE's head, integrated gradients", 1, None),
     ):
-        values = [rank_correlation(trio[part].values_ev, trio[2]) for trio in every]
+        found = [(head if part else teacher, changes) for teacher, head, changes in every]
+        values = [rank_correlation(one.values_ev, changes) for one, changes in found]
         mean, low, high = mean_over_slabs(values, slabs, seed=seed)
         rows.append(
             Row(
@@ -99,7 +100,7 @@ def _against_the_teacher(
                 system=name,
                 data=where,
                 name="largest gap of completeness",
-                value=max(abs(trio[part].gap_ev) for trio in every),
+                value=max(abs(one.gap_ev) for one, _ in found),
                 unit="eV",
                 notes="sum of the values less energy minus that of the mean occupation",
             )

@@ -158,11 +158,9 @@ def explain(
         model = train_model(sites, seed=seed, device=where, quick=quick, quiet=quiet)
     elements = model.teacher.elements
     _refuse_unknown(model, sites, set(asked))
+    shares = mean_occupation(sites, elements)
     if asked:
-        total = sum(asked.values())
-        shares = np.array([asked.get(element, 0.0) / total for element in elements])
-    else:
-        shares = mean_occupation(sites, elements)
+        shares = np.array([asked.get(element, 0.0) for element in elements])
 
     def both(one: Site) -> tuple[AtomAttribution, AtomAttribution, np.ndarray]:
         return (
