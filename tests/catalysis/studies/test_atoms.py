@@ -183,7 +183,7 @@ def test_attributions_rank_atoms_as_substitutions_do(shipped: SiteModel, bundled
     shares = mean_occupation(bundled, shipped.teacher.elements)
     assert shares.sum() == pytest.approx(1)
     ranks, of_head = [], []
-    for site in bundled[:6]:
+    for site in bundled[:3]:
         teacher = attribute_teacher(shipped.teacher, site, shares)
         head = attribute_vae(shipped.vae, site, shares)
         changes = substituted_by_teacher(shipped.teacher, site, shares)
