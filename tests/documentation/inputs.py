@@ -212,6 +212,8 @@ codes = factors + np.random.default_rng(1).normal(0, 0.1, factors.shape)
 
 SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit catalyst design": "--n 4",
+    "interpretkit catalyst optimize": "--sites 64 --elements Pt,Pd,Ru --facets 111",
+    "interpretkit catalyst optimize --elements": "--sites 64 --facets 111",
     "interpretkit catalyst train": "--quick",
     "interpretkit catalyst evaluate": "--quick",
     "interpretkit cnn visualize": "--set occlusion.window=112 --set integrated_gradients.steps=2 --set lime.samples=8",
