@@ -15,7 +15,7 @@ from pathlib import Path
 from catalysis.data import load_bundled
 from catalysis.energies.teacher import Teacher
 from catalysis.models.site_model import SHIPPED
-from catalysis.structure.sites import write_sites
+from catalysis.structure.user_sites import write_sites
 from catalysis.studies.activity import Target
 from catalysis.studies.frames import screen_frames, sites_of
 from catalysis.studies.optimize import known_templates

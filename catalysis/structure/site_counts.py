@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from catalysis.structure.sites import find_sites
+from catalysis.structure.finding import find_sites
 from catalysis.structure.surfaces import bare_slab
 from catalysis.structure.templates import LATTICE_CONSTANT, align
 

@@ -18,7 +18,8 @@ from catalysis.fingerprints import GRID, all_bars
 from catalysis.path_homology.batch import BatchBarcodes
 from catalysis.structure.occupations import Occupations, occupations
 from catalysis.structure.reading import iterate_structures
-from catalysis.structure.sites import Site, site_from_structure
+from catalysis.structure.sites import Site
+from catalysis.structure.user_sites import site_from_structure
 from catalysis.studies.activity import Target
 from interpretkit.errors import InputError
 from interpretkit.runs.files import atomic_path
