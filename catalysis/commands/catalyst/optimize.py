@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from catalysis.studies.optimize import Optimization
 
-_ACTIVITIES = ("window", "sabatier")
 _WINDOW_EV, _TEMPERATURE_K = 0.1, 300.0
 _NOTHING = 1e-4  # a mean activity below this is none
 _STEPS = 12  # of the ternary map, from one corner to the next
@@ -57,8 +56,8 @@ def optimize(
         str,
         typer.Option(
             "--activity",
-            metavar="|".join(_ACTIVITIES),
-            help="What is largest: the share of sites in the window, or the mean rate on a volcano.",
+            metavar="NAME",
+            help="What is to be large: the share of sites in the window, or with sabatier the rate on a volcano.",
         ),
     ] = "window",
     temperature: Annotated[
@@ -99,11 +98,13 @@ def optimize(
     compromises with price and mixing entropy, maps and a report.
     """
     check_window(target_ev, window_ev)
-    one_of(_ACTIVITIES, activity, "--activity")
-    if activity == "sabatier" and window_ev != _WINDOW_EV:
-        raise InputError(f"--window-ev {window_ev}: a volcano has no window; expected --activity window")
-    if activity == "window" and temperature != _TEMPERATURE_K:
-        raise InputError(f"--temperature {temperature}: a window has none; expected --activity sabatier")
+    from catalysis.studies.activity import ACTIVITIES, Goal, Target
+
+    looked_up = ACTIVITIES[one_of(list(ACTIVITIES), activity, "--activity")]
+    if window_ev != _WINDOW_EV and not looked_up.uses_window:
+        raise InputError(f"--window-ev {window_ev}: {activity} has no window; expected --activity window")
+    if temperature != _TEMPERATURE_K and not looked_up.uses_temperature:
+        raise InputError(f"--temperature {temperature}: {activity} has none; expected --activity sabatier")
     limits, given_prices = bounds_of(bounds), prices_of(prices)
     if sites < 64:
         raise InputError(f"--sites: {sites}; expected at least 64")
@@ -118,7 +119,6 @@ def optimize(
         check_sites(data, "--data", energy_key=energy_key, facet=facet, kind=kind)
     if elements is not None:
         _check_alloy(element_names(elements), limits, given_prices)
-    from catalysis.studies.activity import Goal, Target
     from catalysis.studies.optimize import (
         PRICES_USD_PER_G,
         Bounds,
