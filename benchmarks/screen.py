@@ -107,6 +107,8 @@ def _frames(teacher: Teacher, quick: bool, data: Mapping[str, Path], seed: int) 
         else:
             source, where = Path(place) / "frames.extxyz", "bundled sites written as frames"
             write_sites(source, load_bundled()[:: 3 if quick else 1])
+        # Compiled code is there before the clock runs.
+        screen_frames(iter(load_bundled()[:30]), teacher, TARGET, Path(place) / "first.parquet")
         begin = time.process_time()
         sites = sites_of(str(source), facet="", kind="", energy_key="adsorption_energy_eV")
         table = screen_frames(sites, teacher, TARGET, Path(place) / "sites.parquet")
@@ -120,7 +122,7 @@ def _frames(teacher: Teacher, quick: bool, data: Mapping[str, Path], seed: int) 
         reference=3.0,
         source="the project's bar",
         seed=seed,
-        notes="read, matched, fingerprinted, judged, written",
+        notes="read, matched, fingerprinted, judged, written, on one core",
     )
 
 

@@ -27,7 +27,7 @@ from interpretkit.runs.files import atomic_path
 PORTION = 1000
 """Frames that are worked on at a time."""
 
-_ENOUGH = 200  # sites of one geometry repay a table of their own
+_ENOUGH = 3000  # sites of one geometry repay a table of their own
 
 
 class Judge:

@@ -18,6 +18,7 @@ from catalysis.energies.teacher import Teacher
 from catalysis.fingerprints import fingerprints
 from catalysis.models.site_model import SHIPPED
 from catalysis.structure.templates import Template, class_templates
+from catalysis.studies import frames
 from catalysis.studies.activity import Target
 from catalysis.studies.frames import screen_frames
 from catalysis.studies.screen import (
@@ -276,14 +277,19 @@ def test_what_cannot_be_screened_is_refused(teacher: Teacher, templates: list[Te
         prepared(teacher, templates, ALLOY, TARGET, 0)
 
 
-def test_frames_of_ones_own_get_what_fingerprints_and_teacher_give(teacher: Teacher, tmp_path: Path) -> None:
-    sites = load_bundled()[::3]
+@pytest.mark.parametrize("enough", [30, 10**6])
+def test_frames_of_ones_own_get_what_fingerprints_and_teacher_give(
+    teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enough: int
+) -> None:
+    # Of so many sites a geometry gets a table of its own, which changes nothing but the time.
+    monkeypatch.setattr(frames, "_ENOUGH", enough)
+    sites = load_bundled()[::12]
     sizes: list[int] = []
     table = screen_frames(iter(sites), teacher, TARGET, tmp_path / "sites.parquet", advance=sizes.append)
     assert sum(sizes) == len(table) == len(sites)
     rows = pq.read_table(tmp_path / "sites.parquet")
     assert rows["site_id"].to_pylist() == [site.site_id for site in sites]
-    some = list(range(0, len(sites), 40))
+    some = list(range(0, len(sites), 10))
     expected = teacher.predict([sites[k] for k in some])
     assert rows["energy_ev"].to_numpy()[some] == pytest.approx(expected.mean_ev, abs=1e-5)
     assert rows["deviation_ev"].to_numpy()[some] == pytest.approx(expected.std_ev, rel=2e-3)
