@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -72,15 +72,29 @@ class Settings:
         if self.kind not in get_args(Kind):
             raise InputError(f"kind {self.kind!r}: expected one of {', '.join(get_args(Kind))}")
         for name in ("filters", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} {getattr(self, name)}: expected at least 1")
+            check_number(name, getattr(self, name), 1)
         for name in ("strength", "weight_decay"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise InputError(f"{name} {getattr(self, name)!r}: expected a number of at least 0")
+            check_number(name, getattr(self, name), 0)
         for name in ("learning_rate", "sharpness", "beta"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name} {value!r}: expected a number above 0")
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), 0, open_below=True)
+
+
+def check_number(
+    name: str, value: float, least: float, most: float = math.inf, *, open_below: bool = False
+) -> None:
+    """Refuse a number that is not finite or out of bounds.
+
+    Raises
+    ------
+    InputError
+        In one line that names it, its value and what was expected.
+    """
+    if math.isfinite(value) and (value > least if open_below else value >= least) and value <= most:
+        return
+    bound = f"above {least:g}" if open_below else f"of at least {least:g}"
+    upper = "" if math.isinf(most) else f" and at most {most:g}"
+    raise InputError(f"{name} {value!r}: expected a number {bound}{upper}")
 
 
 class PartLayers(nn.Module):
@@ -117,6 +131,10 @@ class PartLayers(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Return scores (images, categories) for the trunk's maps (images, channels, h, w)."""
         return self.responses(maps)[0]
+
+    def filter_maps(self, maps: Tensor) -> Tensor:
+        """Return the responses of the second layer's filters before masks, (images, filters, h, w)."""
+        return self.responses(maps)[2]
 
     def responses(self, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the scores, and the responses of both layers before masks, (images, filters, h, w)."""
@@ -251,12 +269,47 @@ def train_layers(
     return layers, history
 
 
+def check_labels(maps: Tensor, labels: Tensor, categories: int | None) -> int:
+    """Return how many categories there are.
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit, labels are out of range, or there is one kind of images only.
+    """
+    if maps.ndim != 4 or len(maps) != len(labels):
+        raise InputError(
+            f"maps of shape {tuple(maps.shape)}, {len(labels)} labels: expected (images, channels, h, w), a label each"
+        )
+    known = sorted(set(labels.tolist()))
+    count = max(known, default=-1) + 1 if categories is None else categories
+    if len(known) < 2:
+        raise InputError(
+            f"labels: {known[0] if known else 'none'} only; expected images of at least two kinds"
+        )
+    if count < 1 or known[-1] >= count or known[0] < -1 or (known[0] == -1 and count > 1):
+        raise InputError(
+            f"labels {known[0]} to {known[-1]}: expected 0 to {count - 1}, or −1 and 0 for one category and all else"
+        )
+    return count
+
+
 @torch.no_grad()
-def accuracy(layers: PartLayers, maps: Tensor, labels: Tensor) -> float:
+def measure_scale(scale: nn.BatchNorm2d, maps: Tensor) -> None:
+    """Let a normalisation take mean and variance of all maps; after that it is to be in evaluation mode."""
+    scale.train()
+    scale.momentum = None  # the mean of all batches
+    for part in maps.split(256):
+        scale(part.float())
+    scale.eval()
+
+
+@torch.no_grad()
+def accuracy(layers: nn.Module, maps: Tensor, labels: Tensor) -> float:
     """Return the share of images whose category is told rightly."""
     device = next(layers.parameters()).device
     scores = torch.cat([layers(part.float().to(device)).cpu() for part in maps.split(256)])
-    told = torch.where(scores[:, 0] > 0, 0, -1) if layers.categories == 1 else scores.argmax(1)
+    told = torch.where(scores[:, 0] > 0, 0, -1) if scores.shape[1] == 1 else scores.argmax(1)
     return float((told == labels).double().mean())
 
 
@@ -307,8 +360,3 @@ def _loss(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         weight = weight * layers.settings.strength / batch["epoch"]
         total, nats = total + weight * value, nats + value.detach()
     return {"loss": total, "task": task.detach(), "filters": nats}
-
-
-def settings_as_json(settings: Settings) -> dict[str, Any]:
-    """Return settings as plain values."""
-    return asdict(settings)
