@@ -13,7 +13,7 @@ from cnn_interp.learning.interpretable_network import Settings, accuracy, train_
 from interpretkit.errors import InputError
 
 SIDE, CHANNELS = 10, 12
-QUICK = CompetingSettings(filters=3, width=16, epochs=40, batch_size=32, learning_rate=5e-3)
+QUICK = CompetingSettings(filters=4, width=32, epochs=40, batch_size=32, learning_rate=5e-3)
 
 
 def planted(images: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
@@ -65,7 +65,7 @@ def test_shares_of_a_position_sum_to_one_with_the_background() -> None:
     with torch.no_grad():
         shares = layers.filter_maps(planted(4, 0)[0])
     total = shares.sum(1)
-    assert shares.shape == (4, 3, SIDE, SIDE)
+    assert shares.shape == (4, 4, SIDE, SIDE)
     assert bool((total < 1).all())
     assert bool((shares > 0).all())
 
