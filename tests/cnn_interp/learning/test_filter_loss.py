@@ -196,7 +196,7 @@ def test_a_learned_width_has_a_gradient_and_a_fixed_one_none() -> None:
     [
         (lambda: make_templates(0, 3), "height 0"),
         (lambda: make_templates(3, 3, beta=0), "beta 0"),
-        (lambda: TemplateMask(1, centre="middle"), "centre 'middle'"),
+        (lambda: TemplateMask(1, centre="middle"), "centre 'middle'"),  # type: ignore[arg-type]
         (lambda: FilterLoss(1, 2, 2, momentum=1.0), "momentum 1.0"),
         (lambda: FilterLoss(0, 2, 2), "filters 0"),
         (
