@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,12 +125,30 @@ def check_design(
     training : mapping of str to Any
         From an option that serves training alone to its value where it was given; else to something false.
     """
+    check_window(target_ev, window_ev)
+    if not 1 <= n <= MOST_DESIGNS:
+        raise InputError(f"--n: {n}; expected at least 1 and at most {MOST_DESIGNS}")
+    check_model(data, model, facets=facets, elements=elements, training=training)
+
+
+def check_window(target_ev: float, window_ev: float) -> None:
+    """Refuse a window of energies that is none."""
     if not math.isfinite(target_ev):
         raise InputError(f"--target-ev: {target_ev}; expected a finite energy in eV")
     if not (math.isfinite(window_ev) and window_ev > 0):
         raise InputError(f"--window-ev: {window_ev}; expected a half-width above 0 eV")
-    if not 1 <= n <= MOST_DESIGNS:
-        raise InputError(f"--n: {n}; expected at least 1 and at most {MOST_DESIGNS}")
+
+
+def check_model(
+    data: str, model: str, *, facets: str | None, elements: str | None, training: Mapping[str, Any]
+) -> None:
+    """Refuse a model that is not there, two sources of one, and facets and elements that it does not know.
+
+    Parameters
+    ----------
+    data, model, facets, elements, training
+        As for `check_design`.
+    """
     if model and data != BUNDLED:
         raise InputError("--model and --data: expected one of them, a trained model or sites to train on")
     trained = bool(model) or data == BUNDLED
@@ -150,6 +169,53 @@ def check_design(
                 raise InputError(
                     f"{option}: the model {what} {name}; expected some of {', '.join(sorted(known[option]))}"
                 )
+
+
+def bounds_of(text: str) -> dict[str, tuple[float, float]]:
+    """Return the shares that `--bounds` allows, such as `Pt=10-60,Ru=0-20` in at%, by element.
+
+    Raises
+    ------
+    InputError
+        If a part has another form, a metal is unknown or named twice, or a range is none within 0 and 100 at%.
+    """
+    from catalysis.structure.elements import require_metal
+
+    found: dict[str, tuple[float, float]] = {}
+    for part in (part.strip() for part in text.split(",") if part.strip()):
+        matched = re.fullmatch(r"([A-Z][a-z]?)=(\d+\.?\d*)-(\d+\.?\d*)", part)
+        if not matched:
+            raise InputError(f"--bounds {part!r}: expected an element and its at%, such as Pt=10-60")
+        element, low, high = matched[1], float(matched[2]), float(matched[3])
+        if require_metal(element, "--bounds") in found:
+            raise InputError(f"--bounds: {element} is named twice; expected each element once")
+        if not low <= high <= 100:
+            raise InputError(f"--bounds {part!r}: expected the lower at% first, and at most 100")
+        found[element] = (low / 100, high / 100)
+    return found
+
+
+def prices_of(text: str) -> dict[str, float]:
+    """Return the prices that `--prices` names, such as `Pt=31,Ru=14` in US dollars per gram, by element.
+
+    Raises
+    ------
+    InputError
+        If a part has another form, or a metal is unknown or named twice.
+    """
+    from catalysis.structure.elements import require_metal
+
+    found: dict[str, float] = {}
+    for part in (part.strip() for part in text.split(",") if part.strip()):
+        matched = re.fullmatch(r"([A-Z][a-z]?)=(\d+\.?\d*)", part)
+        if not matched:
+            raise InputError(
+                f"--prices {part!r}: expected an element and its US dollars per gram, such as Pt=31"
+            )
+        if require_metal(matched[1], "--prices") in found:
+            raise InputError(f"--prices: {matched[1]} is named twice; expected each element once")
+        found[matched[1]] = float(matched[2])
+    return found
 
 
 def element_names(text: str) -> tuple[str, ...]:

@@ -10,7 +10,16 @@ import numpy as np
 from catalysis.structure.elements import COVALENT_RADIUS, METALS, arrow_order
 from catalysis.structure.ordering import tolerant_order
 from catalysis.structure.sites import Site
-from interpretkit.visualization.style import DIVERGING, INK, MUTED, colour_of, new_figure, style
+from interpretkit.visualization.style import (
+    DIVERGING,
+    INK,
+    MUTED,
+    SEQUENTIAL,
+    colour_of,
+    marker_of,
+    new_figure,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -205,3 +214,127 @@ def draw_site(
     bottom = float((positions @ vertical).min() - 1.5)
     axes.set_ylim(bottom, max(float((positions @ vertical).max()) + 1.2, 2.0))
     axes.set_aspect("equal")
+
+
+def ternary_maps(
+    shares: np.ndarray,
+    values: np.ndarray,
+    corners: Sequence[str],
+    titles: Sequence[str],
+    *,
+    label: str,
+    marked: np.ndarray | None = None,
+) -> Figure:
+    """Draw values over the compositions of three elements, a triangle for each of several quantities.
+
+    Parameters
+    ----------
+    shares
+        Of the three elements, (n, 3), rows that sum to one.
+    values
+        (triangles, n); NaN is left out.
+    corners
+        What stands at the corners, (3,).
+    titles
+        Of the triangles.
+    label
+        What the values are.
+    marked
+        A composition to mark in every triangle, (3,).
+
+    Returns
+    -------
+    Figure
+        One scale of colours for all triangles.
+    """
+    places = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
+    points = shares @ places
+    finite = values[np.isfinite(values)]
+    high = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
+    columns = min(3, len(titles))
+    rows = -(-len(titles) // columns)
+    with style():
+        figure = new_figure(3.0 * columns + 0.8, 2.9 * rows + 0.4)
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.ravel():
+            axes.set_axis_off()
+            axes.set_aspect("equal")
+        drawn = None
+        for axes, one, title in zip(grid.ravel(), values, titles, strict=False):
+            kept = np.isfinite(one)
+            drawn = axes.scatter(
+                *points[kept].T,
+                c=one[kept],
+                cmap=SEQUENTIAL,
+                vmin=0,
+                vmax=high,
+                s=200 * 91 / len(shares),
+                marker="h",
+                linewidths=0,
+            )
+            axes.plot(*places[[0, 1, 2, 0]].T, color=INK, linewidth=0.8)
+            for corner, name, shift in zip(
+                places, corners, ((-0.07, -0.08), (0.07, -0.08), (0, 0.07)), strict=True
+            ):
+                axes.text(*(corner + shift), name, ha="center", va="center", fontsize=9)
+            if marked is not None:
+                axes.plot(*(marked @ places), marker="o", markersize=9, fillstyle="none", color="#d1495b")
+            axes.set_title(title, fontsize=10, loc="center")
+            axes.set(xlim=(-0.15, 1.15), ylim=(-0.15, 1.0))
+        if drawn is not None:
+            bar = figure.colorbar(drawn, ax=grid, shrink=0.7, pad=0.03)
+            bar.set_label(label)
+        return figure
+
+
+def composition_lines(
+    shares: np.ndarray, values: np.ndarray, names: Sequence[str], *, element: str, label: str
+) -> Figure:
+    """Draw values over the share of one of two elements, a line each.
+
+    Parameters
+    ----------
+    shares
+        Of the element, (n,).
+    values
+        (lines, n).
+    names
+        Of the lines.
+    element, label
+        What is on the axes.
+    """
+    with style():
+        figure = new_figure(5.4, 3.8)
+        axes = figure.subplots()
+        for k, (line, name) in enumerate(zip(values, names, strict=True)):
+            axes.plot(100 * shares, line, color=colour_of(k), marker=marker_of(k), markersize=3, label=name)
+        axes.set(xlabel=f"{element} (at%)", ylabel=label)
+        axes.legend(frameon=False)
+        return figure
+
+
+def pareto_figure(
+    compared: np.ndarray, front: np.ndarray, *, label: str, price_label: str, colour_label: str
+) -> Figure:
+    """Draw compromises: an aim over the price, coloured by a third aim, the front with a rim.
+
+    Parameters
+    ----------
+    compared, front
+        Price, aim and third aim of everything compared, (n, 3), and of the front, (k, 3).
+    label, price_label, colour_label
+        What they are.
+    """
+    with style():
+        figure = new_figure(6.0, 4.2)
+        axes = figure.subplots()
+        axes.scatter(compared[:, 0], compared[:, 1], s=9, color="#c3cad1", label="compared", linewidths=0)
+        drawn = axes.scatter(
+            front[:, 0], front[:, 1], c=front[:, 2], cmap=SEQUENTIAL, s=34, edgecolors=INK, linewidths=0.5,
+            label="Pareto front",
+        )  # fmt: skip
+        axes.set(xlabel=price_label, ylabel=label)
+        axes.legend(frameon=False)
+        bar = figure.colorbar(drawn, ax=axes)
+        bar.set_label(colour_label)
+        return figure

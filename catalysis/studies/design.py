@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.stats import norm
 
 from catalysis.energies.protocol import Prediction
 from catalysis.models.site_model import SiteModel
@@ -23,6 +22,7 @@ from catalysis.structure.ordering import tolerant_order
 from catalysis.structure.sites import Site
 from catalysis.structure.surfaces import facet_name, parse_composition, parse_facet
 from catalysis.structure.templates import Template, class_templates
+from catalysis.studies.activity import Target
 from catalysis.vae.network import PGHVAE, Latent
 from interpretkit.errors import InputError, check_count
 from interpretkit.runs.progress import progress
@@ -30,39 +30,6 @@ from interpretkit.variational import draw_codes
 
 _EQUAL = 1e-6  # energies in eV and probabilities that differ by less rank by place
 _REACH_EV = 0.3  # how far outside the energies of the data a window may lie
-
-
-@dataclass(frozen=True)
-class Target:
-    """A window of wanted energies, in eV."""
-
-    energy_ev: float
-    window_ev: float
-
-    def __post_init__(self) -> None:
-        if not np.isfinite(self.energy_ev):
-            raise InputError(f"--target-ev: {self.energy_ev}; expected a finite energy in eV")
-        if not (np.isfinite(self.window_ev) and self.window_ev > 0):
-            raise InputError(f"--window-ev: {self.window_ev}; expected a half-width above 0 eV")
-
-    @property
-    def low(self) -> float:
-        """The lower edge in eV."""
-        return self.energy_ev - self.window_ev
-
-    @property
-    def high(self) -> float:
-        """The upper edge in eV."""
-        return self.energy_ev + self.window_ev
-
-    def holds(self, energies: np.ndarray) -> np.ndarray:
-        """Tell which energies (n,) lie in the window."""
-        return (energies >= self.low) & (energies <= self.high)
-
-    def probability(self, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-        """Return the probability (n,) that normally distributed energies lie in the window."""
-        deviation = np.maximum(deviation, 1e-6)
-        return norm.cdf((self.high - mean) / deviation) - norm.cdf((self.low - mean) / deviation)
 
 
 @dataclass(frozen=True, eq=False)

@@ -212,6 +212,10 @@ codes = factors + np.random.default_rng(1).normal(0, 0.1, factors.shape)
 
 SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit catalyst design": "--n 4",
+    "interpretkit catalyst optimize": "--sites 64 --elements Pt,Pd,Ru --facets 111",
+    "interpretkit catalyst optimize --elements": "--sites 64 --facets 111",
+    "interpretkit catalyst screen --n 1000000": "--n 600 --facets 111 --workers 1",
+    "interpretkit catalyst screen --n 200000": "--n 600 --facets 111 --workers 1",
     "interpretkit catalyst train": "--quick",
     "interpretkit catalyst evaluate": "--quick",
     "interpretkit catalyst explain": "--per-class 1",
