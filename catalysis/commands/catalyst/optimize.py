@@ -165,7 +165,10 @@ def optimize(
     _add_method(found, result, numbers)
     found.next_step(
         "Design sites of the best composition's facet:",
-        f"interpretkit catalyst design --facets {result.best.facet} --target-ev {target_ev:g} --out designs",
+        "interpretkit catalyst design --out designs --facets",
+        result.best.facet,
+        "--target-ev",
+        f"{target_ev:g}",
     )
     return found.next_step(
         "Ask again within limits, of fewer metals, or for a volcano:",

@@ -165,7 +165,8 @@ def screen(
     if shards > 1:
         return found.next_step(
             "When all shards are done, reduce them:",
-            f"interpretkit catalyst screen --merge {','.join(f'part-{k}' for k in range(shards))} --out merged",
+            "interpretkit catalyst screen --out merged --merge",
+            ",".join(f"part-{k}" for k in range(shards)),
         )
     return _go_on(found, target_ev)
 
@@ -269,7 +270,8 @@ def _go_on(found: Finding, target_ev: float) -> Finding:
     )
     return found.next_step(
         "Ask which composition has the most such sites:",
-        f"interpretkit catalyst optimize --target-ev {target_ev:g} --out optimum",
+        "interpretkit catalyst optimize --out optimum --target-ev",
+        f"{target_ev:g}",
     )
 
 
@@ -498,5 +500,8 @@ def _of_frames(
     ).table("selected.csv", rows, columns, most=50)
     return found.next_step(
         "Design sites with that energy:",
-        f"interpretkit catalyst design --target-ev {target_ev:g} --window-ev {window_ev:g} --out designs",
+        "interpretkit catalyst design --out designs --target-ev",
+        f"{target_ev:g}",
+        "--window-ev",
+        f"{window_ev:g}",
     )

@@ -45,12 +45,6 @@ def test_separation_counts_pairs_beyond_the_scatter(benchmark):
     assert benchmark.separation_row(scattered, "data", 0).value == 0
 
 
-def test_interval_is_students(benchmark):
-    low, high = benchmark.interval([1.0, 2.0, 3.0])
-    assert (low, high) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-3)
-    assert benchmark.interval([1.0]) is None
-
-
 def test_a_tiny_training_is_scored_on_every_score(benchmark):
     size = benchmark.Size({"VAE": BetaVAE(1)}, 256, 1, 64, 1e-3, "coarse", 1, "none")
     found = benchmark.train_and_score(size, BetaVAE(1), 3, "cpu", None, None)
