@@ -30,7 +30,7 @@ from cnn_interp.images.batches import landmarks_in_inputs
 from cnn_interp.images.part_images import PartImages
 from cnn_interp.networks.loading import load_network
 from cnn_interp.units.positions import UnitGrid
-from interpretkit.bench.evidence import Row, markdown
+from interpretkit.bench.evidence import Row, markdown, mean_interval
 from interpretkit.networks.receptive_fields import ReceptiveField
 from interpretkit.runs.progress import track
 
@@ -221,7 +221,7 @@ def tree_rows(
         notes = f"{more.pop('notes', '')}; {general}".removeprefix("; ")
         said = str(more.pop("system", system))
         return Row(
-            system=said, data=data, name=name, value=mean(across), interval=interval(across),
+            system=said, data=data, name=name, value=mean(across), interval=mean_interval(across),
             baseline=mean([mean(some) for some in baseline]), seed=seed, notes=notes, **more,  # type: ignore[arg-type]
         )  # fmt: skip
 
@@ -397,16 +397,6 @@ def planted_rows(seed: int, seeds: int) -> list[Row]:
 def mean(values: Iterable[float]) -> float:
     """Return the mean of those that are known."""
     return float(np.nanmean(np.array(list(values), dtype=np.float64)))
-
-
-def interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the mean over seeds by Student's distribution; None for fewer than two."""
-    if len(values) < 2:
-        return None
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
-    return mean(values) - half, mean(values) + half
 
 
 def main() -> None:

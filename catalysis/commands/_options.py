@@ -50,6 +50,14 @@ Placed = Annotated[
     str,
     typer.Option("--adsorbate", metavar="NAME", help="What to place on clean slabs, such as OH or CO."),
 ]
+FittedModel = Annotated[
+    str,
+    typer.Option("--model", metavar="DIR", help="What `catalyst train` wrote; else fitted to --data."),
+]
+TrainedModel = Annotated[
+    str,
+    typer.Option("--model", metavar="DIR", help="What `catalyst train` wrote; else trained on --data."),
+]
 Quick = Annotated[
     bool,
     typer.Option(

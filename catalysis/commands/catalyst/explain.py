@@ -16,6 +16,7 @@ from catalysis.commands._options import (
     Facet,
     Kind,
     Quick,
+    TrainedModel,
     data_files,
     load_sites,
 )
@@ -102,10 +103,7 @@ def explain(
     per_class: Annotated[
         int, typer.Option("--per-class", min=1, metavar="N", help="Sites of each class that are checked.")
     ] = 3,
-    model_folder: Annotated[
-        str,
-        typer.Option("--model", metavar="DIR", help="What `catalyst train` wrote; else trained on --data."),
-    ] = "",
+    model_folder: TrainedModel = "",
     quick: Quick = False,
     energy_key: EnergyKey = ENERGY_KEY,
     facet: Facet = "",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from catalysis.checks import ENERGY_KEY, check_sites
 from catalysis.commands._model_page import warn_of
@@ -16,6 +14,7 @@ from catalysis.commands._options import (
     Facet,
     Kind,
     Quick,
+    TrainedModel,
     data_files,
     load_sites,
 )
@@ -86,10 +85,7 @@ _STEP_COLUMNS = {
 )
 def latent(
     data: Data = BUNDLED,
-    model_folder: Annotated[
-        str,
-        typer.Option("--model", metavar="DIR", help="What `catalyst train` wrote; else trained on --data."),
-    ] = "",
+    model_folder: TrainedModel = "",
     quick: Quick = False,
     energy_key: EnergyKey = ENERGY_KEY,
     facet: Facet = "",

@@ -17,7 +17,7 @@ from catalysis.checks import (
     prices_of,
 )
 from catalysis.commands._model_page import warn_of
-from catalysis.commands._options import BUNDLED, Data, EnergyKey, Facet, Kind
+from catalysis.commands._options import BUNDLED, Data, EnergyKey, Facet, FittedModel, Kind
 from catalysis.commands._teacher import load_teacher
 from interpretkit.commandline import Column, Finding, Quiet, Seed, command, one_of
 from interpretkit.errors import InputError
@@ -81,10 +81,7 @@ def optimize(
     sites: Annotated[
         int, typer.Option("--sites", metavar="N", help="Sites drawn per class around each optimum.")
     ] = 8192,
-    model_folder: Annotated[
-        str,
-        typer.Option("--model", metavar="DIR", help="What `catalyst train` wrote; else fitted to --data."),
-    ] = "",
+    model_folder: FittedModel = "",
     energy_key: EnergyKey = "adsorption_energy_eV",
     facet: Facet = "",
     kind: Kind = "",

@@ -10,7 +10,7 @@ import typer
 
 from catalysis.checks import ENERGY_KEY, check_model, check_sites, check_window, facet_names
 from catalysis.commands._model_page import warn_of
-from catalysis.commands._options import BUNDLED, Data, EnergyKey, Facet, Kind, data_files
+from catalysis.commands._options import BUNDLED, Data, EnergyKey, Facet, FittedModel, Kind, data_files
 from catalysis.commands._teacher import load_teacher
 from interpretkit.commandline import Column, Finding, Here, Quiet, Seed, command, listed
 from interpretkit.errors import InputError
@@ -87,10 +87,7 @@ def screen(
         ),
     ] = "",
     data: Data = BUNDLED,
-    model_folder: Annotated[
-        str,
-        typer.Option("--model", metavar="DIR", help="What `catalyst train` wrote; else fitted to --data."),
-    ] = "",
+    model_folder: FittedModel = "",
     energy_key: EnergyKey = "adsorption_energy_eV",
     facet: Facet = "",
     kind: Kind = "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ CLASSES = 4
 Rectify = Callable[[Tensor], Tensor]
 
 
-class Step(nn.Module):
+class Step(nn.Module, ABC):
     """A step of a network on maps ``(n, channels, height, width)``, given contiguous and returned so.
 
     ``written`` is the network as somebody has written it, ``plain`` the same function out of place, without views.
@@ -34,11 +35,11 @@ class Step(nn.Module):
     def choice(self, count: int, salt: int = 0) -> int:
         return random.Random(self.draw + salt).randrange(count)
 
-    def written(self, h: Tensor, x: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def written(self, h: Tensor, x: Tensor) -> Tensor: ...
 
-    def plain(self, h: Tensor, x: Tensor, rectify: Rectify) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def plain(self, h: Tensor, x: Tensor, rectify: Rectify) -> Tensor: ...
 
 
 class Convolve(Step):

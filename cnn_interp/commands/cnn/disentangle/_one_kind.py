@@ -35,6 +35,9 @@ Category = Annotated[
         "--category", metavar="NAME", help="Of data with several; the first by default.", show_default=False
     ),
 ]
+Count = Annotated[
+    int, typer.Option("--images", metavar="N", min=4, help="How many images, spread over the data.")
+]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from cnn_interp.commands._loading import ARTICULATED, chosen_layers
 from cnn_interp.commands._options import Model, Weights
 from cnn_interp.commands.cnn.disentangle._one_kind import (
     Category,
+    Count,
     OneKind,
     OneKindData,
     check_one_kind,
@@ -98,9 +99,7 @@ def concepts(
     ] = "",
     data: OneKindData = ARTICULATED,
     category: Category = "",
-    images: Annotated[
-        int, typer.Option("--images", metavar="N", min=4, help="How many images, spread over the data.")
-    ] = 120,
+    images: Count = 120,
     method: Annotated[
         str, typer.Option("--method", metavar="NAME,...", help=f"Of {', '.join(_METHODS)}.")
     ] = ",".join(_METHODS),

@@ -12,6 +12,7 @@ from cnn_interp.commands._loading import ARTICULATED
 from cnn_interp.commands._options import Model, Weights
 from cnn_interp.commands.cnn.disentangle._one_kind import (
     Category,
+    Count,
     OneKind,
     OneKindData,
     check_one_kind,
@@ -105,9 +106,7 @@ def graph(
     ] = "",
     data: OneKindData = ARTICULATED,
     category: Category = "",
-    images: Annotated[
-        int, typer.Option("--images", metavar="N", min=4, help="How many images, spread over the data.")
-    ] = 120,
+    images: Count = 120,
     nodes: Annotated[
         int | None,
         typer.Option(
