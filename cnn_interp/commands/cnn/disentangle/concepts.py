@@ -171,6 +171,7 @@ def concepts(
     from cnn_interp.disentangling.features import trunk_features
     from cnn_interp.networks.loading import load_network
 
+    kind = load_one_kind(data, category, images, seed)
     network = load_network(model, weights=weights, device=device, seed=seed)
     outputs = network.check_scores()
     name = chosen_layers(network, layer)[0]
@@ -180,7 +181,6 @@ def concepts(
         raise InputError(f"target {target}: {model} has {outputs} outputs; expected a number below that")
     sparse = SparseSettings(active=active or _ACTIVE, epochs=epochs or 20)
     numbers = {one: (codes or _CODES) if one == "sae" else directions for one in methods}
-    kind = load_one_kind(data, category, images, seed)
     with run.kept(network.digest(), files=kind.files, without=["device", "importance", "target"]) as work:
         features = trunk_features(network, kind.images, [name], work / "features", quiet=quiet)
         scores = _scores(network, kind.images, work / "scores.npy", quiet)
