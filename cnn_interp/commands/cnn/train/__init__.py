@@ -1,0 +1,1 @@
+"""Train networks that are made to be read."""
