@@ -20,6 +20,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 from interpretkit.cli import main
 
+# The tests are imported by path, so that what they share must be found by hand.
+sys.path.insert(0, str(Path(__file__).parent))
+from pages import browser, view
+
+__all__ = ["browser", "view"]
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 

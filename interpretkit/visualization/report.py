@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ Captioned = Picture | tuple[Picture, str] | tuple[Picture, str, str]
 Number = str | float | int | None | tuple[str | float | int | None, str]
 # Writing of a figure with more pixels across could not be read in half of the page's width.
 _HALF_PAGE = 1300
+_PHOTOGRAPHIC_BYTES_PER_PIXEL = 0.35
 
 
 class Report:
@@ -64,6 +66,7 @@ class Report:
         self._sections: list[dict[str, Any]] = []
         self._steps: list[dict[str, Any]] = []
         self._provenance: dict[str, Any] = {"command": "", "seed": None, "data": []}
+        self._said: dict[str, int] = {}
 
     def add_numbers(self, numbers: Mapping[str, Number]) -> Self:
         """Add headline numbers, each on a card.
@@ -142,14 +145,13 @@ class Report:
         drawn = []
         for figure in figures:
             picture, caption, *alt = figure if isinstance(figure, tuple) else (figure, "")
-            png = _png(picture)
-            with Image.open(io.BytesIO(png)) as image:
-                width, height = image.size
+            width, height, format, data = embedded(_png(picture))
             drawn.append(
                 {
-                    "png": base64.b64encode(png).decode(),
+                    "format": format,
+                    "data": data,
                     "caption": _inline(caption),
-                    "alt": (alt[0] if alt else caption or self._sections_title()).replace("`", ""),
+                    "alt": self._another(alt[0] if alt else caption or self._sections_title()),
                     "wide": width > _HALF_PAGE and width >= 2 * height,
                     "width": width,
                     "height": height,
@@ -164,6 +166,8 @@ class Report:
         *,
         formats: Mapping[str, str] | None = None,
         meanings: Mapping[str, str] | None = None,
+        meters: Mapping[str, tuple[str, str]] | None = None,
+        opens: str = "",
     ) -> Self:
         """Add a table to the section, which a reader can sort by any column.
 
@@ -177,9 +181,14 @@ class Report:
             How to write the numbers of a column, such as ``{"energy (eV)": "+.3f"}``; by default with four
             digits.
         meanings : mapping of str to str, optional
-            What a column holds, for whoever points at its heading.
+            What a column holds: for whoever points at its heading, and in a list below the table.
+        meters : mapping of str to (str, str), optional
+            Columns of numbers that are drawn as bars as well, with marks at what two other columns hold: the
+            bottom and the top of what can be expected.
+        opens : str
+            The identifier of an instrument of the page that a row opens, by the value of its first column.
         """
-        formats, meanings = formats or {}, meanings or {}
+        formats, meanings, meters = formats or {}, meanings or {}, meters or {}
         if isinstance(rows, Mapping):
             names = [str(name) for name in rows]
             records = [dict(zip(names, values, strict=True)) for values in zip(*rows.values(), strict=True)]
@@ -196,12 +205,18 @@ class Report:
             {
                 "kind": "table",
                 "caption": _inline(caption),
+                "label": self._another(f"Table: {caption or self._sections_title()}"),
+                "opens": opens,
                 "columns": [
                     {"name": name, "numeric": numeric[name], "meaning": meanings.get(name, "")}
                     for name in names
                 ],
                 "rows": [
-                    [_cell(record[name], numeric[name], formats.get(name)) for name in names]
+                    [
+                        _cell(record[name], numeric[name], formats.get(name))
+                        | {"extra": _meter(record, name, *meters[name]) if name in meters else ""}
+                        for name in names
+                    ]
                     for record in plain
                 ],
             }
@@ -280,6 +295,14 @@ class Report:
         self._sections[-1]["blocks"].append(block)
         return self
 
+    def _another(self, text: str) -> str:
+        """Return a text for who cannot see, told apart from those before it: by its section, then by a number."""
+        text = text.replace("`", "").strip()
+        if text in self._said and self._sections_title() not in text:
+            text = f"{self._sections_title()}: {text}"
+        self._said[text] = self._said.get(text, 0) + 1
+        return text if self._said[text] == 1 else f"{text} ({self._said[text]})"
+
     def _sections_title(self) -> str:
         return self._sections[-1]["title"] if self._sections else self.title
 
@@ -299,6 +322,56 @@ def _cell(value: Any, numeric: bool, format: str | None) -> dict[str, Any]:
         value = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     text = format_number(value)
     return {"text": text, "css": "long" if len(text) > 60 else "", "key": None}
+
+
+def _meter(record: Mapping[str, Any], name: str, low: str, high: str) -> Markup:
+    """Draw a number as a bar from 0 to 1 or further, with marks at its bottom and top, and say if it is beyond."""
+    value, bottom, top = (_finite(record.get(column)) for column in (name, low, high))
+    if value is None:
+        return Markup()
+    ends = [number for number in (bottom, top) if number is not None]
+    span = max(1.0, value, *ends)
+    bar = Markup('<rect class="bar" width="{:.1f}" height="8"/>').format(96 * max(value, 0) / span)
+    marks = Markup().join(
+        Markup('<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y2="8"/>').format(96 * max(end, 0) / span)
+        for end in ends
+    )
+    beyond = ""
+    if top is not None and value > top + 1e-9:
+        beyond = f"above its {high}"
+    elif bottom is not None and value < bottom - 1e-9:
+        beyond = f"below its {low}"
+    note = Markup('<span class="meter-note">{}</span>').format(beyond) if beyond else ""
+    track = Markup('<rect class="track" width="96" height="8"/>')
+    return Markup('<svg class="meter" viewBox="0 0 96 8" aria-hidden="true">{}{}{}</svg>{}').format(
+        track, bar, marks, note
+    )
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if _is_number(value) and math.isfinite(value) else None
+
+
+def embedded(png: bytes) -> tuple[int, int, str, str]:
+    """Return a picture for a page: its width and height, its format, and its bytes in base 64.
+
+    Photographs are kept as WebP, which a PNG of them exceeds tenfold; drawings stay as they are.
+    """
+    with Image.open(io.BytesIO(png)) as image:
+        width, height = image.size
+        format, data = (image.format or "PNG").lower(), png
+        # Drawings are a tenth of this, photographs many times as much.
+        if (
+            format == "png"
+            and len(png) > _PHOTOGRAPHIC_BYTES_PER_PIXEL * width * height
+            and width * height > 10_000
+        ):
+            buffer = io.BytesIO()
+            kept = "RGBA" if image.has_transparency_data else "RGB"
+            image.convert(kept).save(buffer, "WEBP", quality=86, method=4)
+            if buffer.tell() < len(png):
+                format, data = "webp", buffer.getvalue()
+    return width, height, format, base64.b64encode(data).decode()
 
 
 def _inline(text: str) -> Markup:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +26,7 @@ from interpretkit.runs.folder import load_manifest
 # The tests are imported by path, so that the cases must be found by hand.
 sys.path.insert(0, str(Path(__file__).parent))
 from cases import CASES, Case, prepare
+from pages import MOST_BYTES, View
 
 # Too heavy for a list of commands or a help text to bring along.
 HEAVY = ("torch", "matplotlib", "scipy", "sklearn", "skimage", "ase", "numba", "captum", "gudhi", "pandas")
@@ -112,17 +116,50 @@ def _run(case: Case, words: str, run_command: Callable[..., Any], *more: str) ->
     return run_command(*words.split(), *case.words, *more, "--json")
 
 
-@pytest.mark.parametrize("words", [words for words, case in sorted(CASES.items()) if case.runs])
-def test_a_run_leaves_a_whole_result(words: str, run_command: Callable[..., Any], place: Path) -> None:
-    case = CASES[words]
-    out = ["--out", "result"] if case.has_folder else []
-    ended = _run(case, words, run_command, *out)
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder, one for all workers, in which each command's result is kept once it has been made."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "results-of-commands"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def result(words: str, run_command: Callable[..., Any], place: Path, results: Path) -> Path:
+    """Return the result of a command's run on small inputs, made by the first test that asks for it."""
+    kept = results / words.replace(" ", "-")
+    with (results / f"{kept.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            ended = _run(CASES[words], words, run_command, "--out", "result")
+            assert ended.code == 0, ended.err
+            # What was printed stands beside the result, for the tests of it.
+            Path(f"{kept}.stdout").write_text(ended.out, encoding="utf-8")
+            assert not list(place.glob(".result*"))
+            shutil.move(place / "result", kept)
+    return kept
+
+
+@pytest.mark.parametrize(
+    "words", [words for words, case in sorted(CASES.items()) if case.runs and not case.has_folder]
+)
+def test_a_run_prints_what_it_found(words: str, run_command: Callable[..., Any], place: Path) -> None:
+    ended = _run(CASES[words], words, run_command)
     assert ended.code == 0, ended.err
     assert len(ended.out.splitlines()) == 1
     assert json.loads(ended.out) == ended.found
-    if not case.has_folder:
-        return
-    folder = place / "result"
+
+
+WITH_RESULTS = [words for words, case in sorted(CASES.items()) if case.runs and case.has_folder]
+
+
+@pytest.mark.parametrize("words", WITH_RESULTS)
+def test_a_run_leaves_a_whole_result(words: str, result: Path) -> None:
+    printed = Path(f"{result}.stdout").read_text(encoding="utf-8")
+    assert len(printed.splitlines()) == 1
+    found = json.loads(printed)
+    folder = result
     manifest = load_manifest(folder)
     assert manifest["command"] == words
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
@@ -130,7 +167,7 @@ def test_a_run_leaves_a_whole_result(words: str, run_command: Callable[..., Any]
     assert "report.html" in present
     assert ">How to go on<" in (folder / "report.html").read_text(encoding="utf-8")
     for name, value in manifest["summary"].items():
-        assert ended.found[name] == value
+        assert found[name] == value
     # What a column or a figure is, in which unit, stands in the manifest.
     assert manifest["described"]["numbers"]
     page = _Page()
@@ -138,20 +175,30 @@ def test_a_run_leaves_a_whole_result(words: str, run_command: Callable[..., Any]
     assert page.foreign == []
     assert all(page.alts)
     assert len(set(page.alts)) == len(page.alts)
-    assert not list(place.glob(".result*"))
+    assert (folder / "report.html").stat().st_size < MOST_BYTES
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("words", WITH_RESULTS)
+def test_its_page_can_be_read_and_worked_by_everybody(
+    words: str, result: Path, view: Callable[..., View]
+) -> None:
+    seen = view(result / "report.html")
+    assert seen.faults() == []
+    assert seen.unreachable() == []
 
 
 @pytest.mark.parametrize("words", [words for words, case in sorted(CASES.items()) if case.seeded])
 def test_the_same_seed_gives_the_same_numbers(
-    words: str, run_command: Callable[..., Any], place: Path
+    words: str, run_command: Callable[..., Any], place: Path, result: Path
 ) -> None:
+    ended = _run(CASES[words], words, run_command, "--out", "second")
+    assert ended.code == 0, ended.err
     found = []
-    for out in ("first", "second"):
-        ended = _run(CASES[words], words, run_command, "--out", out)
-        assert ended.code == 0, ended.err
-        names = [name for name in load_manifest(place / out)["files"] if name.endswith(CASES[words].same)]
+    for folder in (result, place / "second"):
+        names = [name for name in load_manifest(folder)["files"] if name.endswith(CASES[words].same)]
         assert names
-        found.append({name: _content(place / out / name) for name in names})
+        found.append({name: _content(folder / name) for name in names})
     assert found[0] == found[1]
 
 
