@@ -101,7 +101,7 @@ def test_a_picture_is_seen_pixel_by_pixel_and_beyond(page: View) -> None:
         "before => document.querySelector('.zoom-stage').scrollLeft > before", arg=before
     )
     page.page.keyboard.press("Escape")
-    assert page.page.locator("dialog").count() == 0
+    page.page.wait_for_function("!document.querySelector('dialog')")
     assert first.evaluate("sheet => sheet === document.activeElement")
 
 
