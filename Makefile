@@ -1,4 +1,4 @@
-.PHONY: install test lint design clean
+.PHONY: install test lint docs design clean
 VENV ?= .venv
 
 install:
@@ -12,6 +12,10 @@ lint:
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+docs:
+	$(VENV)/bin/pip install -c constraints.txt -e ".[docs]"
+	$(VENV)/bin/mkdocs build --strict
 
 design:
 	$(VENV)/bin/interpretkit catalyst design

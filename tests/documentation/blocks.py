@@ -113,6 +113,9 @@ def stated_result(comment: str) -> tuple[str, Any] | None:
     array = re.match(r"array\((\[.*?\])\)", comment)
     if array:
         return "array", np.array(eval(array[1], {"inf": np.inf, "nan": np.nan}))  # noqa: S307
+    truth = re.match(r"(True|False)(?=$|[;:,]\s)", comment)
+    if truth:
+        return "value", truth[0] == "True"
     number = re.match(r"-?\d+(\.\d+)?(?=$|[;:,]\s)", comment)
     if number:
         return "value", ast.literal_eval(number[0])
