@@ -93,9 +93,9 @@ def _command_page(command: Any, words: list[str]) -> str:
         )
         default = parameter.default
         default = "" if default in (None, "", False, (), []) or callable(default) else f"`{default}`"
-        lines.append(
-            f"| `{_cell(name)}` | {_cell(getattr(parameter, 'help', None) or '')} | {_cell(default)} |"
-        )
+        shown_name = html.escape(str(name)).replace("|", "&#124;")
+        meaning = _cell(getattr(parameter, "help", None) or "")
+        lines.append(f"| <code>{shown_name}</code> | {meaning} | {_cell(default)} |")
     return "\n".join([*lines, ""])
 
 
