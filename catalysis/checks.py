@@ -19,6 +19,8 @@ GROUPINGS = ("slab_id", "site_id", "site_class", "facet")
 SUMMARIES = ("entropy", "silhouette", "landscape")
 MOST_DESIGNS = 10_000
 """As many points are searched at first; more designs than points cannot come of it."""
+VERIFIER = "chgnet"
+"""The potential that labelled the bundled data, and verifies designs where no other is named."""
 
 
 def check_sites(
@@ -109,6 +111,9 @@ def check_design(
     facets: str | None,
     elements: str | None,
     training: Mapping[str, Any],
+    verify: int = 0,
+    calculator: str = "",
+    max_price: float | None = None,
 ) -> None:
     """Refuse designs that cannot be asked for.
 
@@ -124,10 +129,26 @@ def check_design(
         Names between commas; None if nothing was asked for.
     training : mapping of str to Any
         From an option that serves training alone to its value where it was given; else to something false.
+    verify : int
+        How many designs a potential judges; 0 for none.
+    calculator : str
+        Which potential; empty if none was asked for.
+    max_price : float or None
+        What a site's metals may cost.
     """
     check_window(target_ev, window_ev)
     if not 1 <= n <= MOST_DESIGNS:
         raise InputError(f"--n: {n}; expected at least 1 and at most {MOST_DESIGNS}")
+    if not 0 <= verify <= n:
+        raise InputError(f"--verify: {verify}; expected at most {n}, as many as there are designs")
+    if calculator and not verify:
+        raise InputError(
+            f"--calculator {calculator}: does nothing; expected --verify with a number of designs"
+        )
+    if verify:
+        get_potential(calculator or VERIFIER)
+    if max_price is not None and not (math.isfinite(max_price) and max_price > 0):
+        raise InputError(f"--max-price: {max_price}; expected US dollars per mole of metal, above 0")
     check_model(data, model, facets=facets, elements=elements, training=training)
 
 
@@ -196,26 +217,56 @@ def bounds_of(text: str) -> dict[str, tuple[float, float]]:
 
 
 def prices_of(text: str) -> dict[str, float]:
-    """Return the prices that `--prices` names, such as `Pt=31,Ru=14` in US dollars per gram, by element.
+    """Return the prices that `--prices` names, in US dollars per gram, by element.
+
+    Either such as `Pt=31,Ru=14`, or the name of a CSV file with an element and its price in each line; a first line of
+    headings, empty lines and what follows a `#` are passed over.
 
     Raises
     ------
     InputError
-        If a part has another form, or a metal is unknown or named twice.
+        If there is no such file, a part has another form, or a metal is unknown or named twice.
     """
     from catalysis.structure.elements import require_metal
 
+    if not text.strip():
+        return {}
+    path = Path(text)
+    if path.is_file():
+        parts, form = _table_lines(path), r"([A-Z][a-z]?)\s*[,;\t]\s*(\d+\.?\d*)"
+        expected = "expected an element and its US dollars per gram in each line, such as Pt,31"
+    elif "=" not in text and (path.suffix or len(path.parts) > 1):
+        raise InputError(f"--prices {text}: no such file; expected a table, or prices such as Pt=31,Ru=14")
+    else:
+        parts = [(repr(part.strip()), part.strip()) for part in text.split(",") if part.strip()]
+        form = r"([A-Z][a-z]?)=(\d+\.?\d*)"
+        expected = "expected an element and its US dollars per gram, such as Pt=31"
     found: dict[str, float] = {}
-    for part in (part.strip() for part in text.split(",") if part.strip()):
-        matched = re.fullmatch(r"([A-Z][a-z]?)=(\d+\.?\d*)", part)
+    for where, part in parts:
+        matched = re.fullmatch(form, part)
         if not matched:
-            raise InputError(
-                f"--prices {part!r}: expected an element and its US dollars per gram, such as Pt=31"
-            )
+            raise InputError(f"--prices {where}: {expected}")
         if require_metal(matched[1], "--prices") in found:
             raise InputError(f"--prices: {matched[1]} is named twice; expected each element once")
         found[matched[1]] = float(matched[2])
+    if not found:
+        raise InputError(f"--prices {text}: holds no price; {expected}")
     return found
+
+
+def _table_lines(path: Path) -> list[tuple[str, str]]:
+    """Return where each line of a small table stands, and the line, without headings and comments."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--prices {path}: cannot be read ({error}); expected a CSV table") from error
+    told = [
+        (f"{path}, line {number}", line.partition("#")[0].strip())
+        for number, line in enumerate(lines, start=1)
+    ]
+    told = [(where, line) for where, line in told if line]
+    # Only a heading may do without a number.
+    return told[1:] if told and not re.search(r"\d", told[0][1]) else told
 
 
 def element_names(text: str) -> tuple[str, ...]:
@@ -264,7 +315,26 @@ def some_of(known: Sequence[str], text: str, option: str, *, or_none: bool = Fal
     return list(dict.fromkeys(names))
 
 
-def _knowledge(folder: Path | None) -> dict[str, set[str]] | None:
+def known_to(data: str, model: str) -> tuple[set[str], set[tuple[str, str]]] | None:
+    """Return the elements, and the facets and classes, that a trained model knows, from the header of its file.
+
+    None where a model is still to be trained, or its header says nothing of it.
+    """
+    if not model and data != BUNDLED:
+        return None
+    known = _knowledge(Path(model) if model else None)
+    return None if known is None else (set(known["--elements"]), set(known["classes"]))
+
+
+def class_names(text: str) -> tuple[str, ...]:
+    """Return the classes of `--site-classes`, such as `111_bridge,211_edge`, each once."""
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise InputError(f"--site-classes {text!r}: names none; expected classes such as 111_bridge,211_edge")
+    return tuple(dict.fromkeys(names))
+
+
+def _knowledge(folder: Path | None) -> dict[str, set[Any]] | None:
     """Return what a model's file says that it knows, by option; None where its header says nothing of it."""
     if folder is not None and not folder.is_dir():
         raise InputError(f"model {folder}: no such folder; expected what `interpretkit catalyst train` wrote")
@@ -276,7 +346,11 @@ def _knowledge(folder: Path | None) -> dict[str, set[str]] | None:
             length = int.from_bytes(opened.read(8), "little")
             header = json.loads(opened.read(min(length, 10_000_000)))
         config = json.loads(header["__metadata__"]["config"])
-        classes = {str(entry["facet"]) for entry in config["classes"]} - {"", "None"}
-        return {"--elements": set(map(str, config["elements"])), "--facets": classes}
+        classes = {(str(entry["facet"] or ""), str(entry["site_class"])) for entry in config["classes"]}
+        return {
+            "--elements": set(map(str, config["elements"])),
+            "--facets": {facet for facet, _ in classes} - {""},
+            "classes": classes,
+        }
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None  # whoever loads it will say what is wrong with it

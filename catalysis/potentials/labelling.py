@@ -75,8 +75,17 @@ def calculator_digest(calculator: Calculator) -> str:
 
 
 def potential_energy(calculator: Calculator, atoms: Atoms) -> float:
-    """Return the energy of a structure in eV."""
-    energy = calculator.get_potential_energy(atoms)
+    """Return the energy of a structure in eV.
+
+    Raises
+    ------
+    InputError
+        If the potential does not know an element of it.
+    """
+    try:
+        energy = calculator.get_potential_energy(atoms)
+    except NotImplementedError as error:  # ASE's word for an element that a potential lacks
+        raise InputError(f"calculator: {error}; expected one that knows the elements") from error
     return float(energy)  # type: ignore[arg-type]
 
 

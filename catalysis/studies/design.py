@@ -2,7 +2,8 @@
 
 The latent space of the PGH-VAE is searched for points whose predicted energy lies in the window; they are decoded
 into a class and an element for every slot, that is, into sites that exist on their facet. What proposed a site does
-not judge it: the teacher, a separate energy model with an uncertainty, ranks the proposals.
+not judge it: the teacher, a separate energy model with an uncertainty, ranks the proposals, after what is known of its
+bias at such energies has been taken off.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.stats import entropy
 
 from catalysis.energies.protocol import Prediction
 from catalysis.models.site_model import SiteModel
@@ -20,10 +22,11 @@ from catalysis.structure.host_slabs import Host, host_site
 from catalysis.structure.occupations import Occupations, filled, joined
 from catalysis.structure.ordering import tolerant_order
 from catalysis.structure.sites import Site
-from catalysis.structure.surfaces import facet_name, parse_composition, parse_facet
 from catalysis.structure.templates import Template, class_templates
 from catalysis.studies.activity import Target
-from catalysis.vae.network import PGHVAE, Latent
+from catalysis.studies.conditions import Conditions
+from catalysis.studies.selection import NO_BIAS, MeanBias, teacher_bias
+from catalysis.vae.network import Latent
 from interpretkit.errors import InputError, check_count
 from interpretkit.runs.progress import progress
 from interpretkit.variational import draw_codes
@@ -41,7 +44,7 @@ class Design:
     host : Host
         A slab that holds the site.
     energy_ev, deviation_ev : float
-        The teacher's prediction and its standard deviation.
+        The teacher's prediction, its bias taken off, and its standard deviation.
     probability : float
         Of the energy lying in the window and the adsorbate staying on the site.
     head_energy_ev : float
@@ -235,15 +238,20 @@ class Search:
     proposals : Occupations
         Every distinct new site that the latent search proposed, (k,).
     proposal_ev, proposal_std_ev : ndarray
-        The teacher's judgement of them, (k,); the judge had no part in proposing them.
+        The teacher's judgement of them, its bias taken off, (k,); the judge had no part in proposing them.
     proposed_by : ndarray
         `"gradient"` or `"sampling"`, (k,).
-    n_decoded : int
-        Latent points decoded, before duplicates and known sites were dropped.
+    n_decoded, n_distinct, n_new : int
+        Latent points decoded, each of them a site that exists and meets the conditions; how many of them are
+        distinct; how many of these are not in the training data.
+    n_classes : int
+        Classes that designs may be of.
     random : Occupations
-        Sites drawn at random, (m,).
+        Sites drawn at random that meet the conditions, (m,).
     random_ev : ndarray
-        The teacher's energies of them, (m,).
+        The teacher's energies of them, its bias taken off, (m,).
+    bias : MeanBias
+        What was taken off.
     """
 
     target: Target
@@ -254,8 +262,12 @@ class Search:
     proposal_std_ev: np.ndarray
     proposed_by: np.ndarray
     n_decoded: int
+    n_distinct: int
+    n_new: int
+    n_classes: int
     random: Occupations
     random_ev: np.ndarray
+    bias: MeanBias = NO_BIAS
 
     @property
     def numbers(self) -> dict[str, float | int]:
@@ -264,10 +276,13 @@ class Search:
         random_share = float(self.target.holds(self.random_ev).mean())
         share = float(inside.mean()) if len(inside) else float("nan")
         chosen = diversity(self.chosen)
+        bias, unsure = self.bias.at(self.target.energy_ev)
         return {
             "n_designs": len(self.designs),
             "n_decoded": self.n_decoded,
             "n_proposals": len(self.proposals),
+            "uniqueness": self.n_distinct / self.n_decoded,
+            "novelty": self.n_new / self.n_distinct,
             "share_in_window": share,
             **{
                 f"share_in_window_{how}": float(inside[self.proposed_by == how].mean())
@@ -284,6 +299,10 @@ class Search:
             "design_classes": int(chosen["classes"]),
             "design_contact_pairs": int(chosen["contact_pairs"]),
             "design_mean_difference": chosen["mean_difference"],
+            "design_composition_entropy": chosen["composition_entropy"],
+            "design_class_coverage": chosen["classes"] / self.n_classes,
+            "bias_ev": float(bias),
+            "bias_deviation_ev": float(unsure),
         }
 
 
@@ -292,11 +311,12 @@ def search(
     target: Target,
     n: int,
     *,
-    facets: Sequence[str] = (),
-    elements: Sequence[str] = (),
+    conditions: Conditions | None = None,
     n_starts: int = 10_000,
     n_random: int = 20_000,
     steps: int = 60,
+    most_judged: int | None = None,
+    bias: MeanBias | None = None,
     seed: int = 0,
     quiet: bool = True,
 ) -> Search:
@@ -305,8 +325,9 @@ def search(
     Half of the starting points are posterior samples of known sites, which are moved down the gradient of the
     distance between the head's energy and an energy drawn from the window, held by a weak pull to where they began.
     Half are samples: the coordination of one known site with the ligands of two others, of which the head's
-    favourites are kept. All are decoded; duplicates up to symmetry and known sites are dropped, and so are sites
-    that the head, given the decoded site, no longer puts into the window. The teacher judges what remains.
+    favourites are kept. All are decoded, to what the conditions allow; duplicates up to symmetry and known sites are
+    dropped, and so are sites that the head, given the decoded site, no longer puts into the window. The teacher judges
+    what remains, corrected by `catalysis.studies.selection.teacher_bias`.
 
     Parameters
     ----------
@@ -316,14 +337,19 @@ def search(
         The window.
     n : int
         How many designs.
-    facets, elements : sequence of str
-        Restrict the search; everything that the model knows by default.
+    conditions : Conditions, optional
+        What they must be; anything that the model knows by default.
     n_starts : int
         Points in latent space.
     n_random : int
-        Random sites to compare with: every class equally often, elements equally often.
+        Random sites to compare with: every class equally often, elements equally often, or where a price limits them
+        in the shares of largest mixing entropy within it.
     steps : int
         Of the gradient.
+    most_judged : int, optional
+        How many proposals the teacher may judge, the head's favourites first; all by default.
+    bias : MeanBias, optional
+        Of the teacher; estimated by default.
     seed : int
         Of everything random.
     quiet : bool
@@ -332,29 +358,40 @@ def search(
     Raises
     ------
     InputError
-        If `n` is not positive, a facet or element is unknown to the model, the window lies far from all that it has
-        seen, or nothing new could be decoded.
+        If `n` is not positive, a condition is refused (`Conditions.check`), the window lies far from all that the model
+        has seen, or nothing new could be decoded.
     """
     config = model.vae.config
+    asked = conditions or Conditions()
     check_request(
         target,
         n,
         energies_ev=model.sites.energy_ev,
         known_elements=config.elements,
         known_classes={(entry.facet, entry.site_class) for entry in config.classes},
-        facets=facets,
-        elements=elements,
+        conditions=asked,
     )
-    allowed = _allowed_elements(config.elements, elements)
-    templates = _allowed_templates(model.vae, facets)
-    with progress("Designing", 5, quiet=quiet) as bar:
+    names = asked.allowed(config.elements)
+    allowed = [config.elements.index(name) for name in names]
+    templates = [
+        entry.template(config.adsorbate) if asked.allows(entry.facet, entry.site_class) else None
+        for entry in config.classes
+    ]
+    costs = None if asked.max_price is None else asked.usd_per_mol(config.elements)
+    limit = asked.max_price or float("inf")
+    with progress("Designing", 6, quiet=quiet) as bar:
+        of_teacher = teacher_bias(model.teacher, model.sites.slab_id.tolist()) if bias is None else bias
+        bar.advance()
         latent = model.latents()
         moved = _by_gradient(model, latent, target, n_starts // 2, steps, seed)
         bar.advance()
         sampled = _by_sampling(model, latent, target, n_starts - n_starts // 2, seed + 1)
         bar.advance()
         classes = [template is not None for template in templates]
-        decoded = [model.vae.decode_occupations(*points, classes, allowed) for points in (moved, sampled)]
+        decoded = [
+            model.vae.decode_occupations(*points, classes, allowed, costs=costs, max_cost=limit)
+            for points in (moved, sampled)
+        ]
         candidates = joined(decoded)
         how = np.repeat(["gradient", "sampling"], [len(part) for part in decoded])
         known = model.occupations()
@@ -366,13 +403,15 @@ def search(
         heads = model.vae.predict_occupations(candidates[new])
         # A decoded site is the latent point rounded to elements, which moves its energy.
         order = tolerant_order(np.abs(heads - target.energy_ev), tolerance=_EQUAL)
-        kept = order[: max(n, int(target.holds(heads).sum()))]
+        kept = order[: max(n, int(target.holds(heads).sum()))][:most_judged]
         proposals, heads, how = candidates[new[kept]], heads[kept], how[new[kept]]
         bar.advance()
-        judged = model.teacher.predict_occupations(proposals.canonical())
-        composition = parse_composition(dict.fromkeys([config.elements[k] for k in allowed], 1.0))
-        drawn = random_occupations([t for t in templates if t is not None], composition, n_random, seed + 2)
+        judged = of_teacher.corrected(model.teacher.predict_occupations(proposals.canonical()))
+        drawn = random_sites(
+            [t for t in templates if t is not None], asked, config.elements, n_random, seed + 2
+        )
         random_ev = model.teacher.predict_mean(drawn.canonical())
+        random_ev = random_ev + of_teacher.at(random_ev)[0]
         bar.advance()
         stays = model.stays(proposals)
         rows = choose(proposals, target.probability(*judged) * stays, n)
@@ -387,8 +426,53 @@ def search(
             seed=seed,
         )
         bar.advance()
-    chosen = proposals[np.array(rows, int)]
-    return Search(target, designs, chosen, proposals, *judged, how, len(candidates), drawn, random_ev)
+    return Search(
+        target,
+        designs,
+        proposals[np.array(rows, int)],
+        proposals,
+        *judged,
+        how,
+        n_decoded=len(candidates),
+        n_distinct=len(distinct(candidates, known[:0])),
+        n_new=len(new),
+        n_classes=sum(classes),
+        random=drawn,
+        random_ev=random_ev,
+        bias=of_teacher,
+    )
+
+
+def random_sites(
+    templates: Sequence[Template], conditions: Conditions, elements: Sequence[str], n: int, seed: int
+) -> Occupations:
+    """Draw random sites that meet conditions: every template about equally often.
+
+    Parameters
+    ----------
+    templates : sequence of Template
+        To draw from, as the conditions allow.
+    conditions : Conditions
+        Of the metals and their price.
+    elements : sequence of str
+        The model's, in whose order the result numbers them.
+    n : int
+        How many; fewer where most of what is drawn is too dear.
+    seed : int
+        Of the draws.
+    """
+    composition = conditions.composition(elements)
+    drawn = random_occupations(templates, composition, n, seed).with_elements(elements)
+    if conditions.max_price is None:
+        return drawn
+    affordable = site_prices(drawn, conditions) <= conditions.max_price
+    return drawn[np.flatnonzero(affordable)]
+
+
+def site_prices(sites: Occupations, conditions: Conditions) -> np.ndarray:
+    """Return what the metals of each site cost, in US dollars per mole of atoms, (n,); NaN where a price is unknown."""
+    costs = np.append(conditions.usd_per_mol(sites.elements), 0.0)
+    return costs[sites.table].sum(1) / (sites.table >= 0).sum(1)
 
 
 def check_request(
@@ -398,8 +482,7 @@ def check_request(
     energies_ev: Sequence[float] | np.ndarray,
     known_elements: Collection[str],
     known_classes: Collection[tuple[str, str]],
-    facets: Sequence[str] = (),
-    elements: Sequence[str] = (),
+    conditions: Conditions | None = None,
 ) -> None:
     """Refuse a search that cannot succeed, from the data alone: before a model is trained for it.
 
@@ -407,7 +490,7 @@ def check_request(
     ----------
     target : Target
     n : int
-    facets, elements : sequence of str
+    conditions : Conditions, optional
         As for `search`.
     energies_ev : sequence of float or ndarray
     known_elements : collection of str
@@ -426,40 +509,19 @@ def check_request(
             f"target_ev: {target.energy_ev:+.2f} ± {target.window_ev:.2f} eV is far from anything the model has "
             f"seen; expected an energy near {lowest:+.2f} to {highest:+.2f} eV"
         )
-    for symbol in elements:
-        if symbol not in known_elements:
-            known = ", ".join(sorted(known_elements))
-            raise InputError(f"elements: the model does not know {symbol}; expected some of {known}")
-    known_facets = {facet for facet, _ in known_classes if facet}
-    wanted = {facet_name(parse_facet(facet, "facets")) for facet in facets}
-    for name in sorted(wanted - known_facets):
-        known = ", ".join(sorted(known_facets)) or "none"
-        raise InputError(f"facets: the model knows no facet {name}; expected some of {known}")
-    if not known_facets:
+    asked = conditions or Conditions()
+    asked.check(known_elements=known_elements, known_classes=known_classes)
+    if not any(facet for facet, _ in known_classes):
         raise InputError(
             "the sites lie on no known facet, so none can be built; expected a facet in the data "
             "(info['facet'] or `facet` when training)"
         )
-    allowed = sorted((facet, name) for facet, name in known_classes if facet in (wanted or known_facets))
+    allowed = sorted((facet, name) for facet, name in known_classes if facet and asked.allows(facet, name))
     if not any(class_templates(facet, name) for facet, name in allowed):
         raise InputError(
             f"no ideal slab has a site like those of the data, such as {allowed[0][1]} on facet {allowed[0][0]}; "
             "expected classes that `find_sites` gives"
         )
-
-
-def _allowed_elements(known: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    return [k for k, symbol in enumerate(known) if not wanted or symbol in wanted]
-
-
-def _allowed_templates(vae: PGHVAE, facets: Sequence[str]) -> list[Template | None]:
-    """Return the template of each of the model's classes, None where the search may not go."""
-    facets = [facet_name(parse_facet(facet, "facets")) for facet in facets]
-    found = [
-        entry.template(vae.config.adsorbate) if not facets or entry.facet in facets else None
-        for entry in vae.config.classes
-    ]
-    return found
 
 
 _Points = tuple[torch.Tensor, torch.Tensor]
@@ -526,7 +588,9 @@ def diversity(sites: Occupations) -> dict[str, float]:
     -------
     dict
         `classes` and `contact_pairs` that occur; `mean_difference`: mean share of slots in which two sites of one
-        class differ, 0 to 1 (NaN if no class has two).
+        class differ, 0 to 1 (NaN if no class has two); `kinds`: effective number of pairs of class and contacts, the
+        exponential of their entropy; `composition_entropy`: entropy of the elements over all slots of all sites, 1 if
+        every element is as frequent.
     """
     shares = [
         sites.differences(row, rows[:k]) / len(geometry.columns)
@@ -534,8 +598,14 @@ def diversity(sites: Occupations) -> dict[str, float]:
         for k, row in enumerate(rows.tolist())
     ]
     differences = np.concatenate([*shares, np.zeros(0)])
+    contacts = sites.contact_elements
+    kinds = Counter(zip(sites.geometry.tolist(), contacts, strict=True))
+    elements = np.bincount(sites.table[sites.table >= 0], minlength=len(sites.elements))
+    most = np.log(max(2, len(sites.elements)))
     return {
         "classes": len(np.unique(sites.geometry)),
-        "contact_pairs": len(set(sites.contact_elements)),
+        "contact_pairs": len(set(contacts)),
         "mean_difference": float(differences.mean()) if len(differences) else float("nan"),
+        "kinds": float(np.exp(entropy(list(kinds.values())))) if len(sites) else 0.0,
+        "composition_entropy": float(entropy(elements) / most) if len(sites) else float("nan"),
     }

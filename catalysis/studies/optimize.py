@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import moocore
 import numpy as np
-from ase.data import atomic_masses, atomic_numbers
 from scipy.optimize import linprog, minimize
 from scipy.special import xlogy
 
@@ -27,14 +26,9 @@ from catalysis.structure.surfaces import vegard_lattice_constant
 from catalysis.structure.templates import LATTICE_CONSTANT, Template
 from catalysis.studies.activity import Goal
 from catalysis.studies.composition import ActivityMap, Estimate, GeometryEnergies, Surface
+from catalysis.studies.prices import price_per_mol
 from interpretkit.errors import InputError
 from interpretkit.runs.progress import progress
-
-PRICES_USD_PER_G: Mapping[str, float] = {
-    "Ag": 0.9, "Au": 77.0, "Co": 0.03, "Cu": 0.009, "Fe": 0.0004, "Ir": 150.0, "Mo": 0.05, "Ni": 0.017,
-    "Pd": 32.0, "Pt": 31.0, "Rh": 148.0, "Ru": 14.0, "W": 0.04,
-}  # fmt: skip
-"""Prices in US dollars per gram: rounded means of market prices of 2024. A place to start from; give your own."""
 
 GAS_CONSTANT = 8.314462618
 """In J/(mol K) (CODATA 2018)."""
@@ -416,12 +410,6 @@ def _whole(composition: np.ndarray, bounds: Bounds) -> np.ndarray:
 
 
 # ------------------------------------------------------------------------------------------ several aims
-
-
-def price_per_mol(composition: np.ndarray, elements: Sequence[str], usd_per_g: Mapping[str, float]) -> float:
-    """Return the price of an alloy's metals in US dollars per mole of atoms."""
-    masses = np.array([atomic_masses[atomic_numbers[e]] for e in elements])
-    return float(composition @ (masses * np.array([usd_per_g[e] for e in elements])))
 
 
 def mixing_entropy(composition: np.ndarray) -> float:

@@ -208,6 +208,9 @@ class PGHVAE(nn.Module):
         ligand: Tensor,
         classes: Sequence[bool] | None = None,
         elements: Sequence[int] | None = None,
+        *,
+        costs: np.ndarray | None = None,
+        max_cost: float = float("inf"),
     ) -> Occupations:
         """Return the likeliest class, and element in each of its slots, for each pair of latents.
 
@@ -219,6 +222,10 @@ class PGHVAE(nn.Module):
             Which classes may be chosen; all that have a template by default.
         elements : sequence of int, optional
             Which elements, by their index; all by default.
+        costs : ndarray, optional
+            Of each element of the model, (elements,).
+        max_cost : float
+            The mean over a site's slots may be no larger; the likeliest such elements are taken.
 
         Returns
         -------
@@ -228,7 +235,7 @@ class PGHVAE(nn.Module):
         Raises
         ------
         InputError
-            If none of the classes has a template.
+            If none of the classes has a template, or every allowed element costs more than `max_cost`.
         """
         templates = [
             t if classes is None or classes[k] else None for k, t in enumerate(self.config.templates)
@@ -239,8 +246,15 @@ class PGHVAE(nn.Module):
         decoded = self.decode(coordination, ligand)
         which = decoded.class_logits.cpu().numpy()[:, may].argmax(1)
         allowed = np.arange(len(self.config.elements)) if elements is None else np.array(elements)
-        best = allowed[decoded.element_logits.cpu().numpy()[..., allowed].argmax(-1)]
         slots = [list(self.config.classes[k].slots) for k in may]
+        logits = decoded.element_logits.cpu().numpy()[..., allowed]
+        choice = logits.argmax(-1)
+        if costs is not None:
+            used = np.zeros((len(may), logits.shape[1]))
+            for k, some in enumerate(slots):
+                used[k, some] = 1 / len(some)
+            choice = _affordable(logits, used[which], costs[allowed], max_cost)
+        best = allowed[choice]
         contents = [best[row, slots[k]] for row, k in enumerate(which.tolist())]
         geometries = [template.geometry for template in templates if template is not None]
         return filled(
@@ -266,6 +280,53 @@ class PGHVAE(nn.Module):
         if load_config(path).get("model") != _KIND:
             raise InputError(f"{path}: not a PGH-VAE; expected a file that `PGHVAE.save` wrote")
         return load_model(path, lambda config: cls(VAEConfig.from_plain(config)), resolve_device(device))
+
+
+def _affordable(logits: np.ndarray, weights: np.ndarray, costs: np.ndarray, limit: float) -> np.ndarray:
+    """Return the likeliest element of each slot such that a site costs no more than it may, (n, slots).
+
+    Each site pays for cost in log probability, just as much per unit as it must (Lagrangian relaxation): with that
+    multiplier no other choice of the same cost is likelier.
+
+    Parameters
+    ----------
+    logits, weights
+        By slot and element, (n, slots, k), and the share of each slot in the site's mean cost, (n, slots).
+    costs, limit
+        Of each element, (k,), and the largest mean.
+    """
+    if costs.min() > limit:
+        raise InputError(
+            f"max_cost: {limit:g}; expected at least {costs.min():g}, the cheapest allowed element"
+        )
+    choice = logits.argmax(-1)
+
+    def too_dear(rows: np.ndarray) -> np.ndarray:
+        return (costs[choice[rows]] * weights[rows]).sum(1) > limit * (1 + 1e-12) + 1e-12
+
+    everyone = np.arange(len(logits))
+    rows = everyone[too_dear(everyone)]
+    if not len(rows):
+        return choice
+    scaled = costs / max(float(np.ptp(costs)), 1e-12)
+    low, high = np.zeros(len(rows)), np.ones(len(rows))
+
+    def take(multiplier: np.ndarray, some: np.ndarray) -> np.ndarray:
+        choice[rows[some]] = (logits[rows[some]] - multiplier[some, None, None] * scaled).argmax(-1)
+        return too_dear(rows[some])
+
+    still = np.arange(len(rows))
+    while len(still):
+        dear = take(high, still)
+        low[still[dear]], high[still[dear]] = high[still[dear]], 4 * high[still[dear]]
+        still = still[dear]
+    every = np.arange(len(rows))
+    for _ in range(24):
+        middle = (low + high) / 2
+        dear = take(middle, every)
+        low, high = np.where(dear, middle, low), np.where(dear, high, middle)
+    take(high, every)
+    return choice
 
 
 def _one_hot(index: Tensor, count: int) -> Tensor:

@@ -76,7 +76,11 @@ def optimize(
     ] = "",
     prices: Annotated[
         str,
-        typer.Option("--prices", metavar="EL=USD,...", help="US dollars per gram, for the compromises."),
+        typer.Option(
+            "--prices",
+            metavar="EL=USD,...|FILE",
+            help="US dollars per gram, or a table of them (CSV: element, price), for the compromises.",
+        ),
     ] = "",
     sites: Annotated[
         int, typer.Option("--sites", metavar="N", help="Sites drawn per class around each optimum.")
@@ -117,13 +121,13 @@ def optimize(
     if elements is not None:
         _check_alloy(element_names(elements), limits, given_prices)
     from catalysis.studies.optimize import (
-        PRICES_USD_PER_G,
         Bounds,
         pareto_front,
         surfaces_of,
         ternary_section,
     )
     from catalysis.studies.optimize import optimize as search
+    from catalysis.studies.prices import PRICES_USD_PER_G
     from interpretkit.runs.progress import progress
 
     goal = Goal(Target(target_ev, window_ev), activity, temperature)

@@ -22,10 +22,10 @@ from catalysis.studies.optimize import (
     mixing_entropy,
     optimize,
     pareto_front,
-    price_per_mol,
     simplex_lattice,
     ternary_section,
 )
+from catalysis.studies.prices import price_per_mol
 from interpretkit.errors import InputError
 
 GOAL = Goal(Target(0.1, 0.1))
