@@ -134,7 +134,7 @@ def _searches(
         one = genetic(judge, templates, elements, target, most, settings, seed=seed)
         asked[name] = one.sites, one.judged
     drawn = ranked_sampling(judge, templates, elements, most, seed=seed)
-    # They come sorted: the first of a smaller budget are any of them.
+    # Any of them serve a smaller budget.
     mixed = np.random.default_rng(seed).permutation(len(drawn.sites))
     asked[RANKED] = drawn.sites[mixed], Prediction(*(part[mixed] for part in drawn.judged))
     return {
