@@ -425,19 +425,14 @@ def grow(
         If no annotation shows the part, an image or position is not there, or templates are not numbered from 0 on.
     """
     settings = settings or (graph.settings if graph else PartSettings())
-    said = {note.image: note for note in (*(graph.annotations if graph else ()), *annotations)}
-    every = tuple(said[image] for image in sorted(said))
-    shown = [note for note in every if note.position is not None]
-    _check(cells, every, shown)
+    before = graph.annotations if graph else ()
+    every = _by_image((*before, *annotations))
+    _check(cells, every, [note for note in every if note.position is not None])
     if graph:
-        # A template whose last image is now said to be of another is no more.
-        left = sorted({note.template for note in shown if note.template is not None})
-        shown = [
-            note if note.template is None else replace(note, template=left.index(note.template))
-            for note in shown
-        ]
+        every = merged(before, annotations)
+    shown = [note for note in every if note.position is not None]
     unseen = np.arange(len(cells)) if pool is None else np.asarray(pool, dtype=np.int64)
-    unseen = unseen[~np.isin(unseen, list(said))]
+    unseen = unseen[~np.isin(unseen, [note.image for note in every])]
     offsets = settings.offsets()
     contexts = torch.stack([_contexts(cells, note, offsets) for note in shown])
     known = np.array([note.position for note in shown], dtype=np.float64)
@@ -476,7 +471,7 @@ def grow(
     found = PartGraph(
         graph.part if graph else part, tuple(templates), every, cells.encoder, settings, -np.inf
     )
-    return replace(found, threshold=_threshold(found, cells))
+    return replace(found, threshold=_threshold(found, cells, None if pool is None else unseen))
 
 
 def infer(graph: PartGraph, cells: PartCells, rows: ArrayLike | None = None) -> Parses:
@@ -506,24 +501,18 @@ def infer(graph: PartGraph, cells: PartCells, rows: ArrayLike | None = None) -> 
     points = _points(cells)
     maps = score_maps(graph, cells, numbers)
     flat = maps.flatten(1)
-    chance = torch.softmax(flat, dim=1).double()
-    chance = chance.reshape(len(numbers), len(graph.templates), -1)
-    middle = torch.from_numpy(points.reshape(-1, 2))
-    by_place = chance.sum(dim=1)
-    centres = by_place @ middle
-    spread = (by_place @ (middle**2).sum(dim=1) - (centres**2).sum(dim=1)).clamp_min(0).sqrt()
+    where, spread, shares = mean_places(maps, cells)
     # The first of equals, on every machine.
     best = (flat == flat.amax(dim=1, keepdim=True)).int().argmax(dim=1).numpy()
     template, flipped, cell = np.unravel_index(best, tuple(maps.shape[1:]))
     sizes = np.stack([one.size for one in graph.templates])
-    size = (chance.sum(dim=2).numpy()[:, :, None] * sizes).sum(axis=1)
-    where = centres.numpy()
+    size = (shares[:, :, None] * sizes).sum(axis=1)
     limit = np.array(cells.image) - 1.0
     boxes = np.concatenate([np.clip(where - size / 2, 0, limit), np.clip(where + size / 2, 0, limit)], axis=1)
     scores = torch.logsumexp(flat, dim=1).double().numpy()
     patterns, values = _traced(graph, cells, numbers, template, flipped, cell)
     return Parses(
-        where, boxes, scores, scores >= graph.threshold, spread.numpy(), template.astype(np.int64),
+        where, boxes, scores, scores >= graph.threshold, spread, template.astype(np.int64),
         flipped.astype(bool), points[flipped, cell], patterns, values,
     )  # fmt: skip
 
@@ -549,29 +538,81 @@ def refine(graph: PartGraph, cells: PartCells, answer: Answer, *, pool: ArrayLik
     """
     if not 0 <= answer.image < len(cells):
         raise InputError(f"image {answer.image}: expected 0 to {len(cells) - 1}")
-    if answer.verdict == "flipped" and graph.settings.facing == "both":
+    check_answer(answer, len(graph.templates), graph.settings.facing)
+    parse = infer(graph, cells, [answer.image])
+    note = annotation_of(answer, parse, len(graph.templates), graph.settings.facing)
+    return grow(cells, [note], graph=graph, pool=pool)
+
+
+def check_answer(answer: Answer, templates: int, facing: Facing) -> None:
+    """Refuse an answer that cannot be given to a parse by a graph of so many templates.
+
+    Raises
+    ------
+    InputError
+        If the template is not there, or templates look the same both ways and one is said to be flipped.
+    """
+    if answer.verdict == "flipped" and facing == "both":
         raise InputError(
             "verdict 'flipped': the templates of this graph look the same both ways; expected facing 'either'"
         )
-    if answer.template is not None and not 0 <= answer.template < len(graph.templates):
-        raise InputError(f"template {answer.template}: expected 0 to {len(graph.templates) - 1}")
-    parse = infer(graph, cells, [answer.image])
+    if answer.template is not None and not 0 <= answer.template < templates:
+        raise InputError(f"template {answer.template}: expected 0 to {templates - 1}")
+
+
+def annotation_of(answer: Answer, parse: Parses, templates: int, facing: Facing) -> Annotation:
+    """Return what an answer to the parse of an image says of that image.
+
+    Parameters
+    ----------
+    answer : Answer
+        What was said.
+    parse : Parses
+        Of that image alone.
+    templates : int
+        How many the graph has that parsed it.
+    facing : str
+        See :class:`PartSettings`; ``both`` says nothing of which way round the part is.
+    """
     template = int(parse.templates[0])
-    flipped = bool(parse.flipped[0]) if graph.settings.facing == "either" else None
+    flipped = bool(parse.flipped[0]) if facing == "either" else None
     own = parse.boxes[0, 2:] - parse.boxes[0, :2]
     size = answer.size or ((float(own[0]), float(own[1])) if answer.verdict == "right" else None)
     position = answer.position
     if answer.verdict == "right" and position is None:
         position = (float(parse.centres[0, 0]), float(parse.centres[0, 1]))
-    note = {
+    return {
         "right": Annotation(answer.image, position, size, template, flipped),
         "wrong box": Annotation(answer.image, position, size, template, flipped),
         "wrong template": Annotation(answer.image, position, size, answer.template, None),
-        "new template": Annotation(answer.image, position, size, len(graph.templates), None),
+        "new template": Annotation(answer.image, position, size, templates, None),
         "flipped": Annotation(answer.image, position, size, template, flipped is False),
         "absent": Annotation(answer.image, None),
     }[answer.verdict]
-    return grow(cells, [note], graph=graph, pool=pool)
+
+
+def merged(before: Sequence[Annotation], annotations: Sequence[Annotation]) -> tuple[Annotation, ...]:
+    """Return all that was said, by image; of one that was annotated before, the new annotation counts.
+
+    A template whose last image is now said to be of another is no more, and those after it move up.
+    """
+    every = _by_image((*before, *annotations))
+    left = sorted({note.template for note in every if note.position and note.template is not None})
+    return tuple(
+        note
+        if note.template is None or note.position is None
+        else replace(note, template=left.index(note.template))
+        for note in every
+    )
+
+
+def annotation_from(entry: dict[str, object]) -> Annotation:
+    """Return the annotation whose fields an object of JSON holds."""
+    pairs = {
+        name: None if entry[name] is None else tuple(map(float, entry[name]))  # type: ignore[arg-type]
+        for name in ("position", "size")
+    }
+    return Annotation(**(entry | pairs))  # type: ignore[arg-type]
 
 
 def expected_position(where: ArrayLike, image: tuple[int, int]) -> tuple[Floats, Floats]:
@@ -598,6 +639,33 @@ def score_maps(graph: PartGraph, cells: PartCells, rows: ArrayLike | None = None
     numbers = np.arange(len(cells)) if rows is None else np.asarray(rows, dtype=np.int64)
     _expect_cells(graph, cells)
     return _scores(cells, numbers, graph.templates, graph.settings)
+
+
+def mean_places(maps: Tensor, cells: PartCells) -> tuple[Floats, Floats, Floats]:
+    """Return where a part is in the mean over all parses, each as likely as its score says.
+
+    Parameters
+    ----------
+    maps : Tensor, (n, templates, 2, cells)
+        As :func:`score_maps` returns them.
+    cells : PartCells
+        Of the images.
+
+    Returns
+    -------
+    centres : ndarray of float, (n, 2)
+        Row and column, px.
+    spread : ndarray of float, (n,)
+        Their standard deviation, px.
+    shares : ndarray of float, (n, templates)
+        How likely each template is.
+    """
+    chance = torch.softmax(maps.flatten(1), dim=1).double().reshape(*maps.shape[:2], -1)
+    points = torch.from_numpy(_points(cells).reshape(-1, 2))
+    by_place = chance.sum(dim=1)
+    centres = by_place @ points
+    spread = (by_place @ (points**2).sum(dim=1) - (centres**2).sum(dim=1)).clamp_min(0).sqrt()
+    return centres.numpy(), spread.numpy(), chance.sum(dim=2).numpy()
 
 
 def load_part_graph(folder: Path | str) -> PartGraph:
@@ -640,7 +708,7 @@ def load_part_graph(folder: Path | str) -> PartGraph:
         )  # fmt: skip
         image = _whole_pair(grid["image"])
         return PartGraph(
-            str(note["part"]), templates, tuple(map(_annotation, note["annotations"])),
+            str(note["part"]), templates, tuple(map(annotation_from, note["annotations"])),
             CellEncoder(codes, UnitGrid(field, image)), PartSettings(**note["settings"]),
             -np.inf if note["threshold"] is None else float(note["threshold"]),
         )  # fmt: skip
@@ -664,12 +732,9 @@ def _whole_pair(values: Sequence[int]) -> tuple[int, int]:
     return first, second
 
 
-def _annotation(entry: dict[str, object]) -> Annotation:
-    pairs = {
-        name: None if entry[name] is None else tuple(map(float, entry[name]))  # type: ignore[arg-type]
-        for name in ("position", "size")
-    }
-    return Annotation(**(entry | pairs))  # type: ignore[arg-type]
+def _by_image(annotations: Sequence[Annotation]) -> tuple[Annotation, ...]:
+    said = {note.image: note for note in annotations}
+    return tuple(said[image] for image in sorted(said))
 
 
 def _check(cells: PartCells, every: Sequence[Annotation], shown: Sequence[Annotation]) -> None:
@@ -891,18 +956,21 @@ def _learned(
     return found
 
 
-def _threshold(graph: PartGraph, cells: PartCells) -> float:
+def _threshold(graph: PartGraph, cells: PartCells, pool: Integers | None) -> float:
     """Return the score half way between images that show the part and those that do not; −∞ if none of these is known.
 
-    The former are all that are not said to be without it, for annotated ones have the graph's own cells.
+    The former are all that are not said to be without it, for annotated ones have the graph's own cells; where there
+    is a pool, those of it and the annotated ones.
     """
     absent = np.array([note.image for note in graph.annotations if note.position is None], dtype=np.int64)
     if not len(absent):
         return -np.inf
-    others = np.setdiff1d(np.arange(len(cells)), absent)
-    scores = torch.logsumexp(score_maps(graph, cells).flatten(1), dim=1).double().numpy()
+    said = [note.image for note in graph.annotations]
+    every = np.arange(len(cells)) if pool is None else np.union1d(pool, said).astype(np.int64)
+    scores = torch.logsumexp(score_maps(graph, cells, every).flatten(1), dim=1).double().numpy()
+    without = np.isin(every, absent)
     # Many of the others may be without the part as well; so the median, not the mean.
-    return float((np.median(scores[others]) + scores[absent].mean()) / 2)
+    return float((np.median(scores[~without]) + scores[without].mean()) / 2)
 
 
 def _traced(

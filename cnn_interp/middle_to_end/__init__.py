@@ -1,0 +1,1 @@
+"""Networks explained and changed by what people say of a few images."""
