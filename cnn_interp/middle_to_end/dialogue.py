@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,6 +130,11 @@ class Dialogue:
     def entries(self) -> list[Entry]:
         """What was said and not taken back."""
         return list(self._standing_entries)
+
+    @property
+    def log(self) -> Sequence[Entry]:
+        """All that was said, and taken back."""
+        return tuple(self._log.entries)
 
     @property
     def annotations(self) -> tuple[Annotation, ...]:

@@ -61,8 +61,8 @@ class Log(Protocol):
 class Memory:
     """Keeps entries as long as the process lives."""
 
-    def __init__(self) -> None:
-        self.entries: list[Entry] = []
+    def __init__(self, entries: Sequence[Entry] = ()) -> None:
+        self.entries: list[Entry] = list(entries)
 
     def append(self, entry: Entry) -> None:
         """Keep an entry."""
@@ -91,7 +91,9 @@ class Journal:
 
 
 @contextmanager
-def open_journal(path: Path | str, about: Mapping[str, Any]) -> Iterator[Journal]:
+def open_journal(
+    path: Path | str, about: Mapping[str, Any], earlier: Sequence[Entry] = ()
+) -> Iterator[Journal]:
     """Give the journal of a dialogue, with all that was said before; made if there is none.
 
     A last line torn by a crash was never answered for, and is dropped.
@@ -102,6 +104,8 @@ def open_journal(path: Path | str, about: Mapping[str, Any]) -> Iterator[Journal
         The file.
     about : mapping
         What answers are about, such as the part and a digest of the images.
+    earlier : sequence of Entry
+        What a new journal begins with; one that is there must begin so.
 
     Raises
     ------
@@ -120,14 +124,46 @@ def open_journal(path: Path | str, about: Mapping[str, Any]) -> Iterator[Journal
                 if len(table):
                     raise InputError(f"{place}: says nothing of what it is about; expected a journal")
                 table.append({"number": _ABOUT, "about": said})
-            kept = table.rows[0].get("about", {})
-            for name in said | kept:
-                if said.get(name) != kept.get(name):
+            _check_about(place, table.rows[0].get("about", {}), said)
+            journal = Journal(table)
+            for number, entry in enumerate(earlier):
+                if number == len(journal.entries):
+                    journal.append(entry)
+                elif journal.entries[number] != entry:
                     raise InputError(
-                        f"{place}: answers of another dialogue ({name} {kept.get(name)!r}, not {said.get(name)!r}); "
-                        "move the file away, or give --out another folder"
+                        f"{place}: its entry {number} is not that of the dialogue to go on from; move the file away"
                     )
-            yield Journal(table)
+            yield journal
+
+
+def write_journal(path: Path, about: Mapping[str, Any], entries: Sequence[Entry]) -> None:
+    """Write a whole journal, as :func:`open_journal` reads it."""
+    with ResumableTable(path, key="number") as table:
+        table.append({"number": _ABOUT, "about": json.loads(dump_json({"format": FORMAT, **about}))})
+        for entry in entries:
+            table.append(asdict(entry))
+
+
+def read_journal(path: Path, about: Mapping[str, Any]) -> list[Entry]:
+    """Return the entries of a finished journal.
+
+    Raises
+    ------
+    InputError
+        If there is none, it is damaged, or of a dialogue about something else.
+    """
+    _check_about(path, read_about(path), json.loads(dump_json({"format": FORMAT, **about})))
+    with ResumableTable(path, key="number") as table:
+        return Journal(table).entries
+
+
+def _check_about(path: Path, kept: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+    for name in {**said, **kept}:
+        if said.get(name) != kept.get(name):
+            raise InputError(
+                f"{path}: answers of another dialogue ({name} {kept.get(name)!r}, not {said.get(name)!r}); move the "
+                "file away, or give --out another folder"
+            )
 
 
 def read_about(path: Path) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from interpretkit.training.seeds import numpy_generator
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 _TINY = 1e-12
-# Images that show the part are told from others by those closest to them; what an answer teaches reaches farther.
-_NEAR, _WIDE = 20.0, 3.0
+# In units of the median distance. Images that show the part are told from others by those closest to them; what an
+# answer teaches reaches farther.
+_NEAR, _WIDE = 3.0, 1.5
 # How far what is known of images is trusted before anybody said anything: mean and precision of a normal density for
 # the slope and the intercept of the chance that an image shows the part.
 _PRIOR_MEAN, _PRIOR_PRECISION = np.array([2.0, 0.0]), np.array([4.0, 1.0])
@@ -50,8 +51,10 @@ class Likeness:
         return cls(distances)
 
     def kernel(self, decline: float) -> Floats:
-        """Return e^(−decline · distance), ``(n, n)``."""
-        return np.exp(-decline * self.distances)
+        """Return e^(−decline · distance / the median distance between two images), ``(n, n)``."""
+        apart = self.distances[~np.eye(len(self.distances), dtype=bool)]
+        middle = float(np.median(apart)) if len(apart) else 1.0
+        return np.exp(-decline * self.distances / max(middle, _TINY))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +93,11 @@ Selection = Callable[[Standing], Floats]
 def chances_shown(likeness: Likeness, shown: Bools, absent: Bools, *, decline: float = _NEAR) -> Floats:
     """Return how likely each image shows the part, by how like it is to those of which it is known, ``(n,)``.
 
-    The ratio of two kernel densities, about images that show the part and about those that do not, each begun by the
-    density of all images, is made a chance by logistic regression on the images that are known, each left out of its
-    own densities. Its slope and intercept have a prior, so that one answer decides nothing, and answers of one kind
-    alone move the border.
+    What counts is how near an image is to those that show the part, and how much nearer than to all others it is to
+    those that do not: of images that do not show it few are alike, so that being far from them says little. The two are
+    kernel densities, begun by what all images have, and made a chance by logistic regression on the images that are
+    known, each left out of its own densities. Its slope and intercept have a prior, so that one answer decides nothing,
+    and answers of one kind alone move the border.
 
     Parameters
     ----------
@@ -105,15 +109,16 @@ def chances_shown(likeness: Likeness, shown: Bools, absent: Bools, *, decline: f
         Of the kernel.
     """
     kernel = likeness.kernel(decline)
-    density = kernel.mean(axis=1)
+    count = len(kernel)
+    density = (kernel.sum(axis=1) - 1) / max(count - 1, 1)
     known = shown | absent
     # What an image is to itself says nothing of it; it counts like the mean of all.
     np.fill_diagonal(kernel, density)
-    sides = [
-        (kernel[:, said].sum(axis=1) - said * density + density) / (said.sum() - said + 1.0)
-        for said in (shown, absent)
-    ]
-    ratio = np.log(sides[0]) - np.log(sides[1])
+    near, far = (
+        (kernel[:, said].sum(axis=1) - said * density + start) / (said.sum() - said + 1.0)
+        for said, start in ((shown, density.mean()), (absent, density))
+    )
+    ratio = np.log(near + _TINY) - np.log(far / (density + _TINY) + _TINY)
     deviation = float(ratio.std())
     ratio = (ratio - ratio.mean()) / max(deviation, _TINY)
     slope, intercept = _logistic(ratio[known], shown[known].astype(np.float64))
@@ -127,12 +132,12 @@ def _chance(odds: Floats) -> Floats:
 def _logistic(values: Floats, labels: Floats) -> Floats:
     """Return slope and intercept of the likeliest logistic regression under the prior."""
     columns = np.stack([values, np.ones_like(values)], axis=1)
-    weights: Floats = _PRIOR_MEAN.copy()
+    weights = np.array(_PRIOR_MEAN, dtype=np.float64)
     for _ in range(50):
         chance = _chance(columns @ weights)
         slope = columns.T @ (chance - labels) + _PRIOR_PRECISION * (weights - _PRIOR_MEAN)
         curve = (columns * (chance * (1 - chance))[:, None]).T @ columns + np.diag(_PRIOR_PRECISION)
-        step: Floats = np.linalg.solve(curve, slope)
+        step = np.linalg.solve(curve, slope)
         weights = np.asarray(weights - step, dtype=np.float64)
         if np.abs(step).max() < 1e-10:
             break

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,6 +70,11 @@ class Run:
         self.described: dict[str, Any] = {}
         self.inputs: list[dict[str, Any]] = []
         self.discarded = False
+        self._afterwards: list[Callable[[], None]] = []
+
+    def afterwards(self, action: Callable[[], None]) -> None:
+        """Have something done once the result is in place, such as removing what kept it safe until then."""
+        self._afterwards.append(action)
 
     def read(self, paths: Iterable[Path | str]) -> None:
         """Note files and folders that are read; their SHA-256 goes into the manifest.
@@ -267,6 +272,8 @@ def run_folder(
             # Looked at again because hours may have passed since the first look.
             _check_replaceable(out, final)
             _move_into_place(hidden, final)
+            for action in run._afterwards:
+                action()
         finally:
             if hidden.exists():
                 shutil.rmtree(hidden, ignore_errors=True)
