@@ -118,9 +118,11 @@ def chances_shown(likeness: Likeness, shown: Bools, absent: Bools, *, decline: f
         (kernel[:, said].sum(axis=1) - said * density + start) / (said.sum() - said + 1.0)
         for said, start in ((shown, density.mean()), (absent, density))
     )
-    ratio = np.log(near + _TINY) - np.log(far / (density + _TINY) + _TINY)
+    density = np.maximum(density, _TINY)
+    ratio = np.log(np.maximum(near, _TINY)) - np.log(np.maximum(far, _TINY) / density)
     deviation = float(ratio.std())
-    ratio = (ratio - ratio.mean()) / max(deviation, _TINY)
+    # What differs by rounding alone does not differ.
+    ratio = (ratio - ratio.mean()) / deviation if deviation > 1e-9 else np.zeros(count)
     slope, intercept = _logistic(ratio[known], shown[known].astype(np.float64))
     return _chance(np.asarray(slope * ratio + intercept))
 
