@@ -286,6 +286,20 @@ CASES: dict[str, Case] = {
         file="FILE --model tiny:network",
         suffix=".png",
     ),
+    "cnn teach": _OfNetwork(
+        (*OWN, "--images", "24", "--answers", "4"),
+        seeded=True,
+        refused=(
+            ("--model nosuch", "nosuch"),
+            ("--data nowhere", "--data"),
+            ("--data photos --simulate", "--simulate"),
+            ("--ask --error-rate 0.1", "--error-rate"),
+            ("--error-rate 2", "--error-rate"),
+            ("--order best", "--order"),
+            ("--part wing", "--part"),
+            ("--resume photos", "journal.jsonl"),
+        ),
+    ),
     "cnn disentangle parts": _OfNetwork(
         (*OWN, "--images", "14", "--annotations", "1,2", "--draws", "2"),
         seeded=True,

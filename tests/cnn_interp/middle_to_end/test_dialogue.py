@@ -45,7 +45,7 @@ def dialogue(planted, order="active", log=None, seed=0, **more):
     cells, part, _ = planted
     # Images that show the part are like each other, all others like nothing.
     features = np.random.default_rng(seed).normal(size=(len(cells), 64)) / 8
-    features[~np.isnan(part[:, 0]), 0] += 0.8
+    features[~np.isnan(part[:, 0]), 0] += 1.2
     count = len(more.get("candidates", cells))
     settings = more.pop("settings", SETTINGS)
     select = SELECTIONS[order](count, seed)
@@ -355,11 +355,12 @@ def test_chosen_questions_teach_sooner_than_random_ones():
         candidates = np.r_[0:12, 24:60]
         for order, errors, found in (("active", active, shown[0]), ("random", chance, shown[1])):
             talk = dialogue((cells, part, None), order, seed=seed, candidates=candidates)
-            steps = taught(talk, TrueAnnotator(talk, Truth(part)), 8, np.arange(12, 24), part)
-            assert [step.answers for step in steps] == list(range(1, 9))
+            steps = taught(talk, TrueAnnotator(talk, Truth(part)), 6, np.arange(12, 24), part)
+            assert [step.answers for step in steps] == list(range(1, 7))
             errors.append(np.mean([step.error for step in steps]))
             found.append(steps[-1].shown)
-    assert np.mean(active) < 0.9 * np.mean(chance), (active, chance)
+    # Now and then a graph of few answers takes another part for this one; so the median.
+    assert np.median(active) < 0.8 * np.median(chance), (active, chance)
     assert np.mean(shown[0]) > 1.5 * np.mean(shown[1]), shown
 
 
