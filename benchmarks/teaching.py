@@ -11,7 +11,7 @@ import inspect
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +69,7 @@ class Size:
     shares : tuple of float
         See ``SHARES``.
     orders : tuple of str
-        Of the table of selections, and ``ERRING``; for the least share. For others the first three alone.
+        Of the table of selections, and ``ERRING``; for the least share. For others the first two alone.
     baselines : tuple of int
         After how many full annotations other methods are measured.
     """
@@ -84,11 +84,11 @@ class Size:
 
     def of(self, share: float) -> tuple[str, ...]:
         """Return the orders that are measured where so many images show the part."""
-        return self.orders if share == min(self.shares) else self.orders[:3]
+        return self.orders if share == min(self.shares) else self.orders[:2]
 
 
 QUICK = Size(6, 2, 30, 15, (0.33,), (ACTIVE, "random", ERRING), (3, 6))
-FULL = Size(20, 5, 60, 40, SHARES, (ACTIVE, "random", "unsure", "published", ERRING), (3, 6, 12, 24, 48))
+FULL = Size(16, 5, 48, 40, SHARES, (ACTIVE, "random", ERRING, "unsure"), (3, 6, 12, 24, 48))
 # Images, as many as an answer is timed with, and the bar for it in seconds.
 TIMED, SOON = 500, 0.5
 
@@ -178,14 +178,13 @@ def run(
     size = QUICK if quick else FULL
     network = load_network(NETWORK, device=device, seed=seed)
     curves: list[Curve] = []
-    first: Subject | None = None
-    for subject in subjects(network, size, data or {}, seed, cache):
-        first = first or subject
-        for share in size.shares:
-            for draw in track(range(size.seeds), f"{subject.name}, {subject.part}, {share:.0%}", quiet=False):
-                curves += drawn_curves(subject, size, share, seed + draw, cache)
-    assert first is not None
-    return [*rows_of(curves, size, seed), timed_row(first, seed)]
+    every = list(subjects(network, size, data or {}, seed, cache))
+    # Draw by draw, so that what is done is of use if it ends early.
+    for draw in range(size.seeds):
+        plans = [(subject, share) for subject in every for share in size.shares]
+        for subject, share in track(plans, f"Draw {draw + 1} of {size.seeds}", quiet=False):
+            curves += drawn_curves(subject, size, share, seed + draw, cache)
+    return [*rows_of(curves, size, seed), timed_row(every[0], seed)]
 
 
 def subjects(
@@ -198,7 +197,7 @@ def subjects(
         features = part_cells.mirrored_features(network, images, [*layers, DEEP], cache)
         landmarks = landmarks_in_inputs(images, network.size)
         groups = np.arange(len(images)) if images.groups is None else images.groups
-        for part in PARTS if size.seeds >= FULL.seeds else PARTS[:1]:
+        for part in PARTS if title == KIND else PARTS[:1]:
             where = landmarks[:, images.part_names.index(part)]
             yield Subject(title, name, part, features, tuple(layers), where, absent, groups)
 
