@@ -224,7 +224,17 @@ def drawn_curves(subject: Subject, size: Size, share: float, seed: int, cache: P
     """Return the curves of all orders, and of other methods, for one draw of images."""
     code = [inspect.getsource(module) for module in
             (part_graph, part_cells, part_baselines, dialogue, selection, annotators, simulation)]  # fmt: skip
-    stamp = json.dumps([subject.features[0].key, subject.name, subject.part, asdict(size), share, seed, code])
+    stamp = json.dumps(
+        [
+            subject.features[0].key,
+            subject.name,
+            subject.part,
+            asdict(replace(size, seeds=1)),
+            share,
+            seed,
+            code,
+        ]
+    )
     kept = None if cache is None else cache / f"curves-{hashlib.sha256(stamp.encode()).hexdigest()[:24]}.json"
     if kept is not None and kept.is_file():
         return [Curve(**entry) for entry in json.loads(kept.read_text(encoding="utf-8"))]
