@@ -435,6 +435,14 @@ def _simulated(talk: Dialogue, known: _Known, error_rate: float, answers: int, s
     return taught(talk, who, answers, known.kept, known.truth.positions)
 
 
+def _typed() -> str:
+    """Return a line that was typed; nothing where nobody can type."""
+    try:
+        return sys.stdin.readline() if sys.stdin else ""
+    except OSError:
+        return ""
+
+
 def _converse(run: Run, talk: Dialogue, images: Images, answers: int | None) -> None:
     from cnn_interp.middle_to_end.pictures import question_figure
     from cnn_interp.middle_to_end.terminal import converse
@@ -445,7 +453,7 @@ def _converse(run: Run, talk: Dialogue, images: Images, answers: int | None) -> 
     picture = run.out.with_name(f"{run.out.name}-question.png")
     try:
         converse(
-            talk, draw, lambda image: images.ids[image], picture, sys.stdin.readline,
+            talk, draw, lambda image: images.ids[image], picture, _typed,
             lambda line: print(line, file=sys.stderr, flush=True), answers=answers,
         )  # fmt: skip
     finally:
