@@ -226,7 +226,7 @@ SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit cnn instability": "--images 12 --top 4",
     "interpretkit cnn disentangle tree": "--images 24 --leaves 6",
     "interpretkit cnn disentangle parts": "--images 12 --draws 1 --annotations 1",
-    "interpretkit cnn teach": "--images 24 --answers 3",
+    "interpretkit cnn teach": "--images 15 --answers 3",
     "interpretkit cnn disentangle graph": "--images 6 --layer features.13 --rounds 2",
     "interpretkit cnn disentangle graph --graph": "--images 6",
     "interpretkit cnn disentangle concepts": "--images 6 --concepts 3 --codes 6 --epochs 1",

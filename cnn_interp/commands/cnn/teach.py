@@ -333,34 +333,23 @@ def _images(kind: str, path: Path | None, about: _About) -> tuple[Images, list[P
 
     found = read_parts(kind, path, unannotated=True)
     _known_part(found, about.part)
-    found = found.of_category(about.category or found.category_names[0])
-    # First images whose part is known, for only these can be answered for; half as many without the object.
-    known = found.annotated[:, found.part_names.index(about.part)]
-    rows = np.flatnonzero(known | found.absence_known)
+    category = about.category or found.category_names[0]
+    one_of(found.category_names, category, "category")
     whole = read(kind, path)
     assert isinstance(whole, PartImages)
-    without = whole.of_category("negative") if (whole.categories < 0).any() else None
-    count = about.images if without is None else round(about.images / 1.5)
-    some = found.subset(rows[spread(len(rows), count)])
-    if without is not None:
-        some = _joined(some, without.subset(spread(len(without), len(some) // 2)))
-    return _held(some), [path / "landmarks.csv"] if kind == "animal-part" else []
-
-
-def _joined(first: PartImages, second: PartImages) -> PartImages:
-    """Return the images of two slices of one source."""
-    import numpy as np
-
-    assert first.load is second.load or first.load == second.load
-    groups = None
-    if first.groups is not None and second.groups is not None:
-        groups = np.concatenate([first.groups, second.groups])
-    return replace(
-        first, ids=(*first.ids, *second.ids), source=np.concatenate([first.source, second.source]),
-        categories=np.concatenate([first.categories, second.categories]),
-        landmarks=np.concatenate([first.landmarks, second.landmarks]), groups=groups, split=None,
-        boxes=None,
-    )  # fmt: skip
+    if (whole.categories < 0).any():
+        # Images of none of the objects show no part either.
+        found = whole.cropped() if whole.boxes is not None else whole
+    # Of the others only those can be answered for whose part is known; half as many without the object.
+    own = found.categories == found.category_names.index(category)
+    known = np.flatnonzero(
+        own & (found.annotated[:, found.part_names.index(about.part)] | found.absence_known)
+    )
+    without = np.flatnonzero(found.categories < 0)
+    count = round(about.images / 1.5) if len(without) else about.images
+    rows = known[spread(len(known), count)]
+    rows = np.concatenate([rows, without[spread(len(without), len(rows) // 2)]])
+    return _held(found.subset(np.sort(rows))), [path / "landmarks.csv"] if kind == "animal-part" else []
 
 
 def _known_part(images: PartImages, part: str) -> None:
