@@ -31,7 +31,7 @@ Model = Annotated[
         "--model",
         metavar="NAME",
         callback=checked(check_network),
-        help="A network of torchvision, timm:NAME, or package.module:factory.",
+        help="A network of torchvision, timm:NAME, package.module:factory, or the edit.json of an edit.",
     ),
 ]
 Weights = Annotated[

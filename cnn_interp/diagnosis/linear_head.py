@@ -75,6 +75,7 @@ def fit_head(
     l2: float = DEFAULT_L2,
     left_out: int | None = None,
     start: Head | None = None,
+    offset: NDArray[np.floating] | None = None,
 ) -> Head:
     """Train a head to convergence by L-BFGS in double precision.
 
@@ -93,6 +94,8 @@ def fit_head(
         its influence.
     start : Head, optional
         Where to begin.
+    offset : ndarray of float, (n, classes), optional
+        Added to the logits and left as it is, such as those of another head, of which this one is then a correction.
 
     Raises
     ------
@@ -113,10 +116,13 @@ def fit_head(
     rows = np.concatenate([features[keep], np.ones((int(keep.sum()), 1))], axis=1)
     wanted = np.eye(count)[labels[keep]]
     shape = (count, rows.shape[1])
+    if offset is not None and np.shape(offset) != (n, count):
+        raise InputError(f"offset {np.shape(offset)}: expected ({n}, {count}), logits of all examples")
+    given = 0.0 if offset is None else np.asarray(offset, dtype=np.float64)[keep]
 
     def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weights = flat.reshape(shape)
-        logarithms = log_softmax(rows @ weights.T, axis=1)
+        logarithms = log_softmax(rows @ weights.T + given, axis=1)
         value = -(wanted * logarithms).sum() / n + 0.5 * l2 * (flat @ flat)
         slope = (np.exp(logarithms) - wanted).T @ rows / n + l2 * weights
         return float(value), slope.ravel()

@@ -20,6 +20,8 @@ from interpretkit.commandline.lazy import find_module
 from interpretkit.errors import InputError
 from interpretkit.runs.files import here, sha256
 
+# What the description of an edit of a network is called.
+EDIT = "edit.json"
 STATE_DICT = "expected a state dict (.pth, .pt, .safetensors)"
 # Of torchvision's packages, those whose networks do something else than to classify images.
 _OTHER_TASKS = ("detection", "segmentation", "video", "optical_flow")
@@ -43,6 +45,11 @@ class KnownNetwork:
     weights: tuple[str, ...]
 
 
+def is_edit(name: str) -> bool:
+    """Tell whether a network's name is the path of an edit, as ``interpretkit cnn edit`` writes it."""
+    return Path(name).name == EDIT
+
+
 def check_network(name: str) -> None:
     """Refuse a network that cannot be had, as far as that can be told by its name.
 
@@ -53,6 +60,10 @@ def check_network(name: str) -> None:
     """
     if name == "":
         raise InputError("network '': expected a name, such as mobilenet_v2, or package.module:factory")
+    if is_edit(name):
+        if not Path(name).is_file():
+            raise InputError(f"network {name!r}: no such file; expected the {EDIT} of an edit")
+        return
     package, colon, _ = name.partition(":")
     if colon:
         if package != "timm" and not _exists(package):

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import interpretkit  # noqa: F401  (lets torchvision be imported beside a torch for the CPU)
+from cnn_interp.networks.checks import is_edit
 from cnn_interp.networks.weights import (
     add_weights,
     check_sum,
@@ -39,6 +40,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_RESIZE, IMAGENET_SIZE = 256, 224
 _SCORES = "expected one tensor of scores, (images, categories)"
 _INPUTS = "a network for images (n, 3, height, width); for another size, a cnn_interp.networks.Network"
+_EDITS = "cnn_interp.middle_to_end.network_edit"
 _FACTORY = "package.module:factory, a function without arguments that returns a network"
 
 
@@ -211,8 +213,9 @@ def load_network(
     name : str
         A network of torchvision (``resnet50``, or ``resnet50@IMAGENET1K_V2`` for other weights than those first
         published); ``efficientnet_lite0`` (the extra ``offline`` brings its weights); ``timm:NAME`` if timm is
-        installed; or ``package.module:factory``, a function without arguments that returns a module, which is
-        then shown images as ImageNet's networks are, or a :class:`Network`.
+        installed; the path of an ``edit.json``, for the network that the edit was made for with the edit; or
+        ``package.module:factory``, a function without arguments that returns a module, which is then shown images as
+        ImageNet's networks are, or a :class:`Network`.
     weights : str or path
         ``pretrained``, ``random`` (as the network initialises itself under `seed`), or a file with a state dict.
         A user's own factory keeps the weights that it returns unless a file is given.
@@ -230,13 +233,13 @@ def load_network(
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "weights"))
         network = _build(name, str(weights))
-    if str(weights) not in ("pretrained", "random"):
+    if str(weights) not in ("pretrained", "random") and not is_edit(name):
         state = read_state_dict(weights)
         _load(network, state, str(weights))
         network = replace(network, source=f"{Path(weights).name} ({check_sum(Path(weights))[:12]})")
     network.module.eval()
     network.module.to(where)
-    if ":" in name and not name.startswith("timm:"):
+    if ":" in name and not name.startswith("timm:") and not is_edit(name):
         package = name.partition(":")[0]
         with noted_imports(package):
             outputs = _run_blank(network, network.size)
@@ -256,6 +259,9 @@ def layer_names(module: nn.Module) -> list[str]:
 def _build(name: str, weights: str) -> Network:
     if name == "":
         raise InputError("network '': expected a name, such as mobilenet_v2, or package.module:factory")
+    if is_edit(name):
+        # What makes it stands above this module, and is found by its name as a user's own network is.
+        return importlib.import_module(_EDITS).load_edited(name, weights)
     prefix, colon, rest = name.partition(":")
     if colon and prefix == "timm":
         return _timm(rest, weights)

@@ -81,6 +81,7 @@ def prepare(folder: Path, words: str) -> None:
             low, high = {"photos": (0, 256), "labelled/dark": (0, 90)}.get(name, (140, 256))
             pixels = draws.integers(low, high, size=(40, 44, 3), dtype=np.uint8)
             Image.fromarray(pixels).resize((48, 44)).save(folder / name / f"{number}.png")
+    (folder / "answers.txt").write_text("drop 1\nmerge 0 2 as ear\n")
     factors = draws.integers(0, 4, size=(400, 2))
     codes = np.column_stack([factors + draws.normal(0, 0.1, factors.shape), draws.normal(size=(400, 1))])
     np.savez(folder / "codes.npz", codes=codes, factors=factors)
@@ -346,6 +347,28 @@ CASES: dict[str, Case] = {
             ("--target nosuch --model tiny:network", "nosuch"),
             ("--concepts 99 --model tiny:network", "--concepts"),
         ),
+    ),
+    "cnn edit": _OfNetwork(
+        (*OWN, "--images", "labelled", "--answers", "answers.txt", "--count", "4", "--refit"),
+        seeded=True,
+        same=(".csv", ".safetensors"),
+        refused=(
+            ("--patterns spots", "--patterns"),
+            ("--layer a,b", "--layer"),
+            ("--patterns filters --count 3", "--count"),
+            ("--patterns nodes --method pca", "--method"),
+            ("--answers answers.txt", "--answers"),
+            ("--images absent", "absent"),
+            ("--images labelled --cue mark", "--cue"),
+            ("--images labelled --scenes 20", "--scenes"),
+            ("--images labelled --answers absent.txt", "absent.txt"),
+            ("--images labelled --undo", "--undo"),
+            ("--images labelled --edit photos", "photos"),
+            ("--images labelled --edit photos --count 3", "--count"),
+            ("--model absent/edit.json", "absent/edit.json"),
+        ),
+        file="--images labelled --model tiny:network --answers FILE",
+        suffix=".txt",
     ),
     "cnn diagnose adversarial": _OfNetwork(
         ("photos/0.png", *OWN, "--method", "fgsm,pgd", "--epsilon", "8"),

@@ -47,6 +47,10 @@ def _attributes(path: Path) -> None:
             writer.writerows([f"{label}/{image}.png", int(label in ("car", "truck"))] for image in range(5))
 
 
+def _answers(path: Path) -> None:
+    path.write_text("drop 3  # a stamp\nmerge 0 1 as ear\n")
+
+
 def _slabs(path: Path) -> None:
     from ase.io import write
 
@@ -161,6 +165,7 @@ INPUTS: Mapping[str, Callable[[Path], None]] = {
     "photo.jpg": _photograph,
     "photos": _photographs,
     "my-images": _labelled_images,
+    "answers.txt": _answers,
     "attributes.csv": _attributes,
     "predictions.csv": _predictions,
     "codes.npz": _codes,
@@ -230,6 +235,9 @@ SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit cnn disentangle graph": "--images 6 --layer features.13 --rounds 2",
     "interpretkit cnn disentangle graph --graph": "--images 6",
     "interpretkit cnn disentangle concepts": "--images 6 --concepts 3 --codes 6 --epochs 1",
+    "interpretkit cnn edit": "--scenes 16 --count 3 --questions 2",
+    "interpretkit cnn edit --images": "--count 5",
+    "interpretkit cnn edit --images my-images --edit": "",
     "interpretkit cnn diagnose adversarial": "--method fgsm,pgd --steps 2",
     "interpretkit cnn diagnose influence": "--leave-out 2 --questions 2",
     "interpretkit cnn diagnose rules": "--labels-per-class 2",
@@ -244,6 +252,7 @@ SMALLER_SNIPPETS: Mapping[str, Mapping[str, str]] = {
     "docs/diagnosis.md": {
         "minimal_perturbation(network, pixels)": "minimal_perturbation(network, pixels, iterations=2)"
     },
+    "docs/editing.md": {"articulated_images(60,": "articulated_images(12,"},
     "docs/part-graphs.md": {"articulated_images(60,": "articulated_images(20,", "range(60)": "range(20)"},
     "docs/metrics.md": {
         "composed_concepts(300)": "composed_concepts(6)",

@@ -33,6 +33,7 @@ RESULTS_STATED = {
     "docs/diagnosis-data.md": 3,
     "docs/disentanglement.md": 3,
     "docs/disentangling.md": 5,
+    "docs/editing.md": 2,
     "docs/metrics.md": 1,
     "docs/part-graphs.md": 3,
     "docs/path-homology.md": 3,

@@ -8,6 +8,7 @@ import typer
 
 from cnn_interp.commands._loading import COMPOSED, chosen_layers, load_concepts
 from cnn_interp.commands._options import Model, UnitLayers, Weights
+from cnn_interp.networks.checks import is_edit
 from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, kind_and_path
 from interpretkit.commandline.caution import no_better
 from interpretkit.errors import InputError
@@ -88,7 +89,8 @@ def dissect(
     dissections = measure(network.module, layers, batches, concepts.labels, share=share, quiet=quiet)
     random: dict[str, Dissection] = {}
     # Random weights need a network that makes them, and say nothing beside random ones.
-    if baseline and weights != "random" and ":" not in model.removeprefix("timm:"):
+    own = ":" in model.removeprefix("timm:") or is_edit(model)
+    if baseline and weights != "random" and not own:
         untrained = load_network(model, weights="random", device=device, seed=seed)
         random = measure(untrained.module, layers, batches, concepts.labels, share=share, quiet=quiet)
 

@@ -1,0 +1,260 @@
+"""Patterns of a network judged by a person: planted cues found and taken out, beside other uses of the answers.
+
+Run as `python -m benchmarks.editing [--full] [--animal-part FOLDER] [--cache FOLDER]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cnn_interp.images.articulated import articulated_images
+from cnn_interp.images.part_images import PartImages
+from cnn_interp.images.planted_cue import CueKind
+from cnn_interp.images.reading import read_parts
+from cnn_interp.middle_to_end.network_edit import Base
+from cnn_interp.middle_to_end.spurious_cue import (
+    COVERED,
+    CUELESS,
+    DROPPED,
+    HEAVIEST,
+    ONLY_REFIT,
+    PLAIN,
+    RANDOM,
+    REFIT,
+    CuePool,
+    CueSettings,
+    CueTrial,
+    cue_trial,
+)
+from cnn_interp.networks.loading import load_network
+from interpretkit.bench.evidence import Row, markdown, mean_interval
+from interpretkit.runs.progress import track
+
+KIND = "animal-part"
+NETWORK, LAYER = "mobilenet_v2", "features.18"
+BAR = "the project's bar"
+CATEGORIES = ("quadruped", "bird", "person", "car")
+# What is compared with the method, each given the same images or the same answers.
+OTHERS = (RANDOM, HEAVIEST, ONLY_REFIT, COVERED)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Attributes
+    ----------
+    settings : CueSettings
+        How many images, and what is asked.
+    seeds : int
+        How many.
+    scenes, photographs : tuple of str
+        Cues in drawn scenes, and in photographs.
+    errs : float
+        Share of wrong answers in a further row on photographs; 0 for none.
+    """
+
+    settings: CueSettings
+    seeds: int
+    scenes: tuple[CueKind, ...]
+    photographs: tuple[CueKind, ...]
+    errs: float
+
+
+QUICK = Size(CueSettings(train=80, user=60, test=80), 2, ("mark",), ("sticker",), 0.0)
+FULL = Size(CueSettings(), 5, ("mark", "texture"), ("sticker", "mark"), 0.1)
+
+
+def run(
+    quick: bool = True,
+    data: Mapping[str, Path] | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    cache: Path | None = None,
+) -> list[Row]:
+    """Return the rows of evidence.
+
+    Parameters
+    ----------
+    quick : bool
+        One cue, two seeds, few images.
+    data : mapping of str to path, optional
+        ``animal-part``, its folder: judged there as well.
+    seed : int
+        Of the images and the cues' looks, and the first of the divisions.
+    device : str
+        Where the network runs.
+    cache : path, optional
+        A folder in which maps are kept.
+    """
+    size = QUICK if quick else FULL
+    settings = size.settings
+    count = settings.train + settings.user + settings.test
+    network = load_network(NETWORK, device=device, seed=seed)
+    base = Base.of(network)
+    drawn = articulated_images(count, seed=seed, side=network.size, negatives=0.0, categories=CATEGORIES)
+    sets: list[tuple[str, PartImages, tuple[CueKind, ...]]] = [("drawn scenes", drawn, size.scenes)]
+    if data and KIND in data:
+        sets.append(
+            (
+                "photographs of animals",
+                evenly(read_parts(KIND, data[KIND], unannotated=True), count),
+                size.photographs,
+            )
+        )
+    rows: list[Row] = []
+    for title, images, kinds in sets:
+        for kind in kinds:
+            pool = CuePool(
+                network,
+                images,
+                images.categories,
+                images.category_names,
+                kind,
+                LAYER,
+                seed=seed,
+                folder=cache,
+            )
+            trials = [
+                cue_trial(pool, replace(settings, kind=kind), base, seed=number)
+                for number in track(range(seed, seed + size.seeds), f"{title}, {kind}", quiet=False)
+            ]
+            said = f"{title} with a {kind}, {count} images of {len(pool.names)} categories"
+            rows += cue_rows(trials, said, settings, seed, judged=title != "drawn scenes")
+            if size.errs and title != "drawn scenes":
+                erring = [
+                    cue_trial(
+                        pool,
+                        replace(settings, kind=kind, errs=size.errs),
+                        base,
+                        seed=number,
+                        methods=(PLAIN, REFIT),
+                    )
+                    for number in range(seed, seed + size.seeds)
+                ]
+                rows.append(
+                    recovery(
+                        erring, REFIT, f"{said}, {size.errs:.0%} of the answers wrong", seed, judged=False
+                    )
+                )
+    return rows
+
+
+def evenly(images: PartImages, count: int) -> PartImages:
+    """Return as many images of each category, spread over the set."""
+    numbers = range(len(images.category_names))
+    chosen = []
+    for number in numbers:
+        rows = np.flatnonzero(images.categories == number)
+        each = min(-(-count // len(numbers)), len(rows))
+        chosen.append(rows[np.arange(each) * len(rows) // each])
+    return images.subset(np.sort(np.concatenate(chosen)))
+
+
+def recovery(trials: Sequence[CueTrial], method: str, said: str, seed: int, *, judged: bool) -> Row:
+    """Return by how much of what was lost under shift a method brings back."""
+    shares = [trial.recovered(method) for trial in trials]
+    others = {
+        one: mean([trial.recovered(one) for trial in trials]) for one in OTHERS if one in trials[0].accuracy
+    }
+    best = max(others, key=lambda one: others[one]) if others else None
+    before, after = (mean([trial.accuracy[one].shifted for trial in trials]) for one in (PLAIN, method))
+    same = mean([trial.accuracy[PLAIN].same for trial in trials])
+    return Row(
+        system=f"{NETWORK} {LAYER}, linear head: {method}",
+        data=said,
+        name="share of the accuracy lost under shift that comes back",
+        value=mean(shares),
+        interval=mean_interval(shares),
+        baseline=None if best is None else others[best],
+        reference=0.5 if judged else None,
+        source=BAR if judged else "",
+        seed=seed,
+        notes=f"{len(trials)} seeds; accuracy {same:.1%} with the cue as in training, {before:.1%} under shift, "
+        f"{after:.1%} after" + ("" if best is None else f"; baseline: {best}, the best of the others"),
+    )
+
+
+def cue_rows(
+    trials: Sequence[CueTrial], said: str, settings: CueSettings, seed: int, *, judged: bool
+) -> list[Row]:
+    """Return the rows of one cue."""
+    seeds = f"{len(trials)} seeds"
+    rows = [
+        recovery(trials, method, said, seed, judged=judged and method == REFIT) for method in (REFIT, DROPPED)
+    ]
+
+    def row(name: str, values: Sequence[float], system: str = REFIT, **more: object) -> Row:
+        return Row(
+            system=f"{NETWORK} {LAYER}, linear head: {system}", data=said, name=name, value=mean(values),
+            interval=mean_interval(values), seed=seed, **more,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    for method in (REFIT, DROPPED):
+        rows.append(
+            row(
+                "accuracy lost on images without the cue",
+                [100 * trial.lost_elsewhere(method) for trial in trials],
+                method,
+                unit="points",
+                reference=1.0 if judged and method == REFIT else None,
+                source=BAR if judged and method == REFIT else "",
+                notes=f"{seeds}; below 0 is a gain",
+            )
+        )
+    rows.append(
+        row(
+            "accuracy lost on the other categories, cue as in training",
+            [100 * (trial.accuracy[PLAIN].others - trial.accuracy[REFIT].others) for trial in trials],
+            unit="points",
+            notes=f"{seeds}; below 0 is a gain",
+        )
+    )
+    found = [trial.found_at for trial in trials]
+    known = [place for place in found if np.isfinite(place)]
+    rows.append(
+        row(
+            f"share of seeds in which the cue's pattern is dropped within {settings.answers} answers",
+            [float(np.isfinite(place)) for place in found],
+            reference=1.0 if judged else None,
+            source=BAR if judged else "",
+            notes=f"{seeds}; after {mean(known):.1f} answers on average" if known else seeds,
+        )
+    )
+    for method in (PLAIN, *OTHERS, CUELESS):
+        rows.append(
+            row(
+                "accuracy under shift",
+                [trial.accuracy[method].shifted for trial in trials],
+                method,
+                notes=f"{seeds}; without any cue {mean([trial.accuracy[method].free for trial in trials]):.1%}",
+            )
+        )
+    return rows
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean of those that are known."""
+    return float(np.nanmean(np.array(values, dtype=np.float64)))
+
+
+def main() -> None:
+    """Print the rows as a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="all cues, images and seeds")
+    parser.add_argument("--animal-part", type=Path, help="the folder of animal-part")
+    parser.add_argument("--cache", type=Path, help="a folder in which maps are kept")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
+    options = parser.parse_args()
+    data = {KIND: options.animal_part} if options.animal_part else None
+    print(markdown(run(not options.full, data, options.seed, options.device, options.cache)))
+
+
+if __name__ == "__main__":
+    main()
