@@ -165,7 +165,7 @@ class _Cue:
     def object(self, number: int) -> Mask:
         """Return where the object is, ``(h, w)``."""
         assert self.masks is not None
-        return self.masks(number).any(axis=0)
+        return np.asarray(self.masks(number).any(axis=0))
 
     def mask(self, number: int) -> Mask:
         """Return where the cue is, ``(h, w)``."""

@@ -95,7 +95,7 @@ def replayed(lines: Iterable[str], count: int, before: Sequence[Answer] = ()) ->
     """
     answers = list(before)
     for number, line in enumerate(lines, start=1):
-        text = f" {line}".partition(" #")[0].strip()
+        text = _bare(line)
         if not text:
             continue
         try:
@@ -112,6 +112,36 @@ def replayed(lines: Iterable[str], count: int, before: Sequence[Answer] = ()) ->
     return tuple(answers)
 
 
+def check_answers(path: Path) -> None:
+    """Refuse a file of answers as far as can be told before it is known how many patterns there are.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read as text, says nothing, or a line has none of the forms.
+    """
+    said = 0
+    for number, line in enumerate(_lines(path), start=1):
+        text = _bare(line)
+        try:
+            said += bool(text) and parse_answer(text) is not None
+        except InputError as error:
+            raise InputError(f"{path}, line {number}: {error}") from error
+    if not said:
+        raise InputError(f"{path}: says nothing; expected lines such as {_FORMS}")
+
+
+def _bare(line: str) -> str:
+    return f" {line}".partition(" #")[0].strip()
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); expected a text file of answers") from error
+
+
 def read_answers(path: Path, count: int, before: Sequence[Answer] = ()) -> tuple[Answer, ...]:
     """Return the answers of a file, after others; see :func:`replayed`.
 
@@ -120,10 +150,7 @@ def read_answers(path: Path, count: int, before: Sequence[Answer] = ()) -> tuple
     InputError
         If the file cannot be read as text, or a line makes no sense.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected a text file of answers") from error
+    lines = _lines(path)
     try:
         return replayed(lines, count, before)
     except InputError as error:

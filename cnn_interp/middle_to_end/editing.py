@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from cnn_interp.diagnosis.linear_head import Scaling, fit_head
+from cnn_interp.diagnosis.linear_head import DEFAULT_L2, Scaling, fit_head
 from cnn_interp.disentangling.concepts import Method
 from cnn_interp.disentangling.explanatory_graph import Patch, patch_box
 from cnn_interp.disentangling.features import LayerMaps, trunk_features
@@ -31,8 +31,8 @@ from interpretkit.networks.truncated import From
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 REFIT_L2 = 0.03
-# Images that go through what follows the layer at once, and values of patterns that are held meanwhile.
-_IMAGES, _VALUES_AT_ONCE = 32, 1 << 24
+# Values of the layer, or of patterns, that are held at once, about 64 MB: each portion costs a pass of the network too.
+_VALUES_AT_ONCE = 1 << 24
 
 
 class Above:
@@ -90,8 +90,9 @@ class Above:
         found = []
         try:
             with instrumented(self.network.module, 0), torch.no_grad():
-                for start in range(0, len(maps), _IMAGES):
-                    values = maps.tensor(slice(start, start + _IMAGES), self.network.device)
+                at_once = max(1, _VALUES_AT_ONCE // int(np.prod(maps.maps.shape[1:])))
+                for start in range(0, len(maps), at_once):
+                    values = maps.tensor(slice(start, start + at_once), self.network.device)
                     seen.clear()
                     outputs = self.module(values if change is None else change(values))
                     found.append((outputs if watched is None else seen[-1]).double().cpu().numpy())
@@ -281,7 +282,7 @@ class EditingSession:
         layer: str,
         kind: Kind = "concepts",
         *,
-        count: int = 16,
+        count: int | None = None,
         method: Method = "nmf",
         towards: Towards = "mean",
         folder: Path | None = None,
@@ -368,7 +369,7 @@ class EditingSession:
     def _measured(self) -> Pull:
         count, categories = len(self.patterns), len(self.targets)
         cells = self.maps.shape[0] * self.maps.shape[1]
-        at_once = max(1, min(_IMAGES, _VALUES_AT_ONCE // max(count * cells * categories, 1)))
+        at_once = max(1, _VALUES_AT_ONCE // (max(count * categories, self.maps.units) * cells))
         change = self._change()
         device = self.network.device
         rest = self.patterns.rest.to(device)[:, None, None]
@@ -505,12 +506,11 @@ def refitted(
 
 
 def trained_head(
-    name: str, features: Floats, labels: NDArray[np.integer], classes: int, l2: float | None = None
+    name: str, features: Floats, labels: NDArray[np.integer], classes: int, l2: float = DEFAULT_L2
 ) -> LinearLayer:
     """Return a linear layer trained on what the last one of a network is given, ``(n, d)``."""
     scaling = Scaling.of(features)
-    options = {} if l2 is None else {"l2": l2}
-    found = fit_head(scaling(features), labels, classes=classes, **options).weights
+    found = fit_head(scaling(features), labels, classes=classes, l2=l2).weights
     weight = found[:, :-1] / scaling.length
     return LinearLayer(
         name, torch.from_numpy(weight).float(), torch.from_numpy(found[:, -1] - weight @ scaling.mean).float()

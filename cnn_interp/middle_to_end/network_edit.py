@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -139,8 +139,12 @@ def last_linear(network: Network) -> str:
         If its outputs do not come from one.
     """
     ran: list[tuple[str, Tensor]] = []
+
+    def noting(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda _, __, output: ran.append((name, output))
+
     handles = [
-        module.register_forward_hook(lambda _, __, output, name=name: ran.append((name, output)))
+        module.register_forward_hook(noting(name))
         for name, module in network.module.named_modules()
         if isinstance(module, nn.Linear)
     ]

@@ -30,6 +30,7 @@ from interpretkit.networks.receptive_fields import ReceptiveField
 Kind = Literal["filters", "concepts", "nodes"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Towards = Literal["mean", "zero"]
+CONCEPTS, NODES = 16, 2
 Floats = NDArray[np.float64]
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -396,7 +397,7 @@ def find_patterns(
     layer: str,
     kind: Kind,
     *,
-    count: int = 24,
+    count: int | None = None,
     method: Method = "nmf",
     towards: Towards = "mean",
     rows: Sequence[int] | None = None,
@@ -413,8 +414,9 @@ def find_patterns(
         The layer.
     kind : str
         One of ``KINDS``.
-    count : int
-        How many concepts; or how many nodes for each filter.
+    count : int, optional
+        How many concepts, by default 16 or as many as the layer has units; or how many nodes for each filter, by
+        default 2.
     method : str
         How concepts are found; see :func:`~cnn_interp.disentangling.concepts.find_concepts`.
     towards : str
@@ -437,6 +439,8 @@ def find_patterns(
     maps = some[layer]
     if kind == "filters":
         return Filters.of(maps, towards=towards)
+    if count is None:
+        count = min(CONCEPTS, maps.units) if kind == "concepts" else NODES
     if kind == "concepts":
         return ConceptPatterns.of(find_concepts(maps, method, count, seed=seed), maps, towards=towards)
     graph = learn_graph(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,8 +29,8 @@ from interpretkit.training.seeds import numpy_generator
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Verdict = Literal["keep", "drop"]
-# A patch shows the object where so much of its middle does, and the cue where that fills so much of it.
-_SHARE, _FILLED = 0.25, 0.2
+# A patch shows the object where so much of its middle does.
+_SHARE = 0.25
 # What was done to the network.
 PLAIN, DROPPED, REFIT = "as trained", "patterns dropped", "dropped and head refit"
 RANDOM, HEAVIEST = "random patterns dropped", "patterns of the largest weight dropped"
@@ -54,8 +54,8 @@ class CueSettings:
         How many images the head is trained on, the person has at hand, and accuracy is measured on.
     patterns : str
         Which kind of patterns.
-    count : int
-        How many concepts, or nodes of each filter.
+    count : int, optional
+        How many concepts, or nodes of each filter; see :func:`~cnn_interp.middle_to_end.patterns.find_patterns`.
     method : str
         How concepts are found.
     answers : int
@@ -73,7 +73,7 @@ class CueSettings:
     user: int = 160
     test: int = 200
     patterns: Kind = "concepts"
-    count: int = 16
+    count: int | None = None
     method: Method = "nmf"
     answers: int = 10
     patches: int = 8
@@ -119,7 +119,8 @@ class CuePool:
         self.network, self.layer, self.folder, self.quiet = network, layer, folder, quiet
         self.labels = np.asarray(labels, dtype=np.intp)
         self.names = tuple(names)
-        self._given, self._kind, self._seed = _held(images), kind, seed
+        self._given, self._seed = _held(images), seed
+        self._kind: CueKind = kind
         self._maps: list[LayerMaps | None] = [None, None]
         self._known = np.zeros((2, len(images)), dtype=bool)
 
@@ -163,7 +164,8 @@ class SimulatedPerson:
     """Says of patterns whether they are part of the object, and knows nothing else.
 
     Most of the patches that they see must show the object: at least a quarter of the middle half of a patch, along each
-    side, while what was pasted into the image fills less than a fifth of the patch.
+    side, while what was put into the image is not what the patch shows: less than half of it lies within, and it
+    fills less than half of the patch.
 
     Attributes
     ----------
@@ -200,7 +202,9 @@ class SimulatedPerson:
         return sum(self._filled(patch) for patch in patches) * 2 > len(patches)
 
     def _filled(self, patch: Patch) -> bool:
-        return self._share(patch, self.images.cue_mask(patch.image)) >= _FILLED
+        mask = self.images.cue_mask(patch.image)
+        inside = mask[self._slices(patch.box, mask.shape)]
+        return bool(inside.any()) and bool(2 * inside.sum() >= mask.sum() or 2 * inside.sum() >= inside.size)
 
     def _share(self, patch: Patch, mask: NDArray[np.bool_], *, middle: bool = False) -> float:
         """Return which share of a patch, or of its middle, a mask covers."""
@@ -209,13 +213,17 @@ class SimulatedPerson:
             (row, column), height, width = patch.position, bottom - top, right - left
             top, bottom = max(top, row + 0.5 - height / 4), min(bottom, row + 0.5 + height / 4)
             left, right = max(left, column + 0.5 - width / 4), min(right, column + 0.5 + width / 4)
-        down, across = mask.shape[0] / self.frame[0], mask.shape[1] / self.frame[1]
-        first_row, first_column = round(top * down), round(left * across)
-        inside = mask[
-            first_row : max(round(bottom * down), first_row + 1),
-            first_column : max(round(right * across), first_column + 1),
-        ]
+        inside = mask[self._slices((top, left, bottom, right), mask.shape)]
         return float(inside.mean()) if inside.size else 0.0
+
+    def _slices(self, box: tuple[float, float, float, float], shape: tuple[int, ...]) -> tuple[slice, slice]:
+        """Return the rows and columns of a box of the frame in an image, one of each at least."""
+        down, across = shape[0] / self.frame[0], shape[1] / self.frame[1]
+        row, column = round(box[0] * down), round(box[1] * across)
+        return (
+            slice(row, max(round(box[2] * down), row + 1)),
+            slice(column, max(round(box[3] * across), column + 1)),
+        )
 
 
 @dataclass(frozen=True)
@@ -278,7 +286,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True, eq=False)
-class CueTrial:
+class CueOutcome:
     """What became of a planted cue.
 
     Attributes
@@ -289,14 +297,11 @@ class CueTrial:
         The questions and answers.
     accuracy : mapping of str to Accuracy
         By what was done.
-    session : EditingSession
-        With the edit, its linear layer refit.
     """
 
     category: int
     asked: tuple[Asked, ...]
     accuracy: Mapping[str, Accuracy]
-    session: EditingSession
 
     @property
     def found_at(self) -> float:
@@ -317,6 +322,33 @@ class CueTrial:
     def lost_elsewhere(self, method: str) -> float:
         """Return by how much a method lowers the accuracy on images without any cue."""
         return self.accuracy[PLAIN].free - self.accuracy[method].free
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "category": self.category,
+            "asked": [asdict(one) for one in self.asked],
+            "accuracy": {name: asdict(one) for name, one in self.accuracy.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> CueOutcome:
+        """Return the outcome that :meth:`to_dict` gave."""
+        accuracy = {name: Accuracy(**one) for name, one in content["accuracy"].items()}
+        return CueOutcome(content["category"], tuple(Asked(**one) for one in content["asked"]), accuracy)
+
+
+@dataclass(frozen=True, eq=False)
+class CueTrial(CueOutcome):
+    """What became of a planted cue, with all that it came of.
+
+    Attributes
+    ----------
+    session : EditingSession
+        With the edit, its linear layer refit.
+    """
+
+    session: EditingSession
 
 
 def cue_trial(
@@ -407,8 +439,10 @@ def cue_trial(
         session.edit = before
         others = pool.labels[test] != chosen
         return Accuracy(
-            *(float(told[name].mean()) for name in ("same", "shifted", "free")),
-            float(told["same"][others].mean()),
+            same=float(told["same"].mean()),
+            shifted=float(told["shifted"].mean()),
+            free=float(told["free"].mean()),
+            others=float(told["same"][others].mean()),
         )
 
     edit, labels, targets = session.edit, pool.labels[user], np.arange(classes)
@@ -467,10 +501,10 @@ def cue_trial(
         made = makers[name]()
         each = [measured(one) for one in (made if isinstance(made, list) else [made])]
         accuracy[name] = Accuracy(
-            *(
-                float(np.mean([getattr(one, key) for one in each]))
-                for key in ("same", "shifted", "free", "others")
-            )
+            same=float(np.mean([one.same for one in each])),
+            shifted=float(np.mean([one.shifted for one in each])),
+            free=float(np.mean([one.free for one in each])),
+            others=float(np.mean([one.others for one in each])),
         )
     return CueTrial(chosen, tuple(asked), accuracy, session)
 

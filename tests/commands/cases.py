@@ -365,7 +365,6 @@ CASES: dict[str, Case] = {
             ("--images labelled --undo", "--undo"),
             ("--images labelled --edit photos", "photos"),
             ("--images labelled --edit photos --count 3", "--count"),
-            ("--model absent/edit.json", "absent/edit.json"),
         ),
         file="--images labelled --model tiny:network --answers FILE",
         suffix=".txt",

@@ -20,6 +20,7 @@ from blocks import PAGES, ROOT, Block, blocks_of, inline_commands, run_python, s
 from inputs import GIVEN, INPUTS, SMALLER_COMMANDS, SMALLER_DEFAULTS, SMALLER_SNIPPETS
 
 from cnn_interp.commands.cnn.visualize import DEFAULT_METHODS
+from cnn_interp.networks.checks import is_edit
 from interpretkit.bench.quotes import QUOTES, names_in, read_quotes, refresh
 from interpretkit.bench.results import read_results
 from interpretkit.cli import app, main
@@ -69,7 +70,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 def pretrained(name: str) -> bool:
     """Tell whether a network's weights are at hand; a user's own network brings its weights."""
-    if ":" in name:
+    if ":" in name or is_edit(name):
         return True
     from cnn_interp.networks.weights import checkpoint_folder, torchvision_weights
 

@@ -12,6 +12,7 @@ import typer
 
 from cnn_interp.commands._loading import check_folders, chosen_layers
 from cnn_interp.commands._options import Model, Weights
+from cnn_interp.middle_to_end.answers import check_answers
 from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, listed, one_of
 from interpretkit.commandline.caution import no_better
 from interpretkit.commandline.finding import Here
@@ -249,8 +250,8 @@ class _Options:
                 raise InputError(
                     f"{name} {value!r}: is for drawn scenes, but `images` are given; leave one out"
                 )
-        if self.answers is not None and not self.answers.is_file():
-            raise InputError(f"answers {str(self.answers)!r}: no such file; expected a line for each answer")
+        if self.answers is not None:
+            check_answers(self.answers)
         if self.questions is not None and self.answers is not None:
             raise InputError(
                 f"questions {self.questions}: `answers` are given, nobody is asked; leave one out"
@@ -264,11 +265,6 @@ class _Options:
                 raise InputError(f"{name} {getattr(self, name)!r}: is as it was in `earlier`; leave it out")
         if (model, weights) != ("mobilenet_v2", "pretrained"):
             raise InputError(f"model {model!r}: is the one of `earlier`; leave it out")
-
-    @property
-    def size(self) -> int:
-        """How many concepts, or nodes of a filter."""
-        return self.count or (_NODES if self.patterns == "nodes" else _CONCEPTS)
 
 
 # --------------------------------------------------------------------------------------------------- a user's images
@@ -330,7 +326,7 @@ def _of_images(
         else:
             session = EditingSession.begin(
                 network, base, given, targets, layer, asked.patterns or "concepts",  # type: ignore[arg-type]
-                count=asked.size, method=asked.method or "nmf", folder=work / "maps", seed=seed, quiet=quiet,  # type: ignore[arg-type]
+                count=asked.count, method=asked.method or "nmf", folder=work / "maps", seed=seed, quiet=quiet,  # type: ignore[arg-type]
             )  # fmt: skip
         first = session.candidates()
         kept = work / "answers.txt"
@@ -460,7 +456,7 @@ def _planted(
     drawn = asked.scenes or _SCENES_DRAWN
     train, user = (drawn * part // sum(_PARTS) for part in _PARTS[:2])
     settings = CueSettings(
-        kind=asked.cue or "mark", train=train, user=user, test=drawn - train - user, count=asked.size,  # type: ignore[arg-type]
+        kind=asked.cue or "mark", train=train, user=user, test=drawn - train - user, count=asked.count,  # type: ignore[arg-type]
         patterns=asked.patterns or "concepts", method=asked.method or "nmf", answers=asked.questions or _QUESTIONS,  # type: ignore[arg-type]
     )  # fmt: skip
     network = load_network(model, weights=weights, device=device, seed=seed)

@@ -24,6 +24,7 @@ def colour_network(classes: int = 2, seed: int = 0) -> Network:
     "layer."""
     colours = torch.tensor([[1, -0.5, -0.5], [-0.5, 1, -0.5], [-0.5, -0.5, 1], [0.4, 0.4, 0.4]])
     convolution = nn.Conv2d(3, 4, 1)
+    assert convolution.bias is not None
     linear = nn.Linear(4, classes)
     with torch.no_grad():
         convolution.weight.copy_(colours[..., None, None])

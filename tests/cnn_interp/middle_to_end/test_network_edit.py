@@ -43,6 +43,7 @@ def test_the_edit_does_what_setting_the_filter_does_and_leaves_the_network(edit:
     network = load_network(MODEL)
     before, state = outputs(network), {k: v.clone() for k, v in network.module.state_dict().items()}
     edited = edit.said(f"drop {BLUE}", f"rename {GREEN} leaf").apply(network)
+    assert isinstance(network.module, nn.Sequential)
     with torch.no_grad():
         values = network.module[:2](network_inputs(network, squares(6, seed=3), range(6)))
         values[:, BLUE] = edit.patterns.rest[BLUE]
@@ -160,7 +161,7 @@ def test_what_cannot_be_replaced_is_refused() -> None:
         with_replaced(Twice(), {"first": nn.Identity(), "inner.1": nn.Identity()})
     with pytest.raises(InputError, match="the model has none of that name"):
         with_replaced(Twice(), {"absent": nn.Identity()})
-    scripted = nn.Sequential(torch.jit.trace(nn.ReLU(), torch.zeros(1)), nn.ReLU())
+    scripted = nn.Sequential(torch.jit.script(nn.ReLU()), nn.ReLU())
     with pytest.raises(InputError, match="TorchScript"):
         with_replaced(scripted, {"1": nn.Identity()})
 

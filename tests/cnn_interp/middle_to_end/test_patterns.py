@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 from edited_networks import LAYER, colour_network, squares
@@ -39,6 +39,7 @@ def found(features: TrunkFeatures) -> dict[str, Patterns]:
 
 
 def head(values: Tensor) -> Tensor:
+    assert isinstance(NETWORK.module, nn.Sequential)
     return NETWORK.module[4](values.mean(dim=(2, 3)))
 
 
