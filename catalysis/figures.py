@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from catalysis.structure.elements import COVALENT_RADIUS, METALS, arrow_order
+from catalysis.structure.elements import COVALENT_RADIUS
 from catalysis.structure.ordering import tolerant_order
 from catalysis.structure.sites import Site
 from interpretkit.visualization.style import (
@@ -27,17 +27,33 @@ if TYPE_CHECKING:
 
     from catalysis.fingerprints import Bar
 
-_ADSORBATE_COLOURS = {
-    "H": "#ffffff", "O": "#e0352b", "C": "#4d4d4d", "N": "#3050f8", "S": "#f2d648",
+ELEMENT_COLOURS: dict[str, str] = {
+    "H": "#ffffff", "O": "#e0352b", "C": "#3b3b3b", "N": "#3050f8", "S": "#f2d648",
+    "Pt": "#56b4e9", "Pd": "#cc79a7", "Ir": "#009e73", "Rh": "#e69f00", "Ru": "#0072b2", "Cu": "#9dcf74",
+    "Ni": "#65336c", "Au": "#8d1517", "Ag": "#4af1b7", "Co": "#9387fa", "Fe": "#4a31a0", "Zn": "#8f4e71",
+    "Mo": "#749652", "W": "#a0e1f5", "Mn": "#635940", "Ti": "#ff7287", "Sn": "#d0d25e", "Re": "#ffa5d1",
+    "Cr": "#ac2699", "V": "#397c0b", "Ga": "#c69948", "In": "#ff79e6", "Nb": "#7858cc", "Ta": "#7fb79c",
+    "Zr": "#af78b6", "Os": "#912652", "Al": "#c33a55", "Bi": "#b75393", "Pb": "#2a4f1f", "Sc": "#df7d19",
+    "Y": "#85ed98", "La": "#b24ebc", "Ce": "#7a1186", "Hf": "#f64f58", "Mg": "#f5cdd8", "Cd": "#a3b270",
+    "Tl": "#926d77", "Ca": "#b60037", "Tc": "#c9e279", "Li": "#22575c", "Na": "#e2be42", "K": "#7c8739",
+    "Be": "#d797c9",
 }  # fmt: skip
-_DRAWN_RADIUS = 1.02  # of a metal, in covalent radii: spheres that nearly touch
+"""One colour for each element, on every page and in every view.
+
+Adsorbates have the colours that chemists expect, the five metals of the bundled data Okabe and Ito's. Every further
+metal, the common ones first, has the colour that is furthest (CIE 1976) from all before it in the eyes of whichever
+of four people tells them apart worst: with normal, protan, deutan and tritan vision (Machado et al. 2009).
+"""
+_OTHER_ELEMENT = "#b4b8bc"
+# In covalent radii: discs of neighbours leave gaps through which the layer below is seen.
+_DRAWN_RADIUS = 0.8
+_DRAWN_ADSORBATE_RADIUS = 0.95
 _PALE = np.array([1.0, 1.0, 1.0])
 
 
-def element_colours(symbols: Sequence[str]) -> dict[str, str]:
-    """Return a colour for each metal, in the order of the periodic table's groups, the same for the same set."""
-    metals = sorted({symbol for symbol in symbols if symbol in METALS}, key=arrow_order)
-    return {symbol: colour_of(index) for index, symbol in enumerate(metals)}
+def element_colour(symbol: str) -> str:
+    """Return the colour of an element, the same in every picture."""
+    return ELEMENT_COLOURS.get(symbol, _OTHER_ELEMENT)
 
 
 def site_gallery(
@@ -59,9 +75,9 @@ def site_gallery(
     Returns
     -------
     Figure
-        Metals carry their symbols; deeper metals are paler; the contacts have a dark rim.
+        Metals carry their symbols; deeper metals are paler; the contacts have a dark rim; the adsorbate is drawn
+        in front of whatever stands between it and the eye, with its bonds to the contacts.
     """
-    colours = element_colours([symbol for site in sites for symbol in site.symbols])
     columns = min(columns, len(sites))
     rows = -(-len(sites) // columns)
     with style():
@@ -72,8 +88,8 @@ def site_gallery(
         for number, site in enumerate(sites):
             row, column = divmod(number, columns)
             above, beside = axes[2 * row, column], axes[2 * row + 1, column]
-            draw_site(above, site, colours=colours, view="above")
-            draw_site(beside, site, colours=colours, view="beside")
+            draw_site(above, site, view="above")
+            draw_site(beside, site, view="beside")
             if titles is not None:
                 above.set_title(titles[number], fontsize=9.5, loc="center")
         if title:
@@ -161,18 +177,17 @@ def draw_site(
     axes: Axes,
     site: Site,
     *,
-    colours: dict[str, str] | None = None,
     view: str = "above",
     fills: Sequence[str] | None = None,
 ) -> None:
     """Draw one site into `axes`, `view` being `"above"` (the surface's normal) or `"beside"`.
 
-    With `fills`, a colour for each metal, (n,), these are drawn as they are, deeper metals no paler.
+    With `fills`, a colour for each metal, (n,), these are drawn as they are, deeper metals no paler. The adsorbate
+    lies over all metals, so that it is seen from every side.
     """
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Circle
 
-    colours = colours or element_colours(site.symbols)
     _, sideways, normal = site.frame
     along = np.cross(sideways, normal)
     horizontal, vertical, towards = (
@@ -183,16 +198,24 @@ def draw_site(
     symbols = [*site.symbols, *site.adsorbate_symbols]
     depth = positions @ towards
     span = max(float(np.ptp(depth)), 1e-6)
-    for index in tolerant_order(depth).tolist():
+    flat = positions @ np.array([horizontal, vertical]).T
+    in_order = tolerant_order(depth).tolist()
+    behind, front = ([i for i in in_order if (i < len(site)) == is_metal] for is_metal in (True, False))
+    for first, second in adsorbate_bonds(site):
+        # Short of the contact's symbol.
+        end = flat[first] + (0.62 if second < len(site) else 1.0) * (flat[second] - flat[first])
+        axes.plot(*np.array([flat[first], end]).T, color=INK, linewidth=1.4, zorder=3, solid_capstyle="round")
+    for index in [*behind, *front]:
         symbol = symbols[index]
         is_metal = index < len(site)
         paleness = 0.62 * (depth.max() - depth[index]) / span if is_metal and fills is None else 0.0
-        colour = colours[symbol] if is_metal else _ADSORBATE_COLOURS.get(symbol, "#bbbbbb")
+        colour = element_colour(symbol)
         if is_metal and fills is not None:
             colour = str(fills[index])
         base = np.array(to_rgb(colour))
-        radius = (_DRAWN_RADIUS if is_metal else 1.0) * COVALENT_RADIUS[symbol]
-        x, y = float(positions[index] @ horizontal), float(positions[index] @ vertical)
+        radius = (_DRAWN_RADIUS if is_metal else _DRAWN_ADSORBATE_RADIUS) * COVALENT_RADIUS[symbol]
+        x, y = flat[index].tolist()
+        layer = 2 if is_metal else 4
         is_contact = index < site.contacts
         axes.add_patch(
             Circle(
@@ -200,20 +223,41 @@ def draw_site(
                 radius,
                 facecolor=tuple((1 - paleness) * base + paleness * _PALE),
                 edgecolor=INK if is_contact or not is_metal else MUTED,
-                linewidth=1.6 if is_contact else 0.6,
-                zorder=2,
+                linewidth=1.8 if is_contact else 1.1 if not is_metal else 0.6,
+                zorder=layer,
             )
         )
         if radius > 0.5:
             dark = (base @ [0.3, 0.59, 0.11]) * (1 - paleness) + paleness < 0.6
             axes.text(
-                x, y, symbol, ha="center", va="center", zorder=2, fontsize=6.5, color="white" if dark else INK
+                x,
+                y,
+                symbol,
+                ha="center",
+                va="center",
+                zorder=layer,
+                fontsize=6.5,
+                color="white" if dark else INK,
             )
     reach = np.abs(positions @ np.array([horizontal, vertical]).T).max(0) + 1.5
     axes.set_xlim(-reach[0], reach[0])
     bottom = float((positions @ vertical).min() - 1.5)
     axes.set_ylim(bottom, max(float((positions @ vertical).max()) + 1.2, 2.0))
     axes.set_aspect("equal")
+
+
+def adsorbate_bonds(site: Site) -> list[tuple[int, int]]:
+    """Return the bonds of an adsorbate's atoms to each other, and of those that touch the contacts to these."""
+    n, symbols = len(site), [*site.symbols, *site.adsorbate_symbols]
+    positions = np.vstack([site.positions, site.adsorbate_positions])
+
+    def touch(i: int, j: int, stretch: float) -> bool:
+        reach = stretch * (COVALENT_RADIUS[symbols[i]] + COVALENT_RADIUS[symbols[j]])
+        return float(np.linalg.norm(positions[i] - positions[j])) < reach
+
+    atoms = range(n, len(positions))
+    within = [(i, j) for i in atoms for j in atoms if i < j and touch(i, j, 1.3)]
+    return within + [(i, j) for i in atoms for j in range(site.contacts) if touch(i, j, 1.45)]
 
 
 def ternary_maps(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from interpretkit.commandline import Column, Finding
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from catalysis.commands._explore import Directions
     from catalysis.models.site_model import SiteModel
 
 
@@ -21,7 +20,9 @@ def warn_of(found: Finding, numbers: Mapping[str, Any]) -> None:
     found.warn(*(f"{warning[0].upper()}{warning[1:]}." for warning in numbers.get("warnings", ())))
 
 
-def add_model(found: Finding, model: SiteModel, *, cards: bool = False) -> None:
+def add_model(
+    found: Finding, model: SiteModel, *, cards: bool = False, directions: Directions | None = None
+) -> None:
     """Add how well a model does on slabs that it has not seen, and its latent maps.
 
     Parameters
@@ -32,6 +33,8 @@ def add_model(found: Finding, model: SiteModel, *, cards: bool = False) -> None:
         The model.
     cards : bool
         Whether its errors stand at the top of the page as well.
+    directions : Directions, optional
+        Those of its data, where they are known already.
     """
     from interpretkit.visualization import parity
 
@@ -85,29 +88,24 @@ def add_model(found: Finding, model: SiteModel, *, cards: bool = False) -> None:
         {"value": Column("on held-out slabs", format=".3g")},
         "On held-out slabs.",
     )
-    _add_latent_maps(found, model)
+    _add_latent_maps(found, model, directions)
 
 
-def _add_latent_maps(found: Finding, model: SiteModel) -> None:
-    import numpy as np
-    from sklearn.cross_decomposition import PLSRegression
-
+def _add_latent_maps(found: Finding, model: SiteModel, directions: Directions | None) -> None:
+    from catalysis.commands._explore import Directions
     from interpretkit.visualization import latent_map
 
-    sites, latent, section = model.sites, model.latents(), found.sections[-1]
+    sites, section = model.sites, found.sections[-1]
+    if directions is None:
+        directions = Directions(model.latents(), sites.energy_ev)
     colours = (
         ("energy", sites.energy_ev, "eV"),
         ("class", sites.site_class.tolist(), ""),
-        ("contact elements", _most_frequent(sites.contact_elements, 7), ""),
+        ("contact elements", sites.contact_elements.tolist(), ""),
     )
-    for channel, codes in (("Coordination", latent.coordination), ("Ligand", latent.ligand)):
-        points = codes.cpu().numpy()
-        if np.linalg.matrix_rank(points - points.mean(0), tol=1e-3 * np.sqrt(len(points))) < 2:
-            section.warning(
-                f"The {channel.lower()} channel has no map: its latents hardly differ between the sites."
-            )
-            continue
-        flat = PLSRegression(2).fit(points, sites.energy_ev).transform(points)
+    for channel in directions.collapsed:
+        section.warning(f"The {channel} channel has no map: its latents hardly differ between the sites.")
+    for channel, flat in directions.flat.items():
         for name, colour, label in colours:
             section.figure(
                 f"latent-{channel}-{name}.png".lower().replace(" ", "-"),
@@ -115,10 +113,10 @@ def _add_latent_maps(found: Finding, model: SiteModel) -> None:
                     flat,
                     colour,
                     label=label,
-                    axes_labels=("direction that goes with the energy", "next such direction"),
-                    title=f"{channel} channel, by {name}",
+                    axes_labels=("first direction of partial least squares", "second direction"),
+                    title=f"{channel.capitalize()} channel, by {name}",
                 ),
-                f"The {channel.lower()} latents of every site, coloured by {name}.",
+                f"The {channel} latents of every site, coloured by {name}.",
             )
 
 
@@ -165,12 +163,3 @@ def _add_cards(found: Finding, model: SiteModel) -> None:
         format=".1%",
         note="of all metals of unseen sites",
     )
-
-
-def _most_frequent(names: np.ndarray, count: int) -> list[str]:
-    """Return the names with the rare ones called "other"."""
-    import numpy as np
-
-    unique, counts = np.unique(names, return_counts=True)
-    kept = set(unique[np.argsort(-counts, kind="stable")[:count]].tolist())
-    return [str(name) if name in kept else "other" for name in names]

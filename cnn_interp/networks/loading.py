@@ -111,12 +111,22 @@ class Network:
 
     def crop(self, image: Image.Image) -> Image.Image:
         """Return what the network sees of an image: scaled, and cut to the middle ``(size, size)``."""
-        # Rounded as torchvision's own presets do, so that inputs are the published ones to the bit.
-        short = min(image.size)
-        width, height = (max(self.size, int(self.resize * side / short)) for side in image.size)
+        (width, height), (left, top) = self._scaled(image.size)
         method = Image.Resampling.BICUBIC if self.bicubic else Image.Resampling.BILINEAR
-        left, top = (round((side - self.size) / 2) for side in (width, height))
         return image.resize((width, height), method).crop((left, top, left + self.size, top + self.size))
+
+    def crop_box(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Return what the network sees of an image of a size: left, top, width and height in the image's pixels."""
+        (width, height), (left, top) = self._scaled(size)
+        across, down = size[0] / width, size[1] / height
+        return left * across, top * down, self.size * across, self.size * down
+
+    def _scaled(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the size to which an image is scaled, and the left and the top of what is cut out of it."""
+        # Rounded as torchvision's own presets do, so that inputs are the published ones to the bit.
+        short = min(size)
+        width, height = (max(self.size, int(self.resize * side / short)) for side in size)
+        return (width, height), (round((width - self.size) / 2), round((height - self.size) / 2))
 
     def prepare(self, images: Sequence[Image.Image]) -> Tensor:
         """Return inputs ``(n, 3, size, size)`` for images of any size, on the network's device."""

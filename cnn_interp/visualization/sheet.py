@@ -61,11 +61,16 @@ def heat(values: ArrayLike, *, signed: bool = True) -> NDArray[np.float64]:
     If it is not `signed`, only the size of the values counts, as with gradients, whose sign says which way a pixel
     would have to change.
     """
+    return scaled_heat(values, signed=signed)[0]
+
+
+def scaled_heat(values: ArrayLike, *, signed: bool = True) -> tuple[NDArray[np.float64], float]:
+    """Return the same, and what 1 stands for: of the blurred map, what a hundredth of the pixels exceeds."""
     given = np.asarray(values, dtype=np.float64)
     summed = (given if signed else np.abs(given)).sum(0)
-    blurred = gaussian_filter(summed, BLUR * summed.shape[1]) if len(np.asarray(values)) > 1 else summed
+    blurred = gaussian_filter(summed, BLUR * summed.shape[1]) if len(given) > 1 else summed
     strong = float(np.percentile(np.abs(blurred), BRIGHTEST)) or float(np.abs(blurred).max())
-    return np.clip(blurred / strong, -1, 1) if strong > 0 else np.zeros_like(blurred)
+    return (np.clip(blurred / strong, -1, 1), strong) if strong > 0 else (np.zeros_like(blurred), 0.0)
 
 
 def overlay(pixels: ArrayLike, warmth: ArrayLike) -> NDArray[np.float64]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ase import Atoms
     from matplotlib.figure import Figure
 
+    from interpretkit.visualization.instruments import Instrument
+
 
 @dataclass(frozen=True)
 class Column:
@@ -33,16 +35,20 @@ class Column:
         What the column is called on the page; its name in the file by default.
     format : str
         How its numbers are written on the page, such as ``+.3f``; with four digits by default.
+    between : (str, str)
+        Two other columns, the bottom and the top of what can be expected of this one: it is drawn as a bar from 0
+        with marks at them, and what is beyond says so.
     """
 
     meaning: str
     unit: str = ""
     heading: str = ""
     format: str = ""
+    between: tuple[str, str] | tuple[()] = ()
 
     def title(self, name: str) -> str:
         """Return the heading with its unit, of a column called `name` in the file."""
-        heading = self.heading or name.replace("_", " ")
+        heading = self.heading or spoken(name, self.unit)
         return f"{heading} ({self.unit})" if self.unit and f"({self.unit})" not in heading else heading
 
 
@@ -98,6 +104,7 @@ class TableBlock:
     shown: tuple[str, ...] | None = None
     most: int | None = None
     in_terminal: bool = False
+    opens: bool = False
 
     def names(self) -> list[str]:
         """Return the columns shown to people: those chosen, else all in the order in which they appear."""
@@ -122,6 +129,14 @@ class FigureBlock:
     figure: Figure
     caption: str = ""
     alt: str = ""
+    on_page: bool = True
+
+
+@dataclass(frozen=True)
+class InstrumentBlock:
+    """A part of the page that is worked with; a table of the same section may open its items."""
+
+    instrument: Instrument
 
 
 @dataclass(frozen=True)
@@ -137,7 +152,7 @@ class Section:
     """A part of the page under a heading; what is added stands in the order in which it was added."""
 
     title: str
-    blocks: list[TableBlock | FigureBlock | TextBlock] = field(default_factory=list)
+    blocks: list[TableBlock | FigureBlock | TextBlock | InstrumentBlock] = field(default_factory=list)
 
     def text(self, text: str) -> Self:
         """Add prose: blank lines part paragraphs, ``- `` begins an entry of a list, backquotes mark code."""
@@ -154,7 +169,9 @@ class Section:
         self.blocks.append(TextBlock(text, "warning"))
         return self
 
-    def figure(self, file: str, figure: Figure, caption: str = "", *, alt: str = "") -> Self:
+    def figure(
+        self, file: str, figure: Figure, caption: str = "", *, alt: str = "", on_page: bool = True
+    ) -> Self:
         """Add a figure.
 
         Parameters
@@ -167,8 +184,15 @@ class Section:
             What stands below it.
         alt : str
             What it shows, for people who cannot see it; the caption by default.
+        on_page : bool
+            Whether the page shows it; False where an instrument shows the same.
         """
-        self.blocks.append(FigureBlock(file, figure, caption, alt))
+        self.blocks.append(FigureBlock(file, figure, caption, alt, on_page))
+        return self
+
+    def instrument(self, instrument: Instrument) -> Self:
+        """Add a part that is worked with: of :mod:`interpretkit.visualization.instruments`, or of your own."""
+        self.blocks.append(InstrumentBlock(instrument))
         return self
 
     def table(
@@ -181,6 +205,7 @@ class Section:
         shown: Sequence[str] | None = None,
         most: int | None = None,
         in_terminal: bool = False,
+        opens: bool = False,
     ) -> Self:
         """Add a table.
 
@@ -200,6 +225,8 @@ class Section:
             The page shows so many rows at most.
         in_terminal : bool
             Whether the terminal shows it as well.
+        opens : bool
+            Whether a row opens the item of its first column in the page's first instrument.
         """
         self.blocks.append(
             TableBlock(
@@ -210,6 +237,7 @@ class Section:
                 None if shown is None else tuple(shown),
                 most,
                 in_terminal,
+                opens,
             )
         )
         return self
@@ -313,7 +341,7 @@ class Finding:
         label, unit, note, format, on_card
             See :class:`Number`; the label is the name by default.
         """
-        self.numbers[name] = Number(value, label or name.replace("_", " "), unit, note, format, on_card)
+        self.numbers[name] = Number(value, label or spoken(name, unit), unit, note, format, on_card)
         return self
 
     def warn(self, *lines: str) -> Self:
@@ -388,6 +416,23 @@ class Finding:
     def blocks(self, kind: type[Any]) -> list[Any]:
         """Return the blocks of a kind, of all sections in their order."""
         return [block for section in self.sections for block in section.blocks if isinstance(block, kind)]
+
+
+# How a unit ends the name of a column in a file, where it stands beside the heading for people.
+_UNIT_ENDINGS = {
+    "eV": "_ev",
+    "meV": "_mev",
+    "Å": "_angstrom",
+    "nm": "_nm",
+    "K": "_kelvin",
+    "s": "_seconds",
+    "px": "_px",
+}
+
+
+def spoken(name: str, unit: str = "") -> str:
+    """Return a name from a file as people say it, without the unit that stands beside it: ``mae_ev`` is ``mae``."""
+    return name.removesuffix(_UNIT_ENDINGS.get(unit, "\0")).replace("_", " ")
 
 
 def _text(value: Any, format: str, unit: str = "") -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interpretkit.commandline.finding import FigureBlock, Finding, TableBlock, TextBlock
+from interpretkit.commandline.finding import FigureBlock, Finding, InstrumentBlock, TableBlock, TextBlock
 from interpretkit.runs.folder import Run, run_folder
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ def write(found: Finding, run: Run, out: Path | str, *, command: str, seed: int 
             run.path(block.file).write_bytes(pictures[block.file])
         else:
             run.save_figure(block.file, block.figure)
-            pictures[block.file] = _png(block.figure)
+            if block.on_page:
+                pictures[block.file] = _png(block.figure)
     run.summary.update(found.summary())
     run.described.update(_described(found))
     page(found, pictures, command=command, seed=seed, out=Path(out)).save(run.path(REPORT))
@@ -119,12 +120,16 @@ def page(
         figures: list[Any] = []
         for block in section.blocks:
             if isinstance(block, FigureBlock):
+                if not block.on_page:
+                    continue
                 figures.append((pictures[block.file], block.caption, *([block.alt] if block.alt else [])))
                 continue
             if figures:
                 report.add_figures(*figures)
                 figures = []
-            if isinstance(block, TextBlock):
+            if isinstance(block, InstrumentBlock):
+                report.add_instrument(block.instrument)
+            elif isinstance(block, TextBlock):
                 if block.kind == "text":
                     report.add_text(block.text)
                 else:
@@ -151,6 +156,12 @@ def _add_table(report: Report, table: TableBlock) -> None:
         caption,
         formats={headings[name]: table.column(name).format for name in names if table.column(name).format},
         meanings={headings[name]: table.column(name).meaning for name in names},
+        meters={
+            headings[name]: (headings[ends[0]], headings[ends[1]])
+            for name in names
+            if (ends := table.column(name).between) and set(ends) <= set(headings)
+        },
+        opens=table.opens,
     )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = {
     "score": Column("the metric, and which part of it"),
-    "value": Column("its value", format=".3f"),
+    "value": Column("its value", format=".3f", between=("floor", "ceiling")),
     "interval": Column("95 % interval by bootstrap"),
     "floor": Column("value of as many codes of noise, on the same rows", format=".3f"),
     "ceiling": Column("value of the exact factors as codes, with noise for the rest", format=".3f"),
@@ -90,7 +90,7 @@ def scores(
     from interpretkit.disentanglement.information import Discretiser
     from interpretkit.disentanglement.inputs import check_codes, check_factors
     from interpretkit.disentanglement.score import check_resamples
-    from interpretkit.disentanglement.table import check_metrics, score_table, taking
+    from interpretkit.disentanglement.table import check_metrics, definitions, score_table, taking
     from interpretkit.runs.folder import load_arrays
 
     names = None if metrics is None else listed(metrics)
@@ -181,6 +181,13 @@ def scores(
     found.section("Scores", f"{len(codes)} rows. Factors: {kinds}.").table(
         None, [_cells(row) for row in rows], _COLUMNS, shown=_IN_TERMINAL, in_terminal=True
     ).text(_intervals_text(rows))
+    found.section(
+        "What they mean",
+        "\n".join(f"- `{name}`: {definition}" for name, definition in definitions(table).items())
+        + "\n\nThe marks on a bar are the floor and the ceiling. A value above its ceiling is no error: the ceiling is "
+        "what exact factors reach on these rows, and codes that hold them several times, or "
+        "cut otherwise, may reach more.",
+    )
     found.section("How they were computed").table(
         None, [_cells(row) for row in rows], _COLUMNS, shown=("score", "method")
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import Any
@@ -60,6 +60,13 @@ LOWER_IS_BETTER = frozenset({"tc"})
 def taking(option: str) -> list[str]:
     """Return the metrics that have an option, such as ``binning``, in the order of the table."""
     return [name for name in ORDER if option in inspect.signature(METRICS[name]).parameters]
+
+
+def definitions(metrics: Iterable[str]) -> dict[str, str]:
+    """Return what each metric measures, in a sentence: the first of its function's documentation."""
+    return {
+        name: " ".join((inspect.getdoc(METRICS[name]) or "").split("\n\n")[0].split()) for name in metrics
+    }
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from interpretkit.runs.files import Table, atomic_path, sha256, to_jsonable
 from interpretkit.runs.formatting import format_number
 from interpretkit.runs.invocation import command_line, quoted
 from interpretkit.runs.streams import printable
+from interpretkit.visualization.instruments.parts import Instrument, packed, source
 
 # A figure, the bytes of a PNG, or the path of one; alone, with a caption, or with a caption and a text for
 # people who cannot see it.
@@ -31,7 +32,8 @@ Captioned = Picture | tuple[Picture, str] | tuple[Picture, str, str]
 Number = str | float | int | None | tuple[str | float | int | None, str]
 # Writing of a figure with more pixels across could not be read in half of the page's width.
 _HALF_PAGE = 1300
-_PHOTOGRAPHIC_BYTES_PER_PIXEL = 0.35
+# Of a picture kept bit for bit: drawings stay far below.
+_PHOTOGRAPHIC_BYTES_PER_PIXEL = 0.3
 
 
 class Report:
@@ -67,6 +69,7 @@ class Report:
         self._steps: list[dict[str, Any]] = []
         self._provenance: dict[str, Any] = {"command": "", "seed": None, "data": []}
         self._said: dict[str, int] = {}
+        self._instruments: list[Instrument] = []
 
     def add_numbers(self, numbers: Mapping[str, Number]) -> Self:
         """Add headline numbers, each on a card.
@@ -145,10 +148,9 @@ class Report:
         drawn = []
         for figure in figures:
             picture, caption, *alt = figure if isinstance(figure, tuple) else (figure, "")
-            width, height, format, data = embedded(_png(picture))
+            width, height, data = embedded(_png(picture))
             drawn.append(
                 {
-                    "format": format,
                     "data": data,
                     "caption": _inline(caption),
                     "alt": self._another(alt[0] if alt else caption or self._sections_title()),
@@ -167,7 +169,7 @@ class Report:
         formats: Mapping[str, str] | None = None,
         meanings: Mapping[str, str] | None = None,
         meters: Mapping[str, tuple[str, str]] | None = None,
-        opens: str = "",
+        opens: bool = False,
     ) -> Self:
         """Add a table to the section, which a reader can sort by any column.
 
@@ -185,8 +187,8 @@ class Report:
         meters : mapping of str to (str, str), optional
             Columns of numbers that are drawn as bars as well, with marks at what two other columns hold: the
             bottom and the top of what can be expected.
-        opens : str
-            The identifier of an instrument of the page that a row opens, by the value of its first column.
+        opens : bool
+            Whether a row opens the item of its first column in the page's first instrument.
         """
         formats, meanings, meters = formats or {}, meanings or {}, meters or {}
         if isinstance(rows, Mapping):
@@ -206,7 +208,7 @@ class Report:
                 "kind": "table",
                 "caption": _inline(caption),
                 "label": self._another(f"Table: {caption or self._sections_title()}"),
-                "opens": opens,
+                "opens": "instrument-1" if opens else "",
                 "columns": [
                     {"name": name, "numeric": numeric[name], "meaning": meanings.get(name, "")}
                     for name in names
@@ -220,6 +222,13 @@ class Report:
                     for record in plain
                 ],
             }
+        )
+
+    def add_instrument(self, instrument: Instrument) -> Self:
+        """Add a part that is worked with to the section; see :mod:`interpretkit.visualization.instruments`."""
+        self._instruments.append(instrument)
+        return self._add(
+            {"kind": "instrument", "html": instrument.html(f"instrument-{len(self._instruments)}")}
         )
 
     def add_next_step(self, text: str, command: str | Sequence[object]) -> Self:
@@ -280,6 +289,17 @@ class Report:
             numbers=self._numbers,
             sections=self._sections,
             steps=self._steps,
+            styles=[source("instruments.css")] if self._instruments else [],
+            scripts=[
+                source(name)
+                for name in dict.fromkeys(
+                    ["instruments.js"] * bool(self._instruments) + [one.script for one in self._instruments]
+                )
+            ],
+            libraries={
+                f"lib-{library.split('.')[0].split('-')[0].lower()}": packed(library)
+                for library in dict.fromkeys(name for one in self._instruments for name in one.libraries)
+            },
             provenance=provenance,
         )
         return printable(page)
@@ -337,10 +357,12 @@ def _meter(record: Mapping[str, Any], name: str, low: str, high: str) -> Markup:
         for end in ends
     )
     beyond = ""
-    if top is not None and value > top + 1e-9:
-        beyond = f"above its {high}"
-    elif bottom is not None and value < bottom - 1e-9:
-        beyond = f"below its {low}"
+    # Where small values are the better ones the top lies below the bottom.
+    upwards = 1 if top is None or bottom is None or top >= bottom else -1
+    if top is not None and upwards * (value - top) > 1e-9:
+        beyond = f"{'above' if upwards > 0 else 'below'} its {high}"
+    elif bottom is not None and upwards * (bottom - value) > 1e-9:
+        beyond = f"{'below' if upwards > 0 else 'above'} its {low}"
     note = Markup('<span class="meter-note">{}</span>').format(beyond) if beyond else ""
     track = Markup('<rect class="track" width="96" height="8"/>')
     return Markup('<svg class="meter" viewBox="0 0 96 8" aria-hidden="true">{}{}{}</svg>{}').format(
@@ -352,26 +374,23 @@ def _finite(value: Any) -> float | None:
     return float(value) if _is_number(value) and math.isfinite(value) else None
 
 
-def embedded(png: bytes) -> tuple[int, int, str, str]:
-    """Return a picture for a page: its width and height, its format, and its bytes in base 64.
+def embedded(png: bytes) -> tuple[int, int, str]:
+    """Return a picture for a page: its width and height, and its bytes as WebP in base 64.
 
-    Photographs are kept as WebP, which a PNG of them exceeds tenfold; drawings stay as they are.
+    All are WebP, which is half as large as PNG: drawings bit for bit, photographs, of which bit for bit would fill
+    pages, as they do on the web.
     """
     with Image.open(io.BytesIO(png)) as image:
         width, height = image.size
-        format, data = (image.format or "PNG").lower(), png
-        # Drawings are a tenth of this, photographs many times as much.
-        if (
-            format == "png"
-            and len(png) > _PHOTOGRAPHIC_BYTES_PER_PIXEL * width * height
-            and width * height > 10_000
-        ):
+        kept = image.convert("RGBA")
+        if kept.getchannel("A").getextrema() == (255, 255):
+            kept = kept.convert("RGB")
+        buffer = io.BytesIO()
+        kept.save(buffer, "WEBP", lossless=True, quality=50, method=2)
+        if buffer.tell() > _PHOTOGRAPHIC_BYTES_PER_PIXEL * width * height:
             buffer = io.BytesIO()
-            kept = "RGBA" if image.has_transparency_data else "RGB"
-            image.convert(kept).save(buffer, "WEBP", quality=86, method=4)
-            if buffer.tell() < len(png):
-                format, data = "webp", buffer.getvalue()
-    return width, height, format, base64.b64encode(data).decode()
+            kept.save(buffer, "WEBP", quality=86, method=4)
+    return width, height, base64.b64encode(buffer.getvalue()).decode()
 
 
 def _inline(text: str) -> Markup:

@@ -19,7 +19,7 @@ from interpretkit.runs.streams import printable
 # Okabe and Ito's palette (https://jfly.uni-koeln.de/color/), which people with any colour vision can tell
 # apart, without its yellow, which is too faint on white; the last two are added darker and lighter.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#3B3B3B", "#A7A9AC")
-# Beyond as many classes as there are colours, the marker changes.
+# Neighbours in a legend differ in colour and in marker; only after 64 classes a pair of both comes again.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
@@ -138,5 +138,5 @@ def colour_of(index: int) -> str:
 
 
 def marker_of(index: int) -> str:
-    """Return the marker of the `index`-th class, which changes when the colours begin again."""
-    return MARKERS[(index // len(COLOURS)) % len(MARKERS)]
+    """Return the marker of the `index`-th class: with its colour it is no other class's, up to 64 of them."""
+    return MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]

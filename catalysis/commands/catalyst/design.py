@@ -47,15 +47,17 @@ if TYPE_CHECKING:
 
 _COLUMNS = {
     "rank": Column("1 for the likeliest"),
-    "site_id": Column("the design"),
+    "site_id": Column("the design; opens it in the map above", heading="design"),
     "facet": Column("its facet"),
     "site_class": Column("its class: facet, kind, coordination numbers of the contacts", heading="class"),
     "contacts": Column("elements of the metals that bind the adsorbate"),
     "energy_ev": Column("energy predicted by the teacher", "eV", "energy", "+.3f"),
-    "deviation_ev": Column("its standard deviation", "eV", "±", ".3f"),
+    "deviation_ev": Column("its standard deviation", "eV", "standard deviation", ".3f"),
     "stays": Column("probability that the adsorbate stays where it is put", format=".2f"),
     "probability": Column("probability that it stays and the energy lies in the window; ranks", format=".2f"),
-    "head_energy_ev": Column("energy predicted by the VAE's head, which proposed it", "eV", "head", "+.3f"),
+    "head_energy_ev": Column(
+        "energy predicted by the VAE's head, which proposed it", "eV", "energy by the VAE's head", "+.3f"
+    ),
     "slots_unlike_nearest_known": Column(
         "in how many slots it differs from its nearest relative in the training data", heading="new slots"
     ),
@@ -191,6 +193,7 @@ def design(
         check_sites(data, "--data", energy_key=energy_key, facet=facet, kind=kind)
     elif not Path(model_folder).is_dir():
         raise InputError(f"model {model_folder}: no such folder; expected what `catalyst train` wrote")
+    from catalysis.commands._explore import Directions, designs_among_data
     from catalysis.models.site_model import SHIPPED, SiteModel, train_model
     from catalysis.studies.design import Target, check_request, search
     from interpretkit.training import resolve_device
@@ -228,12 +231,18 @@ def design(
     read = [model_folder] if model_folder else data_files(data)
     found = _headline(model, result, verified).reads(*read, *([prices] if Path(prices).is_file() else []))
     warn_of(found, model.numbers)
+    directions = Directions(model.latents(), model.sites.energy_ev)
+    found.section(
+        "Explore the designs",
+        "Every point is a site: choose one on the map, in the table below or by a button, and see it in three "
+        "dimensions. Sites of the data are shown in the ideal geometry of their class.",
+    ).instrument(designs_among_data(model, result.designs, directions, seed))
     _add_designs(
         found, model, result, _data_note(data == BUNDLED and not model_folder, model.adsorbate), conditions
     )
     if verified is not None:
         _add_verification(found, model, verified, calculator or VERIFIER, seed)
-    add_model(found, model)
+    add_model(found, model, directions=directions)
     found.structures("designs.extxyz", [design.site.to_atoms() for design in result.designs])
     found.structures("slabs.extxyz", [design.host.with_adsorbate for design in result.designs])
     if verified is None:
@@ -414,7 +423,13 @@ def _add_designs(
         f"{numbers['uniqueness']:.0%} were distinct sites, and {numbers['novelty']:.0%} of these new.",
     )
     columns = {name: column for name, column in _COLUMNS.items() if priced or name != "usd_per_mol"}
-    every.table("designs.csv", design_rows(designs, prices if priced else None), columns)
+    every.table(
+        "designs.csv",
+        design_rows(designs, prices if priced else None),
+        columns,
+        shown=["site_id", *(name for name in columns if name != "site_id")],
+        opens=True,
+    )
     if priced:
         metals = conditions.allowed(result.chosen.elements)
         costs = ", ".join(

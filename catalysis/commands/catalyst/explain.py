@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from catalysis.models.site_model import SiteModel
     from catalysis.structure.sites import Site
     from catalysis.studies.atoms import AtomAttribution, TrainingInfluence
+    from interpretkit.visualization.instruments import StructureExplorer
 
 _ATOM_COLUMNS = {
     "atom": Column("number within the site"),
@@ -215,8 +216,9 @@ def explain(
     zones = list(dict.fromkeys(row["zone"] for row in rows))
     found.section(
         "Which atoms",
-        "Red weakens the bond, blue strengthens it, compared with the alloy's mean occupation of the same slot.",
-    ).figure(
+        "Red weakens the bond, blue strengthens it, compared with the alloy's mean occupation of the same slot. The "
+        "site explained comes first; the others are typical sites of each class.",
+    ).instrument(_explorer([site, *checked], [(teacher, head, substituted), *every])).figure(
         "atoms.png",
         attribution_sheet(
             site,
@@ -254,6 +256,42 @@ def explain(
     )
     return found.next_step(
         "Read the latent space that the head rests on:", "interpretkit catalyst latent --data", data
+    )
+
+
+def _explorer(
+    sites: Sequence[Site], every: Sequence[tuple[AtomAttribution, AtomAttribution, np.ndarray]]
+) -> StructureExplorer:
+    """Return sites with their atoms coloured by what each adds to the energy."""
+    from catalysis.commands._explore import energy_property, share_properties
+    from catalysis.exploring import explorer_of
+    from interpretkit.visualization.instruments import AtomValues, Property
+
+    properties = {
+        "energy_ev": energy_property([teacher.energy_ev for teacher, _, _ in every], "energy by the teacher"),
+        "baseline_ev": Property(
+            "energy of the alloy's mean occupation", [teacher.baseline_ev for teacher, _, _ in every], "eV"
+        ),
+        "vae_energy_ev": Property("energy by the VAE's head", [head.energy_ev for _, head, _ in every], "eV"),
+        **share_properties(sites),
+    }
+    atom_values = {
+        "teacher_ev": AtomValues(
+            "teacher, Shapley values", [trio[0].values_ev.tolist() for trio in every], "eV"
+        ),
+        "vae_ev": AtomValues("VAE, integrated gradients", [t[1].values_ev.tolist() for t in every], "eV"),
+        "substitution_ev": AtomValues("teacher, substitutions", [t[2].tolist() for t in every], "eV"),
+    }
+    return explorer_of(
+        sites,
+        properties,
+        x="baseline_ev",
+        y="energy_ev",
+        colour="site_class",
+        groups=["explained", *(["typical"] * (len(sites) - 1))],
+        marked="explained",
+        atom_values=atom_values,
+        file="explained",
     )
 
 

@@ -52,7 +52,7 @@ _SCORE_COLUMNS = {
     "codes": Column("which channel, on the factors that belong to it; or both, on all"),
     "metric": Column("score"),
     "part": Column("of the metric"),
-    "value": Column("of these codes", format=".3f"),
+    "value": Column("of these codes", format=".3f", between=("floor", "ceiling")),
     "low": Column("lower end of the 95 % interval", heading="from", format=".3f"),
     "high": Column("upper end", heading="to", format=".3f"),
     "floor": Column("of noise", format=".3f"),
@@ -158,6 +158,7 @@ def latent(
         found.number(
             f"active_{name}", int(codes.active[name].sum()), f"active dimensions, {name}", on_card=False
         )
+    _add_explorer(found, sites, energies, codes, factors, seed)
     _add_probes(found, found_probes, factors)
     _add_information(found, varying, factors, found_probes, seed)
     _add_scores(found, found_scores)
@@ -201,6 +202,50 @@ def latent(
         "Fingerprint the sites of the traversals:",
         "interpretkit catalyst fingerprint",
         Here("traversals.extxyz"),
+    )
+
+
+def _add_explorer(
+    found: Finding,
+    sites: Sequence[Site],
+    energies: np.ndarray,
+    codes: Codes,
+    factors: Sequence[Factor],
+    seed: int,
+) -> None:
+    """Let a reader walk through the latent space: a map of its directions, each site in three dimensions."""
+    import numpy as np
+
+    from catalysis.commands._explore import MOST_SITES, Directions, energy_property, latent_properties
+    from catalysis.exploring import explorer_of
+    from interpretkit.visualization.instruments import Property
+
+    rows = np.sort(np.random.default_rng(seed).permutation(len(sites))[:MOST_SITES])
+    directions = Directions(codes.latent, energies)
+    kept = [sites[row] for row in rows]
+    properties = {
+        "energy_ev": energy_property(energies[rows].tolist()),
+        **latent_properties({channel: flat[rows] for channel, flat in directions.flat.items()}),
+        **{
+            "factor_" + "_".join(factor.name.split()): Property(factor.name, factor.values[rows].tolist())
+            for factor in factors
+            if factor.name not in ("energy", "class", "facet", "contact elements")
+        },
+    }
+    flat = next(iter(directions.flat), "")
+    found.section(
+        "Explore the latent space",
+        "Each point is a site, placed by the directions of a channel that go most with the energy (partial least "
+        "squares), or by any factor.",
+    ).instrument(
+        explorer_of(
+            kept,
+            properties,
+            x=f"{flat}_1" if flat else "energy_ev",
+            y=f"{flat}_2" if flat else "energy_ev",
+            colour="energy_ev",
+            file="latent",
+        )
     )
 
 
@@ -425,11 +470,12 @@ def _traversals(
 
 
 def _add_traversals(found: Finding, steps: Sequence[Step]) -> None:
-    from catalysis.figures import site_gallery
-
     if not steps:
         found.section("Traversals").note("None: no class has a template, or no factor is readable.")
         return
+    from catalysis.figures import site_gallery
+    from interpretkit.visualization.instruments import Frame, Frames
+
     section = found.section(
         "Traversals",
         "Points along one dimension or direction, all else held at the site with the median energy, decoded to the "
@@ -437,6 +483,23 @@ def _add_traversals(found: Finding, steps: Sequence[Step]) -> None:
     )
     section.figure("traversals.png", _traversal_figure(steps), "The head's energy along each traversal.")
     names = list(dict.fromkeys(step.name for step in steps))
+    section.instrument(
+        Frames(
+            {
+                name: [
+                    Frame(
+                        site_gallery([step.site]),
+                        f"{step.position:+.1f} σ: {step.site.site_class}, {step.site.contact_elements}, "
+                        f"{step.energy_ev:+.2f} eV",
+                    )
+                    for step in steps
+                    if step.name == name
+                ]
+                for name in names
+            },
+            label="Decoded sites along a traversal, from above and from the side",
+        )
+    )
     for number, name in enumerate(names[:2], start=1):
         some = [step for step in steps if step.name == name][::2]
         section.figure(
@@ -451,6 +514,7 @@ def _add_traversals(found: Finding, steps: Sequence[Step]) -> None:
                 columns=5,
             ),
             f"Decoded sites along {name}, seen from above and from the side.",
+            on_page=False,
         )
     section.table("traversals.csv", [_step_row(step) for step in steps], _STEP_COLUMNS)
 

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from catalysis.energies.teacher import Teacher
+    from catalysis.structure.sites import Site
     from catalysis.structure.templates import Template
     from catalysis.studies.screen import Screened
+    from interpretkit.visualization.instruments import StructureExplorer
 
 _N = 50_000
 _LEAST = 0.5
@@ -383,7 +385,8 @@ def _headline(
 def _add_likeliest(
     found: Finding, result: Screened, templates: Sequence[Template], best: Any, symbols_of: Any
 ) -> None:
-    rows, structures = [], []
+    rows: list[dict[str, Any]] = []
+    sites = []
     for rank, row in enumerate(best.to_pylist(), start=1):
         template = templates[row["template"]]
         site = template.decorate(
@@ -391,9 +394,10 @@ def _add_likeliest(
             site_id=f"screened-{rank:03d}",
             slab_id=f"screened-{rank:03d}",
         )
-        structures.append(site.to_atoms())
+        sites.append(site)
         rows.append(
             {
+                "site_id": site.site_id,
                 "rank": rank,
                 "facet": template.facet,
                 "class": template.key,
@@ -406,6 +410,7 @@ def _add_likeliest(
             }
         )
     columns = {
+        "site_id": Column("the site; opens it in the map above", heading="site"),
         "rank": Column("1 for the likeliest"),
         "facet": Column("where it is"),
         "class": Column("facet, kind, coordination numbers of the contacts"),
@@ -417,11 +422,28 @@ def _add_likeliest(
         "composition": Column("of which elements"),
     }
     section = found.section("The likeliest", "Of the sites written, those likeliest to lie in the window.")
-    section.table("likeliest.csv", rows, columns, most=20)
-    if structures:
-        found.structures("likeliest.extxyz", structures)
-    else:
+    if sites:
+        section.instrument(_explorer(sites, rows))
+        found.structures("likeliest.extxyz", [site.to_atoms() for site in sites])
+    section.table("likeliest.csv", rows, columns, most=20, opens=bool(sites))
+    if not sites:
         section.warning("No site was selected. Widen the window, lower --least, or draw more sites.")
+
+
+def _explorer(sites: Sequence[Site], rows: Sequence[dict[str, Any]]) -> StructureExplorer:
+    from catalysis.commands._explore import energy_property, share_properties
+    from catalysis.exploring import explorer_of
+    from interpretkit.visualization.instruments import Property
+
+    properties = {
+        "energy_ev": energy_property([row["energy_ev"] for row in rows], "energy, predicted"),
+        "deviation_ev": Property("its standard deviation", [row["deviation_ev"] for row in rows], "eV"),
+        "probability": Property("probability of the window", [row["probability"] for row in rows]),
+        **share_properties(sites),
+    }
+    return explorer_of(
+        sites, properties, x="energy_ev", y="probability", colour="contact_elements", file="likeliest"
+    )
 
 
 def _of_frames(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cnn_interp.images.sets import Images
     from cnn_interp.metrics.dissection import Dissection
     from cnn_interp.networks.loading import Network
+    from interpretkit.visualization.instruments import Item
 
 # Units drawn for each category, and pictures of each.
 _SHOWN, _PICTURES = 5, 4
@@ -220,6 +221,7 @@ def _add_layer(
 ) -> None:
     """Show what the units of a layer detect."""
     from cnn_interp.metrics.pictures import comparison_figure, detectors_figure
+    from interpretkit.visualization.instruments import Gallery
 
     section = found.section(f"Detectors in {layer}")
     section.figure(
@@ -231,14 +233,15 @@ def _add_layer(
             comparison_figure(dissection, random),
             f"The units of `{layer}`, trained and untrained, on the same images.",
         )
-    drawn = _unit_figures(network, images, dissection)
-    # Pictures of like height beside each other leave no empty halves of frames.
-    for category, figure in sorted(drawn.items(), key=lambda item: -item[1].get_figheight()):
-        section.figure(
-            f"units/{layer}-{category}.png",
-            figure,
-            f"Best detectors of the category `{category}` in `{layer}`.",
+    drawn, items = _unit_figures(network, images, dissection)
+    if items:
+        section.text(
+            "The clearest detectors: the images in which each is strongest, outlined where it is active."
+        ).instrument(
+            Gallery(items, placeholder="a concept", side=26, label=f"Detectors in {layer}, to browse")
         )
+    for category, figure in drawn.items():
+        section.figure(f"units/{layer}-{category}.png", figure, on_page=False)
     rows = sorted(dissection.units_table(), key=lambda row: -float(str(row["iou"])))
     section.table(
         None,
@@ -249,9 +252,12 @@ def _add_layer(
     )
 
 
-def _unit_figures(network: Network, images: Images, dissection: Dissection) -> dict[str, Figure]:
+def _unit_figures(
+    network: Network, images: Images, dissection: Dissection
+) -> tuple[dict[str, Figure], list[Item]]:
     """Draw the best detector of each concept in its strongest images, for each category the clearest few."""
     from cnn_interp.metrics.pictures import unit_figure, unit_pictures
+    from interpretkit.visualization.instruments import Item
 
     best: dict[int, tuple[float, int]] = {}
     for unit, column, iou in dissection.detectors():
@@ -264,8 +270,21 @@ def _unit_figures(network: Network, images: Images, dissection: Dissection) -> d
             some[unit] = f"unit {unit}: {concept.name}, IoU {iou:.2f}"
     units = sorted({unit for some in chosen.values() for unit in some})
     strips = unit_pictures(network, images, dissection, units, columns=_PICTURES)
-    return {
+    figures = {
         category: unit_figure([(title, strips[unit]) for unit, title in chosen[category].items()])
         for category in dissection.categories
         if category in chosen
     }
+    items = [
+        Item(
+            f"unit {unit}: {concept.name}",
+            strips[unit],
+            concept.category,
+            concept.category,
+            {"IoU": round(iou, 4)},
+        )
+        for column, (iou, unit) in sorted(best.items(), key=lambda item: -item[1][0])
+        if unit in strips
+        for concept in (dissection.concepts[column],)
+    ]
+    return figures, items

@@ -15,14 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
+
     from cnn_interp.images.photographs import Photographs
     from cnn_interp.networks.loading import Network
     from cnn_interp.visualization.request import Request
+    from interpretkit.visualization.instruments import MappedImage
 
 DEFAULT_METHODS = "gradcam,integrated_gradients,guided_backprop,occlusion"
 # So many images make a sheet that fits a page, and so many sheets a report that opens at once.
 IMAGES_PER_SHEET = 6
 SHEETS_IN_REPORT = 4
+IMAGES_IN_VIEWER = 12
 # Fewer photographs are neither worth searching nor enough to learn from and to test on.
 LEAST_PHOTOGRAPHS = 3
 MOST_TARGETS = 3
@@ -141,7 +145,7 @@ def visualize(
     with kept if request.attributions else TemporaryDirectory(dir=run.folder) as place:
         work = Path(place)
         rows = _explain(network, shown, request, index, seed, work, quiet)
-        found = _headline(network, rows).reads(*paths)
+        found = _headline(network, rows, request).reads(*paths)
         if request.attributions:
             _add_sheets(found, run, network, shown, rows, work)
         for name in request.systems:
@@ -165,8 +169,8 @@ def visualize(
     )
 
 
-def _headline(network: Network, rows: Sequence[Mapping[str, Any]]) -> Finding:
-    """Begin with what the network says of the images."""
+def _headline(network: Network, rows: Sequence[Mapping[str, Any]], request: Request) -> Finding:
+    """Begin with what the network says of the images, or with what was asked of its units and layers."""
     from pathlib import Path
 
     import numpy as np
@@ -174,6 +178,13 @@ def _headline(network: Network, rows: Sequence[Mapping[str, Any]]) -> Finding:
     from cnn_interp.visualization.sheet import percent
 
     first, one = rows[0], len(rows) == 1
+    if not request.attributions:
+        asked = ", ".join(name.replace("_", " ") for name in request.systems)
+        found = Finding(
+            f"What {network.name} responds to: {asked}",
+            "Of its classes, units and layers; what each system does stands beside its pictures.",
+        )
+        return found.number("network", network.name, note=network.source)
     found = Finding(
         f"What {network.name} sees in {Path(str(first['image'])).name if one else f'{len(rows)} images'}",
         f"Explained is “{first['target']}”, to which the network gives {percent(first['probability'])}."
@@ -286,14 +297,17 @@ def _add_sheets(
     import numpy as np
 
     from cnn_interp.visualization.sheet import Explained, comparison_sheet, percent
+    from interpretkit.commandline.finding import InstrumentBlock
     from interpretkit.runs.folder import load_arrays
+    from interpretkit.visualization.instruments import MapViewer
 
     section = found.section(
         "Methods compared",
-        "Red speaks for the output, blue against it; each map is scaled by itself. Of gradients (saliency, "
-        "guided backprop, deconvnet, smoothgrad, patternnet) only the size is drawn. Maps of single pixels "
-        "are blurred a little for the eye, the arrays are not.",
+        "Red speaks for the output, blue against it; each map is scaled by itself, so that red says where, and the "
+        "colour bar how much. Of gradients (saliency, guided backprop, deconvnet, smoothgrad, patternnet) only the "
+        "size is drawn. Maps of single pixels are blurred a little for the eye, the arrays are not.",
     )
+    mapped: list[MappedImage] = []
     for sheet, start in enumerate(range(0, len(rows), IMAGES_PER_SHEET)):
         explained = []
         for row in rows[start : start + IMAGES_PER_SHEET]:
@@ -302,6 +316,8 @@ def _add_sheets(
             stem = Path(str(row["image"])).stem
             run.save_arrays(f"arrays/{number:06d}-{stem}.npz", **values)
             pixels = np.asarray(network.crop(shown.load(number).convert("RGB")), dtype=np.float64) / 255
+            if len(mapped) < IMAGES_IN_VIEWER:
+                mapped.append(_mapped(network, shown, row, values))
             taken_for = f"taken for {row['largest']}, {percent(row['largest_probability'])}"
             explained.append(
                 Explained(
@@ -320,9 +336,38 @@ def _add_sheets(
             section.figure(name, figure, alt=f"{names}, with a column for each attribution method")
         else:
             run.save_figure(name, figure)
+    section.blocks.insert(1, InstrumentBlock(MapViewer(mapped, label="Maps of each method over each image")))
+    if len(rows) > len(mapped):
+        section.note(f"The first {len(mapped)} of {len(rows)} images can be looked through.")
     more = -(-len(rows) // IMAGES_PER_SHEET) - SHEETS_IN_REPORT
     if more > 0:
         section.note(f"{more} more sheets are in the folder `sheets`.")
+
+
+def _mapped(
+    network: Network, shown: Photographs, row: Mapping[str, Any], values: Mapping[str, np.ndarray]
+) -> MappedImage:
+    """Return an image whole, with the map of each method over what the network saw of it."""
+    from pathlib import Path
+
+    from cnn_interp.visualization.sheet import UNSIGNED, percent, scaled_heat
+    from interpretkit.visualization.instruments import Map, MappedImage
+
+    picture = shown.load(int(row["number"])).convert("RGB")
+    maps = []
+    for method, given in values.items():
+        signed = method not in UNSIGNED
+        scaled, top = scaled_heat(given, signed=signed)
+        meaning = "each pixel's part, as the method counts it" if signed else "size of each pixel's gradient"
+        maps.append(
+            Map(scaled, str(row["target"]), method.replace("_", " "), top, signed, f"({meaning}; {method})")
+        )
+    note = f"“{row['target']}” has {percent(row['probability'])}."
+    if row["target"] != row["largest"]:
+        note += f" Taken for “{row['largest']}”, {percent(row['largest_probability'])}."
+    return MappedImage(
+        Path(str(row["image"])).name, picture, maps, crop=network.crop_box(picture.size), note=note
+    )
 
 
 def _targets(network: Network, shown: Photographs, target: int | None) -> list[int]:

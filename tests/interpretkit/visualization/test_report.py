@@ -88,7 +88,7 @@ def test_the_tags_are_balanced(page: Page):
 def test_figures_are_embedded_with_their_size(page: Page):
     images = page.attributes("img")
     assert len(images) == 2
-    assert all(str(image["src"]).startswith("data:image/png;base64,iVBOR") for image in images)
+    assert all(str(image["src"]).startswith("data:image/webp;base64,UklGR") for image in images)
     assert all(int(str(image["width"])) > 100 for image in images)
 
 

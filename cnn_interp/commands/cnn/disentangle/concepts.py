@@ -44,7 +44,7 @@ _METHODS = {
 _MEASURES = ("removal", "sobol")
 _CONCEPTS, _CODES, _ACTIVE = 16, 64, 8
 # Images on which importance is measured, concepts of each method that are drawn, and patches of each.
-_JUDGED, _SHOWN, _PATCHES = 8, 8, 8
+_JUDGED, _SHOWN, _BROWSED, _PATCHES = 8, 8, 24, 8
 # If more of the codes than this are dead, the code is too large for the data.
 _MANY_DEAD = 0.5
 _METHOD_COLUMNS = {
@@ -468,21 +468,44 @@ def _add_concepts(found: Finding, result: _Result, kind: OneKind, maps: LayerMap
     import numpy as np
 
     from cnn_interp.disentangling.pictures import strips_figure, unit_strips
+    from interpretkit.visualization.instruments import Gallery, Item
 
     worth, method = result.importance.mean, result.method
     values, positions = result.units.readouts["strongest"]
     seen = np.flatnonzero(values.max(axis=0) > 0).tolist()
-    chosen = [int(number) for number in result.importance.order if number in seen][:_SHOWN]
+    chosen = [int(number) for number in result.importance.order if number in seen][:_BROWSED]
     section = found.section(f"Concepts by {method}", f"{_METHODS[method].capitalize()}.")
     if chosen:
         strips = unit_strips(values, positions, maps.grid, kind.images, chosen, count=_PATCHES)
         titles = [f"concept {number}\n{worth[number]:+.2f}".replace("-", "−") for number in chosen]
         section.figure(
             f"{method}-patches.png",
-            strips_figure(list(zip(titles, strips, strict=True))),
+            strips_figure(list(zip(titles, strips, strict=True))[:_SHOWN]),
             f"Each row: a concept where it is strongest, the most important first; below its number its importance "
             f"({'total Sobol index' if importance == 'sobol' else 'fall of the output without it'}).",
             alt=f"Patches of the concepts that {method} finds.",
+            on_page=False,
+        )
+        section.text(
+            "Each where it is strongest; its importance is the "
+            + ("total Sobol index." if importance == "sobol" else "fall of the output without it.")
+        ).instrument(
+            Gallery(
+                [
+                    Item(
+                        f"{method} concept {number}",
+                        strip,
+                        numbers={
+                            "importance": round(float(worth[number]), 4),
+                            "share of images": round(float((values[:, number] > 0).mean()), 3),
+                        },
+                    )
+                    for number, strip in zip(chosen, strips, strict=True)
+                ],
+                placeholder="a number",
+                side=26,
+                label=f"Concepts by {method}, to browse",
+            )
         )
     found.arrays(
         f"{method}.npz",
