@@ -37,7 +37,7 @@ app = typer.Typer(
     cls=Root,
     help="Representations that people can read: catalytic sites designed to order, networks explained.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )

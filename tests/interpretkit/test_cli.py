@@ -221,3 +221,20 @@ def test_import_is_fast_and_light():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 0.3
+
+
+def test_the_shell_completes_commands_and_options_and_the_module_is_the_command():
+    def offered(typed: str) -> list[str]:
+        last = str(len(typed.split()) - 1)
+        asked = {"COMP_WORDS": typed, "COMP_CWORD": last, "_INTERPRETKIT_COMPLETE": "complete_bash"}
+        done = subprocess.run(
+            [sys.executable, "-m", "interpretkit"],
+            env=os.environ | asked,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout.split()
+
+    assert "design" in offered("interpretkit catalyst d")
+    assert "--facets" in offered("interpretkit catalyst design --fa")
