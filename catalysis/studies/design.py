@@ -380,13 +380,17 @@ def search(
     costs = None if asked.max_price is None else asked.usd_per_mol(config.elements)
     limit = asked.max_price or float("inf")
     with progress("Designing", 6, quiet=quiet) as bar:
+        bar.stage("the teacher's own error")
         of_teacher = teacher_bias(model.teacher, model.sites.slab_id.tolist()) if bias is None else bias
         bar.advance()
+        bar.stage("moving latents towards the energy")
         latent = model.latents()
         moved = _by_gradient(model, latent, target, n_starts // 2, steps, seed)
         bar.advance()
+        bar.stage("sampling around good sites")
         sampled = _by_sampling(model, latent, target, n_starts - n_starts // 2, seed + 1)
         bar.advance()
+        bar.stage("decoding sites")
         classes = [template is not None for template in templates]
         decoded = [
             model.vae.decode_occupations(*points, classes, allowed, costs=costs, max_cost=limit)
@@ -406,6 +410,7 @@ def search(
         kept = order[: max(n, int(target.holds(heads).sum()))][:most_judged]
         proposals, heads, how = candidates[new[kept]], heads[kept], how[new[kept]]
         bar.advance()
+        bar.stage("judging proposals and random sites")
         judged = of_teacher.corrected(model.teacher.predict_occupations(proposals.canonical()))
         drawn = random_sites(
             [t for t in templates if t is not None], asked, config.elements, n_random, seed + 2
@@ -413,6 +418,7 @@ def search(
         random_ev = model.teacher.predict_mean(drawn.canonical())
         random_ev = random_ev + of_teacher.at(random_ev)[0]
         bar.advance()
+        bar.stage("choosing, and building slabs")
         stays = model.stays(proposals)
         rows = choose(proposals, target.probability(*judged) * stays, n)
         designs = finished(

@@ -15,6 +15,8 @@ Item = TypeVar("Item")
 
 # Where nobody watches (a log file, a batch system), a line as rare as this tells that the work goes on.
 PLAIN_INTERVAL_SECONDS = 60.0
+# A stage that begins is told sooner.
+STAGE_INTERVAL_SECONDS = 4.0
 
 # The display on the terminal now. A bar opened inside another becomes a further line of the same display.
 _display: Progress | None = None
@@ -25,6 +27,9 @@ class Bar:
 
     def advance(self, n: float = 1, note: str | None = None) -> None:
         """Count `n` more as done, and show `note` (such as ``"loss 0.12"``) beside the bar if it is given."""
+
+    def stage(self, name: str) -> None:
+        """Say what is being done now, before it is begun: beside the bar, or in a line if nothing was said for long."""
 
     def update(
         self, *, done: float | None = None, total: float | None = None, description: str | None = None
@@ -41,6 +46,9 @@ class _RichBar(Bar):
         if note is not None:
             self._display.update(self._task, note=note)
         self._display.advance(self._task, n)
+
+    def stage(self, name: str) -> None:
+        self._display.update(self._task, note=name)
 
     def update(
         self, *, done: float | None = None, total: float | None = None, description: str | None = None
@@ -62,6 +70,10 @@ class _PlainBar(Bar):
             self._note = note
         self._print_if_due()
 
+    def stage(self, name: str) -> None:
+        self._note = name
+        self._print_if_due(STAGE_INTERVAL_SECONDS)
+
     def update(
         self, *, done: float | None = None, total: float | None = None, description: str | None = None
     ) -> None:
@@ -70,9 +82,9 @@ class _PlainBar(Bar):
         self._description = self._description if description is None else description
         self._print_if_due()
 
-    def _print_if_due(self) -> None:
+    def _print_if_due(self, interval: float = PLAIN_INTERVAL_SECONDS) -> None:
         now = time.monotonic()
-        if now - self._printed < PLAIN_INTERVAL_SECONDS:
+        if now - self._printed < interval:
             return
         self._printed = now
         line = f"{self._description}: {self._done:g}"

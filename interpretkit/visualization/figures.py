@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -321,7 +322,10 @@ def heatmap(
         low, high = centre - reach, centre + reach
     with style():
         width, height = 2.4 + 0.55 * len(columns), 1.4 + 0.36 * len(rows)
-        figure = new_figure(float(np.clip(width, 4, 12)), float(np.clip(height, 2.4, 12)))
+        # Few cells leave room for what is written beside and above them all the same.
+        width = float(np.clip(width, max(4, 1.9 + 0.095 * len(title)), 12))
+        height = float(np.clip(height, 2.8, 12))
+        figure = new_figure(width, height)
         axes = figure.subplots()
         colours = DIVERGING if centre is not None else SEQUENTIAL
         image = axes.imshow(matrix, cmap=colours, vmin=low, vmax=high, aspect="auto")
@@ -335,7 +339,7 @@ def heatmap(
         axes.tick_params(length=0)
         axes.set_title(title)
         bar = figure.colorbar(image, ax=axes, pad=0.02)
-        bar.set_label(label)
+        bar.set_label("\n".join(textwrap.wrap(label, max(12, int(8 * (height - 1))))))
         bar.outline.set_visible(False)  # type: ignore[operator]
         if matrix.size <= 150 if annotate is None else annotate:
             places = _places(matrix[np.isfinite(matrix)])

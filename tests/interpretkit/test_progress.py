@@ -56,3 +56,18 @@ def test_an_interrupted_bar_leaves_the_terminal_usable(monkeypatch: pytest.Monke
         raise KeyboardInterrupt
     assert module._display is None
     assert list(track([1], "Again")) == [1]
+
+
+def test_a_stage_is_told_when_it_begins_unless_something_was_just_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    with progress("Designing", total=3) as bar:
+        for seconds, stage in ((1, "moving"), (6, "sampling"), (8, "decoding"), (15, "choosing")):
+            clock[0] = float(seconds)
+            bar.stage(stage)
+    assert capsys.readouterr().err.splitlines() == [
+        "Designing: 0 of 3 (sampling)",
+        "Designing: 0 of 3 (choosing)",
+    ]

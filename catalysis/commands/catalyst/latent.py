@@ -133,15 +133,19 @@ def latent(
     slabs = slab_groups(sites)
     varying = {name: given for name, given in codes.by_channel.items() if given[train].std(0).max() > 1e-6}
     with progress("Reading the latent space", 4, quiet=quiet) as bar:
+        bar.stage("probes")
         found_probes = probes(varying, factors, train, test, slabs, seed=seed)
-        bar.advance(note="probes")
+        bar.advance()
+        bar.stage("scores")
         found_scores = scores(varying, factors, seed=seed)
-        bar.advance(note="scores")
+        bar.advance()
+        bar.stage("one channel alone")
         ablated = channel_ablation(model.vae, codes, energies, train, test, slabs, seed=seed)
-        bar.advance(note="ablation")
+        bar.advance()
+        bar.stage("surface and traversals")
         surface = energy_surface(model.vae, codes, energies)
         steps = _traversals(model, codes, found_probes, factors, energies)
-        bar.advance(note="traversals")
+        bar.advance()
 
     found = Finding(
         "The latent space, read",

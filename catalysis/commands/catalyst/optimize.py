@@ -147,7 +147,9 @@ def optimize(
     table = {**PRICES_USD_PER_G, **given_prices}
     unpriced = [metal for metal in metals if metal not in table]
     with progress("Compromises and maps", None, quiet=quiet) as bar:
+        bar.stage("compromises")
         front, compared = pareto_front(result, None if unpriced else table, advance=bar.advance)
+        bar.stage("maps")
         section = (
             ternary_section(result, result.best.composition, _STEPS, advance=bar.advance)
             if len(metals) > 2

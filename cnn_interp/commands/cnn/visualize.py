@@ -232,7 +232,7 @@ def _explain(
 
     with (
         ResumableTable(work / "images.jsonl", key="number") as table,
-        progress("Explaining images", len(shown), quiet=quiet) as bar,
+        progress("Explaining images", len(shown) * max(1, len(request.attributions)), quiet=quiet) as bar,
     ):
         for number, name in enumerate(shown.names):
             if number not in table:
@@ -250,6 +250,7 @@ def _explain(
                 values: dict[str, np.ndarray] = {}
                 seconds: dict[str, float] = {}
                 for method in request.attributions:
+                    bar.stage(f"{Path(name).name}, {method}")
                     started = time.perf_counter()
                     layer = request.layer if METHODS[method].takes_layer else None
                     found = attribute(
@@ -264,6 +265,7 @@ def _explain(
                     )
                     values[method] = found.numpy()[0].astype(np.float32)
                     seconds[method] = round(time.perf_counter() - started, 3)
+                    bar.advance()
                 if values:
                     with (work / f"{number:06d}.npz").open("wb") as file:
                         np.savez_compressed(file, **values)  # type: ignore[arg-type]
@@ -279,7 +281,8 @@ def _explain(
                         **{f"seconds_{method}": value for method, value in seconds.items()},
                     }
                 )
-            bar.advance(note=Path(name).name)
+            else:
+                bar.advance(len(request.attributions))
         return table.rows
 
 

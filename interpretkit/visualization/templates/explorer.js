@@ -208,7 +208,7 @@ instruments.start("explorer", (root, data) => {
     list.forEach((a, k) => {
       model.setStyle({ serial: k }, { sphere: { radius: data.radii[a.elem], color: hex(picked[k]) } });
       const [x, y, z] = turned[k];
-      const text = own && own[k] !== null && own[k] !== undefined ? `${a.elem} ${instruments.number(own[k])}` : a.elem;
+      const text = own && own[k] !== null && own[k] !== undefined ? `${a.elem} ${instruments.number(+own[k].toPrecision(2))}` : a.elem;
       if (highlighted.has(k) || k >= data.hostSizes[i] || (own && Math.abs(own[k] ?? 0) >= telling))
         viewer.addLabel(text, { position: { x, y, z }, fontSize: 12, fontColor: "#1f2a33", backgroundColor: "white", backgroundOpacity: .75, inFront: true, alignment: "center" });
     });
