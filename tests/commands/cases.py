@@ -250,9 +250,19 @@ CASES: dict[str, Case] = {
     "weights add": Case(runs=False, has_folder=False, refused=(("", "NAME"), ("nosuch", "nosuch"))),
     "cnn layers": _OfNetwork(has_folder=False),
     "cnn visualize": _OfNetwork(
-        ("photos/0.png", *OWN, "--method", "saliency,occlusion,lime", "--set", "lime.samples=20"),
+        (
+            "photos/0.png",
+            *OWN,
+            "--method",
+            "saliency,occlusion,lime",
+            "--set",
+            "lime.samples=20",
+            "--top",
+            "2",
+        ),
         seeded=True,
         refused=(
+            ("--top 2 --target 1", "--top"),
             ("--method magic", "--method"),
             ("--set occlusion.window=x --method occlusion", "occlusion.window"),
             ("--unit 3", "--unit"),

@@ -477,8 +477,10 @@ def _add_traversals(found: Finding, steps: Sequence[Step]) -> None:
     if not steps:
         found.section("Traversals").note("None: no class has a template, or no factor is readable.")
         return
+    from catalysis.commands._explore import energy_property
+    from catalysis.exploring import explorer_of
     from catalysis.figures import site_gallery
-    from interpretkit.visualization.instruments import Frame, Frames
+    from interpretkit.visualization.instruments import Property
 
     section = found.section(
         "Traversals",
@@ -488,22 +490,22 @@ def _add_traversals(found: Finding, steps: Sequence[Step]) -> None:
     section.figure("traversals.png", _traversal_figure(steps), "The head's energy along each traversal.")
     names = list(dict.fromkeys(step.name for step in steps))
     section.instrument(
-        Frames(
+        explorer_of(
+            [step.site for step in steps],
             {
-                name: [
-                    Frame(
-                        site_gallery([step.site]),
-                        f"{step.position:+.1f} σ: {step.site.site_class}, {step.site.contact_elements}, "
-                        f"{step.energy_ev:+.2f} eV",
-                    )
-                    for step in steps
-                    if step.name == name
-                ]
-                for name in names
+                "position": Property("position along it", [step.position for step in steps], "σ"),
+                "energy_ev": energy_property([step.energy_ev for step in steps], "energy by the head"),
+                "traversal": Property("traversal", [step.name for step in steps]),
+                "changed_slots": Property("slots that changed", [step.changed_slots for step in steps]),
             },
-            label="Decoded sites along a traversal, from above and from the side",
+            x="position",
+            y="energy_ev",
+            colour="traversal",
+            groups=[step.name for step in steps],
+            names=[f"{step.name}, {step.position:+.1f} σ" for step in steps],
+            file="traversals",
         )
-    )
+    ).text("Show one traversal alone, and go along it with the arrows.")
     for number, name in enumerate(names[:2], start=1):
         some = [step for step in steps if step.name == name][::2]
         section.figure(

@@ -73,6 +73,12 @@ def visualize(
         str,
         typer.Option("--target", metavar="NAME|N", help="The output to explain; by default the largest."),
     ] = "",
+    top: Annotated[
+        int,
+        typer.Option(
+            "--top", min=1, max=10, help="Explain so many of each image's most probable outputs, to compare."
+        ),
+    ] = 1,
     unit: Annotated[
         str,
         typer.Option(
@@ -118,6 +124,10 @@ def visualize(
     from cnn_interp.visualization.request import check_request
 
     request = check_request(method, layer, unit, settings or (), images_per_forward)
+    if top > 1 and target:
+        raise InputError(f"--top {top}: --target names the output to explain; expected one of them")
+    if top > 1 and not request.attributions:
+        raise InputError(f"--top {top}: no attribution method explains an output; expected one in --method")
     paths = find_images(images or ())[:limit]
     check_images(paths, convert=convert)
     if limit is not None and not images:
@@ -144,7 +154,7 @@ def visualize(
     kept = run.kept(network.digest(), files=paths, without=["device"])
     with kept if request.attributions else TemporaryDirectory(dir=run.folder) as place:
         work = Path(place)
-        rows = _explain(network, shown, request, index, seed, work, quiet)
+        rows = _explain(network, shown, request, index, top, seed, work, quiet)
         found = _headline(network, rows, request).reads(*paths)
         if request.attributions:
             _add_sheets(found, run, network, shown, rows, work)
@@ -152,7 +162,8 @@ def visualize(
             SYSTEMS[name](asked, found)
     if set(request.systems) - {"inversion"}:
         found.sections[-1].text(f"Searched and learned from: {len(searched)} {searched.source}.")
-    found.section("Images").table("images.csv", rows, _COLUMNS, shown=list(_COLUMNS), most=200)
+    table = [{name: value for name, value in row.items() if name != "others"} for row in rows]
+    found.section("Images").table("images.csv", table, _COLUMNS, shown=list(_COLUMNS), most=200)
     found.values.update(
         n_images=len(shown),
         model=model,
@@ -207,11 +218,14 @@ def _explain(
     shown: Photographs,
     request: Request,
     target: int | None,
+    top: int,
     seed: int,
     work: Path,
     quiet: bool,
 ) -> list[dict[str, Any]]:
     """Put the images through the attribution methods one by one, and keep what is done in the folder `work`.
+
+    An array is called by its method; of the second most probable output and further ones by ``method, output N``.
 
     Returns
     -------
@@ -232,7 +246,9 @@ def _explain(
 
     with (
         ResumableTable(work / "images.jsonl", key="number") as table,
-        progress("Explaining images", len(shown) * max(1, len(request.attributions)), quiet=quiet) as bar,
+        progress(
+            "Explaining images", len(shown) * top * max(1, len(request.attributions)), quiet=quiet
+        ) as bar,
     ):
         for number, name in enumerate(shown.names):
             if number not in table:
@@ -247,24 +263,29 @@ def _explain(
                 probabilities = outputs.softmax(1)[0]
                 largest = int(probabilities.argmax())
                 explained = largest if target is None else target
+                others = (
+                    [] if top == 1 else probabilities.argsort(descending=True, stable=True)[1:top].tolist()
+                )
                 values: dict[str, np.ndarray] = {}
                 seconds: dict[str, float] = {}
-                for method in request.attributions:
-                    bar.stage(f"{Path(name).name}, {method}")
+                for output, method in ((o, m) for o in (explained, *others) for m in request.attributions):
+                    bar.stage(f"{Path(name).name}, {method} of {network.category(output)}")
                     started = time.perf_counter()
                     layer = request.layer if METHODS[method].takes_layer else None
                     found = attribute(
                         network.module,
                         inputs,
-                        explained,
+                        output,
                         method=method,
                         layer=layer,
                         seed=seed,
                         images_per_forward=request.images_per_forward,
                         **request.settings.get(method, {}),
                     )
-                    values[method] = found.numpy()[0].astype(np.float32)
-                    seconds[method] = round(time.perf_counter() - started, 3)
+                    key = method if output == explained else f"{method}, output {output}"
+                    values[key] = found.numpy()[0].astype(np.float32)
+                    taken = time.perf_counter() - started
+                    seconds[method] = round(seconds.get(method, 0.0) + taken, 3)
                     bar.advance()
                 if values:
                     with (work / f"{number:06d}.npz").open("wb") as file:
@@ -278,11 +299,12 @@ def _explain(
                         "probability": float(probabilities[explained]),
                         "largest": network.category(largest),
                         "largest_probability": float(probabilities[largest]),
+                        **({"others": {str(o): float(probabilities[o]) for o in others}} if others else {}),
                         **{f"seconds_{method}": value for method, value in seconds.items()},
                     }
                 )
             else:
-                bar.advance(len(request.attributions))
+                bar.advance(top * len(request.attributions))
         return table.rows
 
 
@@ -316,6 +338,7 @@ def _add_sheets(
         for row in rows[start : start + IMAGES_PER_SHEET]:
             number = int(row["number"])
             values = load_arrays(work / f"{number:06d}.npz")
+            first = [name for name in values if ", output " not in name]
             stem = Path(str(row["image"])).stem
             run.save_arrays(f"arrays/{number:06d}-{stem}.npz", **values)
             pixels = np.asarray(network.crop(shown.load(number).convert("RGB")), dtype=np.float64) / 255
@@ -328,7 +351,7 @@ def _add_sheets(
                     pixels=pixels,
                     target=str(row["target"]),
                     probability=float(row["probability"]),
-                    values=values,
+                    values={method: values[method] for method in first},
                     note=taken_for if row["target"] != row["largest"] else (stem if len(rows) > 1 else ""),
                 )
             )
@@ -358,13 +381,17 @@ def _mapped(
 
     picture = shown.load(int(row["number"])).convert("RGB")
     maps = []
-    for method, given in values.items():
+    for key, given in values.items():
+        method, _, output = key.partition(", output ")
+        if output:
+            probability = percent(row["others"][output])
+            target = f"{network.category(int(output))} ({probability})"
+        else:
+            target = f"{row['target']} ({percent(row['probability'])})"
         signed = method not in UNSIGNED
         scaled, top = scaled_heat(given, signed=signed)
         meaning = "each pixel's part, as the method counts it" if signed else "size of each pixel's gradient"
-        maps.append(
-            Map(scaled, str(row["target"]), method.replace("_", " "), top, signed, f"({meaning}; {method})")
-        )
+        maps.append(Map(scaled, target, method.replace("_", " "), top, signed, f"({meaning}; {method})"))
     note = f"“{row['target']}” has {percent(row['probability'])}."
     if row["target"] != row["largest"]:
         note += f" Taken for “{row['largest']}”, {percent(row['largest_probability'])}."
