@@ -31,6 +31,7 @@ from interpretkit.networks.truncated import From
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 REFIT_L2 = 0.03
+_FOLDS = 5
 # Values of the layer, or of patterns, that are held at once, about 64 MB: each portion costs a pass of the network too.
 _VALUES_AT_ONCE = 1 << 24
 
@@ -271,6 +272,7 @@ class EditingSession:
                 f"targets {self.targets.tolist()}: expected different ones of {self._plain.shape[1]} outputs"
             )
         self._pulls: dict[tuple[int, ...], Pull] = {}
+        self._crossed: tuple[NetworkEdit, Floats] | None = None
 
     @classmethod
     def begin(
@@ -300,6 +302,11 @@ class EditingSession:
         return cls(network, NetworkEdit(base, patterns), images, targets, features[layer])
 
     @property
+    def measured_on_learned(self) -> bool:
+        """Whether the edit has a layer that may have been trained on the very images that its effect is measured on."""
+        return self.edit.refit is not None and (self._crossed is None or self._crossed[0] is not self.edit)
+
+    @property
     def patterns(self) -> Patterns:
         """The patterns."""
         return self.edit.patterns
@@ -326,12 +333,23 @@ class EditingSession:
         """Train the network's last linear layer anew on these images, without the patterns that were dropped.
 
         What is learned is a correction of the layer's weights for the images' categories, kept small by `l2`; other
-        outputs stay as they are.
+        outputs stay as they are. The effect on an image is that of a layer that was trained without it, in five parts,
+        so that nothing is measured on what was learned from.
         """
         features = self.above.features(self.maps, self._change())
-        self.edit = replace(
-            self.edit, refit=refitted(self.above.head(), features, self.images.labels, self.targets, l2)
-        )
+        labels, head = self.images.labels, self.above.head()
+        edit = replace(self.edit, refit=refitted(head, features, labels, self.targets, l2))
+        # Categories take turns, so that every part has its share of each.
+        part = np.empty(len(labels), dtype=np.intp)
+        part[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % _FOLDS
+        outputs = np.empty((len(labels), len(head.bias)))
+        for number in np.unique(part):
+            out = part == number
+            if out.all():
+                raise InputError(f"{self.images.name}: {len(labels)} image; expected two to train a layer on")
+            layer = refitted(head, features[~out], labels[~out], self.targets, l2)
+            outputs[out] = layer.outputs(features[out])
+        self.edit, self._crossed = edit, (edit, outputs)
         return self.effect()
 
     # ------------------------------------------------------------------------------------------ what follows
@@ -342,12 +360,14 @@ class EditingSession:
         refit = self.edit.refit
         if refit is None:
             return self.above.outputs(some, self._change())
-        features = self.above.features(some, self._change())
-        return features @ refit.weight.double().numpy().T + refit.bias.double().numpy()
+        return refit.outputs(self.above.features(some, self._change()))
 
     def effect(self) -> Effect:
-        """Return what the edit does on these images."""
-        plain, edited = self._plain, self.outputs()
+        """Return what the edit does on these images; see :meth:`refit`."""
+        plain = self._plain
+        # An edit is the same object as long as nothing was said or undone.
+        crossed = self._crossed is not None and self._crossed[0] is self.edit
+        edited = self._crossed[1] if crossed and self._crossed is not None else self.outputs()
         return Effect(self.images.labels, self._told(plain), self._told(edited), self.names)
 
     def _told(self, outputs: Floats) -> Integers:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cnn_interp.disentangling.features import network_hash
@@ -46,6 +48,10 @@ class LinearLayer:
     name: str
     weight: Tensor
     bias: Tensor
+
+    def outputs(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return its outputs ``(n, outputs)`` for inputs ``(n, d)``, in double precision."""
+        return features @ self.weight.double().numpy().T + self.bias.double().numpy()
 
     def module(self, like: Tensor) -> nn.Linear:
         """Return it as a module, of the device and precision of a tensor, frozen."""

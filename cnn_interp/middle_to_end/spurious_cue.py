@@ -18,7 +18,7 @@ from cnn_interp.images.batches import network_inputs
 from cnn_interp.images.part_images import PartImages
 from cnn_interp.images.planted_cue import CuedImages, CueKind, cue_goes_with, plant_cue
 from cnn_interp.images.sets import Images, Picture
-from cnn_interp.middle_to_end.editing import Above, EditingSession, refitted, trained_head
+from cnn_interp.middle_to_end.editing import Above, Candidate, EditingSession, refitted, trained_head
 from cnn_interp.middle_to_end.network_edit import Base, NetworkEdit
 from cnn_interp.middle_to_end.patterns import Kind, find_patterns
 from cnn_interp.networks.loading import Network
@@ -198,8 +198,8 @@ class SimulatedPerson:
         return "keep" if part else "drop"
 
     def shows_cue(self, patches: Sequence[Patch]) -> bool:
-        """Tell whether most patches of a pattern show the cue."""
-        return sum(self._filled(patch) for patch in patches) * 2 > len(patches)
+        """Tell whether half of the patches of a pattern show the cue, or more."""
+        return bool(patches) and sum(self._filled(patch) for patch in patches) * 2 >= len(patches)
 
     def _filled(self, patch: Patch) -> bool:
         mask = self.images.cue_mask(patch.image)
@@ -346,9 +346,12 @@ class CueTrial(CueOutcome):
     ----------
     session : EditingSession
         With the edit, its linear layer refit.
+    first : tuple of Candidate
+        All patterns, the most suspicious first, before anything was said.
     """
 
     session: EditingSession
+    first: tuple[Candidate, ...]
 
 
 def cue_trial(
@@ -423,6 +426,7 @@ def cue_trial(
     session = EditingSession(headed, NetworkEdit(own, found), some, np.arange(classes), maps)
     weights = np.abs(session.pull().margins).mean(axis=0)
     person = SimulatedPerson(some, maps.grid.image, settings.errs, seed)
+    first = tuple(session.candidates())
     asked = ask(session, person, settings.answers, settings.patches)
     tests = {
         "same": pool.maps(test, with_cue["same"]),
@@ -506,7 +510,7 @@ def cue_trial(
             free=float(np.mean([one.free for one in each])),
             others=float(np.mean([one.others for one in each])),
         )
-    return CueTrial(chosen, tuple(asked), accuracy, session)
+    return CueTrial(chosen, tuple(asked), accuracy, session, first)
 
 
 def _held(images: Images) -> Images:

@@ -35,7 +35,7 @@ _KINDS, _METHODS, _CUES = (
 )
 _CONCEPTS, _NODES, _QUESTIONS = 16, 2, 10
 # Scenes with a planted cue; of sixteen, six train the head, five are the person's, on five accuracy is measured.
-_SCENES_DRAWN, _PARTS = 256, (6, 5, 5)
+_SCENES_DRAWN, _PARTS = 192, (6, 5, 5)
 _SCENES = ("quadruped", "bird", "person", "car")
 # Patterns that are drawn where nothing was said of them.
 _SHOWN = 10
@@ -482,7 +482,7 @@ def _planted(
         told = (
             f"The cue's pattern was dropped at answer {said:.0f} of {answers}."
             if said < float("inf")
-            else f"None of the patterns dropped in {answers} answers shows the cue in most of its patches."
+            else f"None of the patterns dropped in {answers} answers shows the cue in half of its patches."
         )
         found = Finding(
             f"A {settings.kind} that went with “{name}”, taken out by {answers} answers",
@@ -528,7 +528,7 @@ def _planted(
         ).table("methods.csv", _cue_rows(trial), _CUE_COLUMNS, in_terminal=True)
         _add_asked(found, session, trial)
         _add_effect(found, session)
-        _add_patterns(found, session, session.candidates())
+        _add_patterns(found, session, trial.first)
     _add_method(found, session, f"drawn scenes with a {settings.kind}", settings.train)
     _add_edit(found, session)
     return found.next_step(
@@ -573,7 +573,7 @@ def _add_asked(found: Finding, session: EditingSession, trial: CueTrial) -> None
             "pattern": Column("its number"),
             "suspicion": Column("when it was asked about", format=".2f"),
             "answer": Column("what was said"),
-            "cue": Column("whether most of its patches show the cue, by the masks"),
+            "cue": Column("whether half of its patches or more show the cue, by the masks"),
         },
     )
 
@@ -602,15 +602,9 @@ def _headline(session: EditingSession, network: Network, trained: int) -> Findin
     )
     found.number("changed", len(effect.changed), "answers changed")
     found.number("answers", answers, note=f"{dropped} patterns dropped")
-    if session.edit.refit is not None:
-        found.section(
-            "Measured on what was learned from",
-            "The last layer was trained anew on the images that accuracy is measured on here, so that accuracy after "
-            "the "
-            "edit is too good. Images kept aside tell what it is worth.",
-        )
+    if session.measured_on_learned:
         found.warn(
-            "The last layer was trained anew on the very images that accuracy is measured on; measure it on others."
+            "The last layer was trained anew in an earlier edit, maybe on images that accuracy is measured on here."
         )
     return found
 
@@ -694,6 +688,11 @@ def _add_method(found: Finding, session: EditingSession, data: str, trained: int
         "nothing "
         "else speaks for the same answer: one less the cosine of both maps. "
         + (f"The head was trained on {trained} other images. " if trained else "")
+        + (
+            "The last layer was trained anew; what it says of an image here is said by one trained without that image. "
+            if session.edit.refit is not None and not session.measured_on_learned
+            else ""
+        )
         + f"Data: {data}.",
     )
 

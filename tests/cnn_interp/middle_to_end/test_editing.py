@@ -114,6 +114,20 @@ def test_a_merged_pattern_shows_its_members_patches(session: EditingSession) -> 
     assert BLUE not in {one.number for one in session.candidates()}
 
 
+def test_a_layer_trained_anew_is_not_measured_on_what_it_learned_from() -> None:
+    """Labels drawn at random cannot be told: what seems to be learned would be the images by heart."""
+    network, images = colour_network(seed=2), squares(30)
+    labels = np.random.default_rng(5).integers(0, 2, 30)
+    shown = plant_cue(images, labels, np.zeros(30, dtype=bool), category_names=NAMES)
+    session = EditingSession.begin(network, Base.of(network), shown, [0, 1], LAYER, "filters")
+    assert session.refit(1e-6).accuracy[1] < 0.7
+    assert not session.measured_on_learned
+    by_heart = session.outputs().argmax(axis=1) == labels
+    assert by_heart.mean() >= session.effect().accuracy[1]
+    session.say("keep 1")
+    assert session.edit.refit is None
+
+
 def test_refit_learns_a_correction_of_the_named_outputs_only() -> None:
     draws = np.random.default_rng(0)
     features, labels = draws.normal(size=(60, 4)), draws.integers(0, 2, 60)
