@@ -51,7 +51,8 @@ class LinearLayer:
 
     def outputs(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return its outputs ``(n, outputs)`` for inputs ``(n, d)``, in double precision."""
-        return features @ self.weight.double().numpy().T + self.bias.double().numpy()
+        found = np.asarray(features, dtype=np.float64) @ self.weight.double().numpy().T
+        return found + self.bias.double().numpy()
 
     def module(self, like: Tensor) -> nn.Linear:
         """Return it as a module, of the device and precision of a tensor, frozen."""

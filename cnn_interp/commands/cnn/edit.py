@@ -586,7 +586,13 @@ def _headline(session: EditingSession, network: Network, trained: int) -> Findin
     before, after = effect.accuracy
     dropped, answers = len(now.dropped), len(session.edit.answers)
     layer = session.patterns.layer
-    of = f"a linear head on {network.name}, trained on {trained} of the images" if trained else network.name
+    of = (
+        f"a linear head on {network.name}, trained on {trained} of the images, for their folders are not named as "
+        "outputs "
+        "of the network"
+        if trained
+        else network.name
+    )
     lead = f"{len(session.patterns)} {session.patterns.kind} of `{layer}` in {of}. "
     lead += (
         f"After {answers} answers {dropped} are taken out: accuracy on {len(effect.labels)} images goes from "
