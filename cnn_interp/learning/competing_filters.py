@@ -248,16 +248,16 @@ def _loss(layers: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     both = shared(shares, one), shared(second, other)
     moved = (both[0] - both[1]).square().sum(1).mean() if both[0].numel() else task.new_zeros(())
     asked = {
-        "gathered": _spread(shares).mean() / ((height**2 + width**2) / 12),
+        "gathered": spread(shares).mean() / ((height**2 + width**2) / 12),
         "present": (1 - functional.avg_pool2d(shares, min(3, height, width), 1).amax((2, 3))).mean(),
         "moved": moved,
-        "different": _likeness(found.vectors[objects]),
+        "different": likeness(found.vectors[objects]),
     }
     total = task + sum(getattr(settings, name) * value for name, value in asked.items())
     return {"loss": total, "task": task.detach(), **{name: value.detach() for name, value in asked.items()}}
 
 
-def _spread(shares: Tensor) -> Tensor:
+def spread(shares: Tensor) -> Tensor:
     """Return the mean squared distance from the centre of gravity, in positions, (n, filters)."""
     rows = torch.arange(shares.shape[2], device=shares.device, dtype=shares.dtype)
     columns = torch.arange(shares.shape[3], device=shares.device, dtype=shares.dtype)
@@ -271,7 +271,7 @@ def _spread(shares: Tensor) -> Tensor:
     return variance(by_row, rows) + variance(by_column, columns)
 
 
-def _likeness(vectors: Tensor) -> Tensor:
+def likeness(vectors: Tensor) -> Tensor:
     """Return the mean squared positive cosine between what different filters found, a scalar."""
     filters = vectors.shape[1]
     if filters == 1:
