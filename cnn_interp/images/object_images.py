@@ -41,7 +41,7 @@ class Objects:
         return len(self.boxes)
 
     def in_boxes(self) -> NDArray[np.float64]:
-        """Return the landmarks as shares of their object's box, 0 at its first edge and 1 at its last; (n, parts, 2)."""
+        """Return the landmarks as shares of their object's box, 0 at its first edge and 1 at its last."""
         corner, extent = self.boxes[:, None, :2], self.boxes[:, None, 2:] - self.boxes[:, None, :2]
         return (self.landmarks + 0.5 - corner) / extent
 
@@ -96,7 +96,9 @@ def whole_images(images: PartImages, side: int) -> ObjectImages:
         box = (images.boxes[index] + (0, 0, 1, 1)) * np.tile(scale, 2)
         where = (images.landmarks[index] + 0.5) * scale - 0.5
         rows = slice(0, 1 if shown else 0)
-        objects.append(Objects(box[None][rows], images.categories[index : index + 1][rows], where[None][rows]))
+        objects.append(
+            Objects(box[None][rows], images.categories[index : index + 1][rows], where[None][rows])
+        )
 
     def load(number: int) -> Picture:
         picture = images.image(number)
@@ -119,8 +121,8 @@ def mosaics(images: PartImages, *, seed: int = 0, side: int = 320, empty: float 
     """Put crops of objects and images without any together by fours, each crop once.
 
     The four cells of a mosaic meet where two lines cross that are drawn at random, so that every cell has another size
-    and shape, and a crop fills its cell: the cell is the object's box. Seams run around objects and around cells without
-    one alike, so that they tell where a box may be, but not whether there is an object in it.
+    and shape, and a crop fills its cell: the cell is the object's box. Seams run around objects and around cells
+    without one alike, so that they tell where a box may be, but not whether there is an object in it.
 
     Parameters
     ----------

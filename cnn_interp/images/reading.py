@@ -96,6 +96,24 @@ def read_parts(kind: str, path: Path | str, *, unannotated: bool = False) -> Par
     ----------
     Zhang, Wu, Zhu: Interpretable Convolutional Neural Networks, CVPR 2018.
     """
+    found = read_annotated(kind, path)
+    found = found.cropped() if found.boxes is not None else found
+    return found.subset((found.annotated.any(axis=1) | unannotated) & (found.categories >= 0))
+
+
+def read_annotated(kind: str, path: Path | str) -> PartImages:
+    """Return all images of a data set with annotated parts, whole, negatives among them.
+
+    Parameters
+    ----------
+    kind, path
+        As in :func:`read_parts`.
+
+    Raises
+    ------
+    InputError
+        If the folder is not as expected, or the data have no annotated parts.
+    """
     found = read(kind, path)
     if not isinstance(found, PartImages):
         raise InputError(
@@ -104,5 +122,4 @@ def read_parts(kind: str, path: Path | str, *, unannotated: bool = False) -> Par
     if kind == "cub":
         birds = found.categories.clip(max=0)
         found = dataclasses.replace(found, categories=birds, category_names=("bird",))
-    found = found.cropped() if found.boxes is not None else found
-    return found.subset((found.annotated.any(axis=1) | unannotated) & (found.categories >= 0))
+    return found

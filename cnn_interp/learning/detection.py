@@ -208,8 +208,8 @@ class ParsingHead(nn.Module):
         self.responses = nn.Conv2d(settings.width, categories * self.kinds, 1)
         with torch.no_grad():
             # The best of many random parses is large: parts begin small, or the score begins with what says nothing.
-            self.responses.weight *= 0.1
-            self.responses.bias *= 0.1
+            for some in self.responses.parameters():
+                some *= 0.1
         self.place = nn.Conv2d(settings.width, categories, settings.grid)
         self.price = nn.Parameter(
             torch.full((categories, self.kinds, len(self.grammar.sizes)), -settings.cost)
@@ -538,9 +538,7 @@ def train_refiner(
     def loss(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         assert isinstance(model, Refiner)
         model.scale.eval()
-        return {
-            "loss": functional.smooth_l1_loss(model(batch["cells"].float()), batch["steps"], beta=0.1)
-        }
+        return {"loss": functional.smooth_l1_loss(model(batch["cells"].float()), batch["steps"], beta=0.1)}
 
     fit(
         refiner,
@@ -691,9 +689,7 @@ def asked_of_parts(shares: Tensor, others: Tensor, boxes: Tensor, other_boxes: T
     points = boxes[:, None, :2] + (boxes[:, None, 2:] - boxes[:, None, :2]) * places[None, :, None]
     there = (points - other_boxes[:, None, :2]) / (other_boxes[:, None, 2:] - other_boxes[:, None, :2])
     rows, columns = 2 * there[..., 0] - 1, 2 * there[..., 1] - 1
-    grid = torch.stack(
-        [columns[:, None, :].expand(-1, side, -1), rows[:, :, None].expand(-1, -1, side)], -1
-    )
+    grid = torch.stack([columns[:, None, :].expand(-1, side, -1), rows[:, :, None].expand(-1, -1, side)], -1)
     moved = functional.grid_sample(others, grid, align_corners=False, padding_mode="border")
     both = (grid.abs() <= 1).all(-1).to(shares.dtype)
     differ = ((shares - moved).square().sum(1) * both).sum() / both.sum().clamp_min(1)

@@ -217,7 +217,9 @@ class Parses:
         grammar = self.grammar
         side, lead = grammar.side, self.choices.shape[:-1]
         reached = {
-            (h, w): torch.zeros(*lead, side - h + 1, side - w + 1, dtype=torch.bool, device=self.choices.device)
+            (h, w): torch.zeros(
+                *lead, side - h + 1, side - w + 1, dtype=torch.bool, device=self.choices.device
+            )
             for h, w in grammar.sizes
         }
         reached[side, side][...] = True

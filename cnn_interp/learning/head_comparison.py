@@ -158,7 +158,9 @@ def compare(
     places = track(range(len(test.images)), "Proposing boxes", quiet=quiet)
     proposed = [proposals(first.refiner, test, number, grid) for number in places]
     overlaps = [
-        matched(test.true_boxes(number), boxes)[0] for number, boxes in enumerate(proposed) if len(test.true_boxes(number))
+        matched(test.true_boxes(number), boxes)[0]
+        for number, boxes in enumerate(proposed)
+        if len(test.true_boxes(number))
     ]
     found = {
         kind: detect(detector.head, test, proposed, grid, quiet=quiet) for kind, detector in detectors.items()
@@ -218,6 +220,6 @@ def _fine(data: MappedImages, numbers: Tensor, boxes: Tensor) -> Tensor:
     return data.cells(numbers, boxes, FINE)
 
 
-def recognised(values: LocationInstability) -> NDArray[np.float64]:
+def pairs(values: LocationInstability) -> NDArray[np.float64]:
     """Return all R² of pairs of category and part that enough images show, (pairs · units,)."""
     return values.tracking[values.enough].ravel()

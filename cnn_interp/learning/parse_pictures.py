@@ -151,7 +151,7 @@ def tracking_figure(values: Mapping[str, NDArray[np.float64]]) -> Figure:
     with style():
         figure = new_figure(7.0, 0.5 * len(values) + 1.2)
         axes = figure.subplots()
-        for place, (name, some) in enumerate(values.items()):
+        for place, (_name, some) in enumerate(values.items()):
             known = np.clip(some[~np.isnan(some)], -2, 1)
             if len(known):
                 axes.boxplot(

@@ -58,8 +58,8 @@ def suppressed(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
 def region_maps(maps: Tensor, boxes: Tensor, grid: int, field: ReceptiveField) -> Tensor:
     """Return what a layer's maps have in the cells of regions (RoIAlign).
 
-    A cell is the mean of the map at two by two points evenly laid within it, interpolated bilinearly between the centres
-    of the units' receptive fields; beyond the outermost centres the map goes on with its values there.
+    A cell is the mean of the map at two by two points evenly laid within it, interpolated bilinearly between the
+    centres of the units' receptive fields; beyond the outermost centres the map goes on with its values there.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def decoded(boxes: Tensor, steps: Tensor, side: int) -> Tensor:
 
 
 def matched(boxes: Tensor, truths: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how much each box overlaps with the truth that it overlaps with most, and which; 0 and −1 if there is none.
+    """Return how much each box overlaps with the truth that it overlaps with most, and which; 0 and −1 of none.
 
     Raises
     ------

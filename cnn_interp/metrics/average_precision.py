@@ -91,7 +91,9 @@ class Matches:
         total = float(times @ self.truths)
         recall = hits / total if total > 0 else np.full(len(hits), np.nan)
         told = np.cumsum(each)
-        return recall, np.divide(hits, told, out=np.ones_like(hits), where=told > 0)
+        precision = np.ones(len(hits))
+        np.divide(hits, told, out=precision, where=told > 0)
+        return recall, precision
 
     def average_precision(self, at: int = 0, weights: ArrayLike | None = None) -> float:
         """Return the area below the largest precision at this recall or more; NaN if there is nothing to find."""
@@ -199,7 +201,9 @@ def detection_score(
 def box_overlaps(first: Floats, second: Floats) -> Floats:
     """Return the intersection over union of boxes ``(n, 4)`` with boxes ``(m, 4)``, ``(n, m)``."""
     a, b = first[:, None], second[None]
-    shared = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(-1)
+    shared = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(
+        -1
+    )
     areas = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared
     return np.divide(shared, areas, out=np.zeros_like(shared), where=areas > 0)
 

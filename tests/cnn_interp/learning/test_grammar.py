@@ -126,10 +126,12 @@ def test_folding_is_a_mean_and_cooling_it_unfolds() -> None:
     grammar = Grammar(4)
     scores = scores_of(grammar, 8)
     hot, warm, cold = (parse(scores, grammar, t).scores for t in (math.inf, 1.0, 0.0))
-    assert bool((hot < warm).all()) and bool((warm < cold).all())
+    assert bool((hot < warm).all())
+    assert bool((warm < cold).all())
     folded = scores.clone().requires_grad_()
     parse(folded, grammar, math.inf).scores.sum().backward()
-    assert folded.grad is not None and bool((folded.grad > 0).all())
+    assert folded.grad is not None
+    assert bool((folded.grad > 0).all())
 
 
 def test_a_score_too_few_is_refused() -> None:

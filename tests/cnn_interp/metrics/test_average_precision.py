@@ -58,7 +58,9 @@ def test_what_is_nowhere_counts_for_nothing() -> None:
     assert score.mean(0.5) == pytest.approx(0.75)
     draws = score.draws(n=50, seed=1)
     assert np.array_equal(draws, score.draws(n=50, seed=1))
-    assert draws.min() >= 0 and draws.max() <= 1 and draws.std() > 0
+    assert draws.min() >= 0
+    assert draws.max() <= 1
+    assert draws.std() > 0
 
 
 def test_perfect_and_empty() -> None:
@@ -70,9 +72,9 @@ def test_perfect_and_empty() -> None:
 
 def test_overlaps() -> None:
     first = np.array([[0.0, 0, 10, 10], [0, 0, 0, 0]])
-    assert box_overlaps(first, np.array([[0.0, 5, 10, 15], [0, 0, 10, 10], [10, 0, 20, 10]])) == pytest.approx(
-        np.array([[1 / 3, 1, 0], [0, 0, 0]])
-    )
+    assert box_overlaps(
+        first, np.array([[0.0, 5, 10, 15], [0, 0, 10, 10], [10, 0, 20, 10]])
+    ) == pytest.approx(np.array([[1 / 3, 1, 0], [0, 0, 0]]))
 
 
 def test_wrong_numbers_are_refused() -> None:
