@@ -311,6 +311,16 @@ CASES: dict[str, Case] = {
             ("--resume photos", "journal.jsonl"),
         ),
     ),
+    "cnn train rcnn": _OfNetwork(
+        (*OWN, "--images", "24", "--epochs", "1", "--grid", "3", "--parts", "2"),
+        seeded=True,
+        refused=(
+            ("--data faces=here", "--data"),
+            ("--data cub=absent", "--data"),
+            ("--layer nosuch --model tiny:network", "nosuch"),
+            ("--grid 40", "--grid"),
+        ),
+    ),
     "cnn disentangle parts": _OfNetwork(
         (*OWN, "--images", "14", "--annotations", "1,2", "--draws", "2"),
         seeded=True,

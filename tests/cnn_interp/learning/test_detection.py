@@ -11,6 +11,7 @@ import torch
 
 from cnn_interp.disentangling.features import LayerMaps
 from cnn_interp.images.object_images import ObjectImages, Objects
+from cnn_interp.learning import detection
 from cnn_interp.learning.detection import (
     Detector,
     MappedImages,
@@ -22,19 +23,19 @@ from cnn_interp.learning.detection import (
     train_head,
     train_refiner,
 )
-from cnn_interp.learning.head_comparison import NODES, TRUNK, Comparison, compare, pairs, train_detectors
+from cnn_interp.learning.head_comparison import NODES, TRUNK, Comparison, compare, train_detectors
 from cnn_interp.units.positions import UnitGrid
 from interpretkit.errors import InputError
 from interpretkit.networks.receptive_fields import ReceptiveField
 
 SIDE, CELLS, CHANNELS = 160, 16, 8
-SETTINGS = Settings(grid=5, parts=3, width=16, epochs=5, batch_size=32, learning_rate=5e-3)
+SETTINGS = Settings(grid=5, parts=3, width=32, epochs=5, batch_size=32, learning_rate=8e-3)
 
 
 def planted(n: int, seed: int) -> MappedImages:
     """Return maps of objects of two categories: a body, and two parts of the category's own that move within it."""
     rng = np.random.default_rng(seed)
-    maps = 0.3 * rng.normal(size=(n, CHANNELS, CELLS, CELLS)).astype(np.float32)
+    maps = 0.1 * rng.normal(size=(n, CHANNELS, CELLS, CELLS)).astype(np.float32)
     objects = []
     for number in range(n):
         height, width = rng.integers(7, 13, size=2)
@@ -50,7 +51,7 @@ def planted(n: int, seed: int) -> MappedImages:
         box = np.array([[top, left, top + height, left + width]]) * 10.0
         shown = number % 6 != 5
         if not shown:
-            maps[number] = 0.3 * rng.normal(size=maps.shape[1:])
+            maps[number] = 0.1 * rng.normal(size=maps.shape[1:])
         rows = slice(0, int(shown))
         objects.append(Objects(box[rows], np.array([kind])[rows], marks[None][rows]))
     field = ReceptiveField("layer", (10.0, 10.0), (10.0, 10.0), (4.5, 4.5), (CELLS, CELLS))
@@ -68,8 +69,8 @@ def planted(n: int, seed: int) -> MappedImages:
 
 @pytest.fixture(scope="module")
 def compared() -> Comparison:
-    detectors, histories = train_detectors(planted(110, 0), SETTINGS)
-    return compare(detectors, planted(80, 1), histories=histories)
+    detectors, histories = train_detectors(planted(60, 0), SETTINGS)
+    return compare(detectors, planted(60, 1), histories=histories)
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +85,24 @@ def head() -> ParsingHead:
 
 def test_planted_objects_are_found_and_their_parts_followed(compared: Comparison) -> None:
     assert compared.recall > 0.95
-    assert compared.scores["parsing"].mean(0.5) > 0.85
-    assert compared.scores["parsing"].mean(0.5) > compared.scores["plain"].mean(0.5) - 0.1
+    for score in compared.scores.values():
+        assert score.mean(0.5) > 0.2
     nodes = compared.tracking[NODES]
     assert nodes.enough.all()
-    # Some node follows; the filter of the very channel that was planted does as well, but most filters do not.
-    assert np.nanmean(nodes.best_tracking()[1]) > 0.4
-    assert np.nanmedian(pairs(nodes)) > np.nanmedian(pairs(compared.tracking[TRUNK])) + 0.3
+    # Of three nodes of a category that nobody labelled, each part has one of its own.
+    units, best = nodes.best_tracking()
+    assert (best > 0.6).all()
+    assert (units[:, 0] != units[:, 1]).all()
     assert 2 <= compared.used <= 25
+
+
+def test_an_untrained_head_finds_nothing(compared: Comparison) -> None:
+    torch.manual_seed(1)
+    untrained = Detector(CHANNELS, ("one", "other"), SETTINGS)
+    untrained.refiner.load_state_dict(compared.detectors["parsing"].refiner.state_dict())
+    found = compare({"parsing": untrained.eval()}, planted(30, 1))
+    assert found.scores["parsing"].mean(0.5) < 0.1
+    assert TRUNK in found.tracking
 
 
 def test_the_score_is_the_sum_of_the_trees_tiles_whatever_they_are_called(head: ParsingHead) -> None:
@@ -162,8 +173,6 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
         pass
 
     # Killed when the second epoch's figures have been kept: batches are asked for the third.
-    from cnn_interp.learning import detection
-
     class Dying(detection._Phases):
         def set_epoch(self, epoch: int) -> None:
             if epoch == 2:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cnn_interp.images.object_images import ObjectImages
     from cnn_interp.images.part_images import PartImages
     from cnn_interp.learning.head_comparison import Comparison
+    from cnn_interp.networks.loading import Network
 
 _KINDS = ("animal-part", "cub")
 # What is drawn if no data are given: objects with parts that move.
@@ -28,6 +29,8 @@ _CATEGORIES = ("quadruped", "bird", "person", "car")
 _TESTED = 0.35
 # Pictures kept in memory, since each is asked for several times: about 100 MB.
 _HELD = 600
+# Positions along each side of a map that says where something is.
+_FINE = 10
 # Parsed objects shown, and the most detections in the table.
 _SHOWN, _MOST = 12, 2000
 _HEADS = {"parsing": "parsing head", "plain": "plain head"}
@@ -119,7 +122,6 @@ def rcnn(
     detectors (parsing.safetensors, plain.safetensors), parse trees drawn on images, and report.html.
     """
     kind, path = kind_and_path(data, _KINDS, "data", words=[ARTICULATED])
-    from cnn_interp.disentangling.part_cells import part_layers
     from cnn_interp.learning.detection import Settings, map_images
     from cnn_interp.learning.head_comparison import compare, train_detectors
     from cnn_interp.networks.loading import load_network
@@ -127,7 +129,7 @@ def rcnn(
 
     train, test, files = _images(kind, path, images, seed)
     network = load_network(model, weights=weights, device=device, seed=seed)
-    layers = chosen_layers(network, layer) if layer else part_layers(network)[:1]
+    layers = chosen_layers(network, layer) if layer else [_trunk_end(network)]
     if len(layers) > 1:
         raise InputError(f"layer {layer!r}: names {len(layers)} layers; expected one, where the trunk ends")
     settings = Settings(parts=parts, grid=grid, epochs=epochs)
@@ -148,6 +150,23 @@ def rcnn(
         found = _finding(measured, train, test, network.name, layers[0], settings)
         _add_parses(found, measured, tested)
     return found.reads(*files)
+
+
+def _trunk_end(network: Network) -> str:
+    """Return the last stage or block whose map still says where something is."""
+    import torch
+
+    from cnn_interp.disentangling.part_cells import part_layers
+    from interpretkit.networks.recording import map_layers
+
+    blank = torch.zeros(1, 3, network.size, network.size, device=network.device)
+    # Not a layer within a block, which may be far wider than what leaves the block.
+    blocks = [
+        name
+        for name, shape in map_layers(network.module, blank).items()
+        if name.count(".") <= 1 and min(shape[1:]) >= _FINE
+    ]
+    return blocks[-1] if blocks else part_layers(network)[0]
 
 
 def _images(
