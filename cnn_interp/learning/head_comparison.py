@@ -187,13 +187,19 @@ def follow_parts(
     """Return how parse nodes and filters follow the parts of objects in their true boxes, and the tiles of a parse.
 
     Places are told within the box, so that a place that stands still there has an R² of 0. In the image even the box's
-    middle follows every part, since the whole object moves.
+    middle follows every part, since the whole object moves. Where no part is annotated in two objects of a category,
+    there is nothing to follow, and the mapping is empty.
     """
     numbers, boxes, categories, marks = data.objects()
     head = detectors["parsing"].head
     assert isinstance(head, ParsingHead)
     cells = data.cells(numbers, boxes, detectors["parsing"].settings.grid)
-    tracking = {}
+    used = float(head.explain(cells, categories).parses.used().sum(1).double().mean())
+    tracking: dict[str, LocationInstability] = {}
+    known = ~np.isnan(marks).any(2)
+    kinds = range(len(data.images.category_names))
+    if max((int(known[categories.numpy() == kind].sum(0).max(initial=0)) for kind in kinds), default=0) < 2:
+        return tracking, used
 
     def measure(name: str, found: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
         values, places = found
@@ -212,8 +218,7 @@ def follow_parts(
     plain = detectors["plain"].head if "plain" in detectors else None
     if isinstance(plain, PlainHead):
         measure(PLAIN, strongest_cells(plain.filter_maps(cells)))
-    used = head.explain(cells, categories).parses.used()
-    return tracking, float(used.sum(1).double().mean())
+    return tracking, used
 
 
 def _fine(data: MappedImages, numbers: Tensor, boxes: Tensor) -> Tensor:

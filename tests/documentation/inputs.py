@@ -242,6 +242,7 @@ SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit cnn diagnose influence": "--leave-out 2 --questions 2",
     "interpretkit cnn diagnose rules": "--labels-per-class 2",
     "interpretkit cnn diagnose vqa": "--scenes 40 --epochs 1 --questions 20",
+    "interpretkit cnn train rcnn": "--images 12 --epochs 1 --grid 3",
     "interpretkit scores": "--bootstrap 5",
 }
 """Options that the documentation has, added here to make its lines short; the longest beginning that fits counts."""
@@ -254,6 +255,7 @@ SMALLER_SNIPPETS: Mapping[str, Mapping[str, str]] = {
     },
     "docs/editing.md": {"articulated_images(60,": "articulated_images(12,"},
     "docs/part-graphs.md": {"articulated_images(60,": "articulated_images(20,", "range(60)": "range(20)"},
+    "docs/rcnn.md": {"in (300, 150)": "in (12, 10)", "parts=6, epochs=6": "parts=2, epochs=1, grid=3"},
     "docs/metrics.md": {
         "composed_concepts(300)": "composed_concepts(6)",
         "articulated_images(400": "articulated_images(30",

@@ -31,6 +31,8 @@ _TESTED = 0.35
 _HELD = 600
 # Positions along each side of a map that says where something is.
 _FINE = 10
+# Of the cells of mosaics, so many show no object, if there are images without any.
+_EMPTY = 0.35
 # Parsed objects shown, and the most detections in the table.
 _SHOWN, _MOST = 12, 2000
 _HEADS = {"parsing": "parsing head", "plain": "plain head"}
@@ -195,7 +197,9 @@ def _images(
         _spread(part, size, np.random.default_rng(seed)) for part, size in zip(parts, sizes, strict=True)
     ]
     if every.boxes is None:
-        train, test = (mosaics(some, seed=seed) for some in chosen)
+        train, test = (
+            mosaics(some, seed=seed, empty=_EMPTY if (some.categories < 0).any() else 0.0) for some in chosen
+        )
     else:
         train, test = (whole_images(some, 224) for some in chosen)
     return _held(train), _held(test), [path / "landmarks.csv"] if kind == "animal-part" else []
@@ -229,52 +233,33 @@ def _finding(
     layer: str,
     settings: Any,
 ) -> Finding:
-    import numpy as np
-
-    from cnn_interp.learning.head_comparison import NODES, PLAIN, TRUNK, pairs
-    from cnn_interp.learning.parse_pictures import precision_figure, tracking_figure
+    from cnn_interp.learning.parse_pictures import precision_figure
 
     ap = {kind: score.mean(0.5) for kind, score in measured.scores.items()}
-    strict = {kind: score.mean() for kind, score in measured.scores.items()}
-    best = {name: one.best_tracking_r2 for name, one in measured.tracking.items()}
-    median = {
-        name: float(np.nanmedian(values)) if (values := pairs(one)).size else float("nan")
-        for name, one in measured.tracking.items()
-    }
     beside = f", the plain head {ap['plain']:.3f}" if "plain" in ap else ""
     found = Finding(
         f"Objects detected by parsing regions of {network}",
         f"Average precision at an overlap of 0.5: the parsing head {ap['parsing']:.3f}{beside}, on "
         f"{test.n_objects} objects in {len(test)} test images. A box is explained by its parse tree, "
-        f"{measured.used:.1f} tiles on average. The parse node that follows some part best has a tracking R² of "
-        f"{best[NODES]:.2f}, the trunk's best filter {best[TRUNK]:.2f}; the medians are {median[NODES]:.2f} and "
-        f"{median[TRUNK]:.2f}.",
+        f"{measured.used:.1f} tiles on average.",
     )
     found.number("ap50", ap["parsing"], "AP at overlap 0.5", format=".3f", note="parsing head")
     if "plain" in ap:
         found.number("plain_ap50", ap["plain"], "plain head", format=".3f", note="same boxes, same features")
-    found.number(
-        "best_r2", best[NODES], "best parse node", format=".2f", note="tracking R²; 1 follows a part"
-    )
-    found.number(
-        "median_r2", median[NODES], "median parse node", format=".2f", note="0 stands still in the box"
-    )
-    found.number("filter_best_r2", best[TRUNK], "trunk's best filter", format=".2f", note="tracking R²")
     found.values.update(
-        ap=strict, by_category={
+        ap={kind: score.mean() for kind, score in measured.scores.items()},
+        by_category={
             kind: dict(zip(test.category_names, score.by_category(0.5).tolist(), strict=True))
             for kind, score in measured.scores.items()
         },
-        best_tracking=best, median_tracking=median, recall=measured.recall, proposed=measured.proposed,
-        tiles=measured.used, nodes=measured.parsing.grammar.n_nodes(),
-    )  # fmt: skip
+        recall=measured.recall,
+        proposed=measured.proposed,
+        tiles=measured.used,
+        nodes=measured.parsing.grammar.n_nodes(),
+    )
     if "plain" in ap:
         found.warn(
             *no_better("the parsing head's AP", ap["parsing"], "0.9 of the plain head's", 0.9 * ap["plain"])
-        )
-    if not np.isnan(median[NODES]):
-        found.warn(
-            *no_better("the median parse node's R²", median[NODES], "that of the filters", median[TRUNK])
         )
     section = found.section("How well it detects")
     section.figure(
@@ -292,6 +277,61 @@ def _finding(
         "an overlap of 0.5 or more. The intervals are of the images tested on, of one training.",
         in_terminal=True,
     )
+    _add_tracking(found, measured)
+    counts = measured.parsing.grammar.n_nodes()
+    found.section(
+        "How it works",
+        f"The trunk is {network} up to `{layer}`, frozen. Boxes that slide over the image in twelve sizes and shapes "
+        "are moved and stretched by one step of regression, trained once and the same for both heads, which only score "
+        f"the boxes that come out of it. A box's map, {settings.grid} × {settings.grid} cells, is parsed for each "
+        "category: "
+        "an OR node takes a rectangle as one tile or cuts it in two (the largest counts), an AND node is the sum of "
+        f"both halves. The grammar has {counts['or']} OR, {counts['and']} AND and {counts['terminal']} terminal nodes, "
+        f"shared among {measured.parsing.grammar.n_trees():.3g} parse trees. Parts are learned without labels. "
+        f"Training: {len(train)} images with {train.n_objects} objects of {train.name}. After Wu and others, Towards "
+        "interpretable R-CNN by unfolding latent structures, 2017.",
+    )
+    for kind, detector in measured.detectors.items():
+        found.file(
+            f"{kind}.safetensors",
+            lambda path, detector=detector: detector.save(path, trunk=network, layer=layer),
+        )
+    found.table("detections.csv", _detection_rows(measured, test), _DETECTION_COLUMNS)
+    histories = {kind: history.epochs for kind, history in measured.histories.items()}
+    found.values.update(settings=asdict(settings), training=histories)
+    return found.next_step(
+        "See whether the trunk's filters follow parts by themselves:",
+        "interpretkit cnn instability --layer",
+        layer,
+    )
+
+
+def _add_tracking(found: Finding, measured: Comparison) -> None:
+    """Say whether parse nodes and filters stay with parts, where parts are annotated."""
+    import numpy as np
+
+    from cnn_interp.learning.head_comparison import NODES, PLAIN, TRUNK, pairs
+    from cnn_interp.learning.parse_pictures import tracking_figure
+
+    if not measured.tracking:
+        found.warn("No part is annotated in two of the test objects: nothing is said of what follows parts.")
+        return
+    best = {name: one.best_tracking_r2 for name, one in measured.tracking.items()}
+    median = {
+        name: float(np.nanmedian(values)) if (values := pairs(one)).size else float("nan")
+        for name, one in measured.tracking.items()
+    }
+    found.number(
+        "best_r2", best[NODES], "best parse node", format=".2f", note="tracking R²; 1 follows a part"
+    )
+    found.number(
+        "median_r2", median[NODES], "median parse node", format=".2f", note="0 stands still in the box"
+    )
+    found.number("filter_best_r2", best[TRUNK], "trunk's best filter", format=".2f", note="tracking R²")
+    found.number("filter_median_r2", median[TRUNK], "trunk's median filter", format=".2f", note="tracking R²")
+    found.values.update(best_tracking=best, median_tracking=median)
+    found.warn(*no_better("the median parse node's R²", median[NODES], "that of the filters", median[TRUNK]))
+    found.warn(*no_better("the best parse node's R²", best[NODES], "that of the filters", best[TRUNK]))
     section = found.section(
         "Whether parse nodes stay with parts",
         "In the true boxes of the test objects, their category given. A parse node is a part of a category; it is "
@@ -333,32 +373,6 @@ def _finding(
         ],
         _PART_COLUMNS,
     )  # fmt: skip
-    counts = measured.parsing.grammar.n_nodes()
-    found.section(
-        "How it works",
-        f"The trunk is {network} up to `{layer}`, frozen. Boxes that slide over the image in twelve sizes and shapes "
-        "are moved and stretched by one step of regression, trained once and the same for both heads, which only score "
-        f"the boxes that come out of it. A box's map, {settings.grid} × {settings.grid} cells, is parsed for each "
-        "category: "
-        "an OR node takes a rectangle as one tile or cuts it in two (the largest counts), an AND node is the sum of "
-        f"both halves. The grammar has {counts['or']} OR, {counts['and']} AND and {counts['terminal']} terminal nodes, "
-        f"shared among {measured.parsing.grammar.n_trees():.3g} parse trees. Parts are learned without labels. "
-        f"Training: {len(train)} images with {train.n_objects} objects of {train.name}. After Wu and others, Towards "
-        "interpretable R-CNN by unfolding latent structures, 2017.",
-    )
-    for kind, detector in measured.detectors.items():
-        found.file(
-            f"{kind}.safetensors",
-            lambda path, detector=detector: detector.save(path, trunk=network, layer=layer),
-        )
-    found.table("detections.csv", _detection_rows(measured, test), _DETECTION_COLUMNS)
-    histories = {kind: history.epochs for kind, history in measured.histories.items()}
-    found.values.update(settings=asdict(settings), training=histories)
-    return found.next_step(
-        "See whether the trunk's filters follow parts by themselves:",
-        "interpretkit cnn instability --layer",
-        layer,
-    )
 
 
 def _score_rows(measured: Comparison, test: ObjectImages) -> list[dict[str, Any]]:
