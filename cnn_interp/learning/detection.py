@@ -170,7 +170,8 @@ class ParsedRegions:
     scores : Tensor, (n, parts + 1, tiles)
         The score of every rectangle as one tile of each kind.
     place : Tensor, (n, tiles)
-        What is told from where in the region the tile's cells lie; the same for every kind, and beside `scores`.
+        What is told for the category, against no object, by what the tile's cells are at their places; the same for
+        every kind, and not within `scores`.
     """
 
     parses: Parses
@@ -184,9 +185,9 @@ class ParsingHead(nn.Module):
 
     The score of a tile is the sum over its cells of two things, less what a tile costs: how much the cells look like
     the kind of part that the tile is, which is the same filter at every place; and what a cell tells at its place in
-    the region, with filters of every place as in the article's terminal nodes. The latter sums up alike over all
-    parses, since each covers every cell once, so that the parse is chosen by the parts alone. A terminal is the best of
-    all kinds of parts, of which one is none.
+    the region, with filters of every place as in the article's terminal nodes; no object has such filters as well. The
+    latter sums up alike over all parses, since each covers every cell once, so that the parse is chosen by the parts
+    alone. A terminal is the best of all kinds of parts, of which one is none.
 
     Parameters
     ----------
@@ -210,11 +211,10 @@ class ParsingHead(nn.Module):
             # The best of many random parses is large: parts begin small, or the score begins with what says nothing.
             for some in self.responses.parameters():
                 some *= 0.1
-        self.place = nn.Conv2d(settings.width, categories, settings.grid)
+        self.place = nn.Conv2d(settings.width, categories + 1, settings.grid)
         self.price = nn.Parameter(
             torch.full((categories, self.kinds, len(self.grammar.sizes)), -settings.cost)
         )
-        self.background = nn.Parameter(torch.zeros(1))
         cells = torch.from_numpy(self.grammar.cells).float()
         self.register_buffer("cells", cells / settings.grid, persistent=False)
         self.register_buffer("shapes", torch.from_numpy(self.grammar.shapes), persistent=False)
@@ -242,8 +242,9 @@ class ParsingHead(nn.Module):
         """Return scores (n, categories + 1) by the parses; `temperature` is that of the OR nodes."""
         tiles = maps.flatten(-2) @ self.cells.T + self.price[..., self.shapes]
         best, _ = switch(tiles.movedim(2, 0), temperature)
-        roots = parse(best, self.grammar, temperature).scores + self.place(embedded)[..., 0, 0]
-        return torch.cat([roots, self.background.expand(len(roots), 1)], 1)
+        return self.place(embedded)[..., 0, 0] + functional.pad(
+            parse(best, self.grammar, temperature).scores, (0, 1)
+        )
 
     @torch.no_grad()
     def explain(self, regions: Tensor, categories: Tensor) -> ParsedRegions:
@@ -252,7 +253,8 @@ class ParsingHead(nn.Module):
         maps = self.part_maps(embedded)[torch.arange(len(regions)), categories]
         scores = maps.flatten(-2) @ self.cells.T + self.price[categories][..., self.shapes]
         best, parts = switch(scores.movedim(1, 0))
-        here = torch.einsum("ncij,ncij->nij", embedded, self.place.weight[categories]).flatten(1)
+        against = self.place.weight[categories] - self.place.weight[-1]
+        here = torch.einsum("ncij,ncij->nij", embedded, against).flatten(1)
         # In part_maps the cells are summed up with a factor; here they are not.
         place = here @ (self.cells.T * self.settings.grid)
         return ParsedRegions(parse(best, self.grammar), parts, scores, place)

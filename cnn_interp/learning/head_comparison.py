@@ -196,7 +196,7 @@ def follow_parts(
     cells = data.cells(numbers, boxes, detectors["parsing"].settings.grid)
     used = float(head.explain(cells, categories).parses.used().sum(1).double().mean())
     tracking: dict[str, LocationInstability] = {}
-    known = ~np.isnan(marks).any(2)
+    known = np.asarray(~np.isnan(marks).any(2))
     kinds = range(len(data.images.category_names))
     if max((int(known[categories.numpy() == kind].sum(0).max(initial=0)) for kind in kinds), default=0) < 2:
         return tracking, used

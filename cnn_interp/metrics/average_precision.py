@@ -89,7 +89,8 @@ class Matches:
         each = times[self.image[order]]
         hits = np.cumsum(each * self.right[at][order])
         total = float(times @ self.truths)
-        recall = hits / total if total > 0 else np.full(len(hits), np.nan)
+        recall = np.full(len(hits), np.nan)
+        np.divide(hits, total, out=recall, where=total > 0)
         told = np.cumsum(each)
         precision = np.ones(len(hits))
         np.divide(hits, told, out=precision, where=told > 0)

@@ -78,8 +78,8 @@ def head() -> ParsingHead:
     torch.manual_seed(0)
     made = ParsingHead(CHANNELS, 2, SETTINGS)
     with torch.no_grad():
-        made.responses.weight *= 30
-        made.price += 0.3 * torch.randn_like(made.price)
+        made.responses.weight.mul_(30)
+        made.price.add_(0.3 * torch.randn_like(made.price))
     return made.eval()
 
 
@@ -108,18 +108,19 @@ def test_an_untrained_head_finds_nothing(compared: Comparison) -> None:
 def test_the_score_is_the_sum_of_the_trees_tiles_whatever_they_are_called(head: ParsingHead) -> None:
     cells = torch.randn(6, CHANNELS, 5, 5, generator=torch.Generator().manual_seed(1))
     scores = head(cells)
+    offset = head.state_dict()["place.bias"]
     for category in range(2):
         found = head.explain(cells, torch.full((6,), category))
         for row in range(6):
             tiles = list(found.parses.tree(row).leaves())
             by_part = sum(float(found.scores[row, found.parts[row, tile], tile]) for tile in tiles)
-            by_place = float(found.place[row, tiles].sum() + head.place.bias[category])
+            bias = float(offset[category] - offset[-1])
+            by_place = float(found.place[row, tiles].sum()) + bias
             assert by_part == pytest.approx(float(found.parses.scores[row]), abs=1e-4)
-            assert by_part + by_place == pytest.approx(float(scores[row, category]), abs=1e-3)
+            odds = float(scores[row, category] - scores[row, -1])
+            assert by_part + by_place == pytest.approx(odds, abs=1e-3)
             # What is told from places is the same for all parses: that of the region as one tile.
-            assert by_place == pytest.approx(
-                float(found.place[row, -1] + head.place.bias[category]), abs=1e-3
-            )
+            assert by_place == pytest.approx(float(found.place[row, -1]) + bias, abs=1e-3)
 
 
 def test_the_gradient_of_the_parts_reaches_the_kinds_and_cells_of_the_parse_alone(head: ParsingHead) -> None:

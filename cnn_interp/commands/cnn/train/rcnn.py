@@ -33,6 +33,8 @@ _HELD = 600
 _FINE = 10
 # Of the cells of mosaics, so many show no object, if there are images without any.
 _EMPTY = 0.35
+# With fewer families of images, none is kept apart from its relatives.
+_FAMILIES = 6
 # Parsed objects shown, and the most detections in the table.
 _SHOWN, _MOST = 12, 2000
 _HEADS = {"parsing": "parsing head", "plain": "plain head"}
@@ -129,7 +131,7 @@ def rcnn(
     from cnn_interp.networks.loading import load_network
     from interpretkit.training import resolve_device
 
-    train, test, files = _images(kind, path, images, seed)
+    train, test, files, apart = _images(kind, path, images, seed)
     network = load_network(model, weights=weights, device=device, seed=seed)
     layers = chosen_layers(network, layer) if layer else [_trunk_end(network)]
     if len(layers) > 1:
@@ -151,6 +153,10 @@ def rcnn(
         measured = compare(detectors, tested, histories=histories, quiet=quiet)
         found = _finding(measured, train, test, network.name, layers[0], settings)
         _add_parses(found, measured, tested)
+    if not apart:
+        found.warn(
+            "Images of one photograph may be trained and tested on: there are too few to keep them apart."
+        )
     return found.reads(*files)
 
 
@@ -173,8 +179,8 @@ def _trunk_end(network: Network) -> str:
 
 def _images(
     kind: str, path: Path | None, count: int, seed: int
-) -> tuple[ObjectImages, ObjectImages, list[Path]]:
-    """Return images to train and to test on, without relatives in both, and the files that say what they are."""
+) -> tuple[ObjectImages, ObjectImages, list[Path], bool]:
+    """Return images to train and to test on, the files that say what they are, and whether no relatives are in both."""
     from cnn_interp.images.object_images import mosaics, split_by_groups, whole_images
 
     if path is None:
@@ -185,12 +191,16 @@ def _images(
             whole_images(articulated_images(n, seed=one, side=224, categories=_CATEGORIES), 224)
             for n, one in ((count - n_test, 2 * seed), (n_test, 2 * seed + 1))
         )
-        return _held(train), _held(test), []
+        return _held(train), _held(test), [], True
     import numpy as np
 
     from cnn_interp.images.reading import read_annotated
 
     every = read_annotated(kind, path)
+    shown = every.categories >= 0
+    apart = every.groups is None or len(np.unique(every.groups[shown])) >= _FAMILIES
+    if not apart:
+        every = replace(every, groups=None)
     parts = split_by_groups(every, (1 - _TESTED, _TESTED), seed=seed)
     sizes = (count - round(_TESTED * count), round(_TESTED * count))
     chosen = [
@@ -202,7 +212,7 @@ def _images(
         )
     else:
         train, test = (whole_images(some, 224) for some in chosen)
-    return _held(train), _held(test), [path / "landmarks.csv"] if kind == "animal-part" else []
+    return _held(train), _held(test), [path / "landmarks.csv"] if kind == "animal-part" else [], apart
 
 
 def _spread(images: PartImages, count: int, rng: Any) -> PartImages:
