@@ -59,8 +59,8 @@ class Size:
     epochs: int
 
 
-QUICK = Size(90, 60, (160, 120), 1, 4)
-FULL = Size(320, 200, (700, 450), 3, 6)
+QUICK = Size(90, 60, (120, 100), 1, 4)
+FULL = Size(240, 160, (400, 300), 3, 6)
 
 
 def run(
@@ -75,7 +75,7 @@ def run(
     Parameters
     ----------
     quick : bool
-        90 drawn images to train on and 60 to test on, one seed of four epochs, instead of 320 and 200, three seeds of
+        90 drawn images to train on and 60 to test on, one seed of four epochs, instead of 240 and 160, three seeds of
         six epochs.
     data : mapping of str to path, optional
         ``animal-part``, its folder: mosaics of its crops as well, of which relatives are kept apart.
