@@ -124,9 +124,8 @@ class DetectionScore:
     def by_category(self, overlap: float | None = None, weights: ArrayLike | None = None) -> Floats:
         """Return the average precision of each category, at one overlap or the mean over all; NaN where nothing is."""
         places = range(len(self.overlaps)) if overlap is None else [self.overlaps.index(overlap)]
-        return np.array(
-            [np.mean([one.average_precision(at, weights) for at in places]) for one in self.matches]
-        )
+        found = [[one.average_precision(at, weights) for at in places] for one in self.matches]
+        return np.array(found, dtype=np.float64).mean(axis=1)
 
     def mean(self, overlap: float | None = None, weights: ArrayLike | None = None) -> float:
         """Return the mean over the categories of which there is something to find."""
