@@ -85,7 +85,7 @@ def check_label(structures: str, calculator: str, kinds: str) -> None:
     get_potential(calculator)
 
 
-def check_evaluate(test: str, *, folds: int, group_by: str, jobs: int) -> None:
+def check_evaluate(test: str, *, folds: int, group_by: str, split: str = "slab", jobs: int) -> None:
     """Refuse foldings that cannot be, or that a test set makes needless."""
     if folds < 2:
         raise InputError(f"folds {folds}: expected at least 2")
@@ -94,6 +94,12 @@ def check_evaluate(test: str, *, folds: int, group_by: str, jobs: int) -> None:
     if test and (folds != 5 or group_by != "slab_id"):
         raise InputError(
             "--test: sites of their own are measured on; expected neither --folds nor --group-by"
+        )
+    if test and split != "slab":
+        raise InputError(f"--split {split}: --test names the sites to measure on; expected one of them")
+    if split != "slab" and (folds != 5 or group_by != "slab_id"):
+        raise InputError(
+            f"--split {split}: leaves out one {split} after the other; expected no --folds or --group-by"
         )
     if jobs < 0:
         raise InputError(f"--jobs: {jobs}; expected 0 (one per core) or more")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from catalysis.potentials.embeddings import ENERGY_PARTS, VECTOR_PARTS
 from catalysis.structure.elements import group_and_period
 from catalysis.structure.occupations import Occupations
 from catalysis.structure.ordering import first_largest, first_smallest, tolerant_ranks
@@ -20,6 +21,9 @@ BLOCKS = (
 
 RELAXED_BLOCKS = ("relaxed", "relaxed_squares", "relaxed_contact")
 """Those that join them where relaxed geometry is used."""
+
+EMBEDDED_BLOCKS = (*(f"embedded_{name}" for name in VECTOR_PARTS), "embedded_energies")
+"""Those that join them where a potential's embeddings are used."""
 
 ZONE_NAMES = {1: "common", 2: "shell", 3: "second"}
 """The block of each zone beyond the contacts."""
@@ -51,6 +55,8 @@ class FeatureSpace:
         In Å: slots closer than this have nearly the same effect.
     relaxed : ndarray or None
         Mean and standard deviation of each number of the relaxed geometry, (2, 12).
+    embedded : ndarray or None
+        Mean and standard deviation of each number of the embeddings, (2, width).
     """
 
     elements: tuple[str, ...]
@@ -62,6 +68,7 @@ class FeatureSpace:
     landmarks: np.ndarray
     slot_length: float
     relaxed: np.ndarray | None
+    embedded: np.ndarray | None = None
 
     @classmethod
     def of(cls, data: Occupations, slot_length: float, n_landmarks: int = 48) -> FeatureSpace:
@@ -83,6 +90,9 @@ class FeatureSpace:
             relaxed=None
             if data.relaxed is None
             else np.stack([data.relaxed.mean(0), data.relaxed.std(0) + 1e-3]),
+            embedded=None
+            if data.embedded is None
+            else np.stack([data.embedded.mean(0), data.embedded.std(0) + 1e-4]),
         )
 
     def of_elements(self, elements: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -131,7 +141,7 @@ class FeatureSpace:
         classes. `contact_neighbour`: element of a contact times elements and places of its neighbours.
         `contact_crowd`: the same times products of the mean elements of a zone, for what many neighbours do is not
         the sum of what each does. With relaxed geometry, `relaxed`, `relaxed_squares`, `relaxed_contact`: its numbers,
-        their products, and times the contacts' elements.
+        their products, and times the contacts' elements. With embeddings, `embedded_…`: the parts of their rows.
         """
         n, kinds = len(data), len(self.elements)
         own, table, lookup = self.of_elements(data.elements)
@@ -190,6 +200,11 @@ class FeatureSpace:
             blocks["relaxed"] = z
             blocks["relaxed_squares"] = z[:, i] * z[:, j]
             blocks["relaxed_contact"] = (blocks["contact"][:, :, None] * z[:, None]).reshape(n, -1)
+        if self.embedded is not None and data.embedded is not None:
+            z = np.clip((data.embedded - self.embedded[0]) / self.embedded[1], -6, 6).astype(np.float32)
+            width = (z.shape[1] - len(ENERGY_PARTS)) // len(VECTOR_PARTS)
+            ends = width * np.arange(1, len(VECTOR_PARTS) + 1)
+            blocks.update(zip(EMBEDDED_BLOCKS, np.split(z, ends, axis=1), strict=True))
         return blocks
 
     def _orbit_features(self, data: Occupations, lookup: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,14 @@ import numpy as np
 from scipy.linalg import cho_solve, cholesky, get_lapack_funcs, solve_triangular
 from scipy.optimize import minimize
 
-from catalysis.energies.features import BLOCKS, RELAXED_BLOCKS, ZONE_NAMES, FeatureSpace, zone_means
+from catalysis.energies.features import (
+    BLOCKS,
+    EMBEDDED_BLOCKS,
+    RELAXED_BLOCKS,
+    ZONE_NAMES,
+    FeatureSpace,
+    zone_means,
+)
 from catalysis.structure.occupations import Occupations
 from catalysis.structure.templates import ZONE_CAPACITY, Geometry
 
@@ -53,7 +60,11 @@ class AdditiveGaussianProcess:
     def learn_space(self, data: Occupations) -> None:
         """Fix what the features refer to."""
         self.space = FeatureSpace.of(data, self.slot_length)
-        self.blocks = BLOCKS if data.relaxed is None else (*BLOCKS, *RELAXED_BLOCKS)
+        self.blocks = (
+            *BLOCKS,
+            *(() if data.relaxed is None else RELAXED_BLOCKS),
+            *(() if data.embedded is None else EMBEDDED_BLOCKS),
+        )
 
     def condition(self, data: Occupations, y: np.ndarray, basis: np.ndarray) -> None:
         """Compute the posterior, spanned by the sites `basis` of `data`."""
@@ -100,7 +111,8 @@ class AdditiveGaussianProcess:
             block = blocks[name]
             # A block's mean square is 1/scale in training: less means something here was never seen there.
             size = _squares(block) * self.scales[k]
-            missing += self.prior[k] * np.maximum(0.0, 0.5 - size) * 2 * (self.scales[k] > 0)
+            if name not in EMBEDDED_BLOCKS:  # of which a site in the middle has little, and lacks nothing
+                missing += self.prior[k] * np.maximum(0.0, 0.5 - size) * 2 * (self.scales[k] > 0)
             parts.append(block * np.float32(np.sqrt(strength[k])))
         return np.concatenate(parts, axis=1), missing
 

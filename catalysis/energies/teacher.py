@@ -20,6 +20,7 @@ from catalysis.energies.gaussian_process import CHUNK, AdditiveGaussianProcess, 
 from catalysis.energies.protocol import Prediction
 from catalysis.energies.relaxed_geometry import relaxed_geometry
 from catalysis.energies.training_data import check_training_data, group_folds, slab_groups
+from catalysis.potentials.embeddings import embed, get_embedding
 from catalysis.structure.occupations import Occupations, occupations
 from catalysis.structure.sites import Site
 from catalysis.structure.templates import Geometry
@@ -53,6 +54,9 @@ class Teacher:
     geometry : {"ideal", "relaxed"}
         `"ideal"`: class and elements only. `"relaxed"`: also `relaxed_geometry`, for sites that have been relaxed
         (with the same method as the training sites); such a model cannot judge ideal sites.
+    embeddings : str
+        Of `catalysis.potentials.embeddings.EMBEDDINGS`: what a pretrained potential knows of the site at its given
+        positions, besides `relaxed_geometry`. By default none; with it the geometry is `"relaxed"`.
 
     Notes
     -----
@@ -69,9 +73,14 @@ class Teacher:
         slot_lengths: Sequence[float] = (0.5, 1.0),
         seed: int = 0,
         geometry: Literal["ideal", "relaxed"] = "ideal",
+        embeddings: str = "",
     ) -> None:
         if geometry not in ("ideal", "relaxed"):
             raise InputError(f"geometry: {geometry!r}; expected 'ideal' or 'relaxed'")
+        if embeddings:
+            get_embedding(embeddings)
+            geometry = "relaxed"
+        self.embeddings = embeddings
         self.slot_lengths = tuple(float(length) for length in slot_lengths)
         self.seed = seed
         self.geometry: Literal["ideal", "relaxed"] = geometry
@@ -111,9 +120,11 @@ class Teacher:
         return self.data.elements
 
     def occupations(self, sites: Sequence[Site]) -> Occupations:
-        """Return what the model looks at: elements by slot, and the relaxed geometry if it uses that."""
+        """Return what the model looks at: elements by slot, and relaxed geometry and embeddings if it uses them."""
         data = occupations(sites)
-        return data if self.geometry == "ideal" else replace(data, relaxed=relaxed_geometry(sites))
+        if self.geometry == "relaxed":
+            data = replace(data, relaxed=relaxed_geometry(sites))
+        return replace(data, embedded=embed(sites, self.embeddings)) if self.embeddings else data
 
     def _train(self, data: Occupations, energies: np.ndarray, groups: np.ndarray) -> None:
         generator = np.random.default_rng(self.seed)
@@ -208,6 +219,8 @@ class Teacher:
     def _require_geometry(self, data: Occupations) -> None:
         if self.geometry == "relaxed" and data.relaxed is None:
             raise InputError("energy model: it uses relaxed geometry; expected sites, or Occupations.relaxed")
+        if self.embeddings and data.embedded is None:
+            raise InputError("energy model: it uses embeddings; expected sites, or Occupations.embedded")
 
     @property
     def shares(self) -> dict[str, float]:
@@ -234,6 +247,8 @@ class Teacher:
         }
         if data.relaxed is not None:
             arrays["relaxed"] = data.relaxed
+        if data.embedded is not None:
+            arrays["embedded"] = data.embedded.astype(np.float32)
         for k, geometry in enumerate(self.data.geometries):
             for name, (kept_as, _) in _GEOMETRY_ARRAYS.items():
                 arrays[f"geometry.{k}.{name}"] = getattr(geometry, name).astype(kept_as)
@@ -246,6 +261,7 @@ class Teacher:
             "slot_lengths": self.slot_lengths,
             "seed": self.seed,
             "geometry": self.geometry,
+            "embeddings": self.embeddings,
             "adsorbate": self.adsorbate,
             "elements": self.data.elements,
             "geometries": [(g.key, g.facet, g.site_class, g.variant) for g in self.data.geometries],
@@ -270,7 +286,7 @@ class Teacher:
             If the file is missing, damaged, or something else.
         """
         arrays, config = _read(Path(path))
-        model = cls(config["slot_lengths"], config["seed"], config["geometry"])
+        model = cls(config["slot_lengths"], config["seed"], config["geometry"], config.get("embeddings", ""))
         geometries = tuple(
             Geometry(
                 key=key,
@@ -291,6 +307,7 @@ class Teacher:
             arrays["table"].astype(np.int16),
             arrays["aligned"].astype(bool),
             arrays.get("relaxed"),
+            arrays.get("embedded"),
         )
         model.energies = arrays["energies_ev"]
         model.basis = np.arange(len(model.energies))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from warnings import warn as tell
 
@@ -10,8 +10,9 @@ import joblib
 import numpy as np
 
 from catalysis.energies.training_data import check_training_data, group_folds
-from catalysis.models.measurement import Predictions, measure, vae_numbers
+from catalysis.models.measurement import Predictions, measure, measure_teacher, vae_numbers
 from catalysis.models.trust import trust_warnings
+from catalysis.potentials.embeddings import embed, get_embedding
 from catalysis.structure.sites import Site
 from catalysis.vae.report import VAEReport
 from catalysis.vae.training import one_class_note
@@ -28,6 +29,9 @@ INPUTS = {
 }
 """What the models are told about a site."""
 
+SPLITS: Mapping[str, str] = {"slab": "", "class": "site_class", "facet": "facet"}
+"""How a cross-validation splits, and by which attribute one value after the other is left out."""
+
 
 def evaluate(
     train_sites: Sequence[Site],
@@ -35,8 +39,11 @@ def evaluate(
     *,
     folds: int = 5,
     group_by: str = "slab_id",
+    split: str = "slab",
     seed: int = 0,
     geometry: Literal["ideal", "relaxed"] = "ideal",
+    embeddings: str = "",
+    vae: bool = True,
     quick: bool = False,
     jobs: int = 1,
     device: str = "cpu",
@@ -56,11 +63,18 @@ def evaluate(
     folds : int
     group_by : str
         Of the cross-validation: how many, and which attribute of a site (`GROUPINGS`) is never split.
+    split : {"slab", "class", "facet"}
+        In place of such folds, leave out one class or facet after the other: how far what is learned of some carries to
+        another.
     seed : int
         Of folds, teacher and VAE.
     geometry : {"ideal", "relaxed"}
         What the measured teacher looks at (see `catalysis.energies.teacher.Teacher`). Decorations for the VAE are
         labelled by a teacher of ideal geometry in any case.
+    embeddings : str
+        Of `catalysis.potentials.embeddings.EMBEDDINGS`, for the measured teacher, which then looks at relaxed geometry.
+    vae : bool
+        Whether to measure the VAE, whose training takes most of the time.
     quick : bool
         Train the VAE for a few short epochs, for tests.
     jobs : int
@@ -77,7 +91,8 @@ def evaluate(
         the VAE's energy head; `baseline_mae_ev`: of `LinearBaseline`; `n_train` (in cross-validation the mean),
         `n_test`; `per_class`: `n` and the three errors by class; `vae`: active dimensions of both latents (the
         smallest over the folds), recoveries and R² of the Betti curves on the test sites; `teacher_rms_z`: root mean
-        square of residual over predicted deviation, 1 if calibrated; `inputs`; `warnings`; `trust`: why not to trust
+        square of residual over predicted deviation, 1 if calibrated; `coverage_68`, `coverage_95`: the shares of
+        residuals within what should hold 68 and 95 %; `inputs`; `warnings`; `trust`: why not to trust
         the predictions, if there is a reason (`catalysis.models.trust.trust_warnings`); `predictions`: by site,
         `site_id`, `site_class`, `fold`, `true_ev`, `teacher_ev`, `teacher_std_ev`, `vae_ev` and `baseline_ev`.
         Numbers that cannot be computed are None.
@@ -91,8 +106,14 @@ def evaluate(
         raise InputError(f"geometry: {geometry!r}; expected ideal or relaxed")
     warnings: list[str] = []
     check_training_data(train_sites, None)
+    if split not in SPLITS:
+        raise InputError(f"split: {split!r}; expected one of {', '.join(SPLITS)}")
     if test_sites is None:
-        splits = _splits(train_sites, folds, group_by, seed)
+        if SPLITS[split]:
+            splits = left_out_one_by_one(train_sites, split)
+            folds = int(splits.max()) + 1
+        else:
+            splits = _splits(train_sites, folds, group_by, seed)
         sites = list(train_sites)
         tasks = [
             ([sites[i] for i in np.flatnonzero(splits != f)], [sites[i] for i in np.flatnonzero(splits == f)])
@@ -121,16 +142,20 @@ def evaluate(
         warnings.append(note)
         tell(note, stacklevel=2)
     options: dict[str, Any] = {
-        "geometry": geometry, "seed": seed, "quick": quick, "device": device,
+        "geometry": geometry, "embeddings": embeddings, "seed": seed,
     }  # fmt: skip
-    parts = _run(tasks, options, jobs, quiet)
+    if embeddings:  # once, before the folds ask for them
+        embed([*train_sites, *(test_sites or ())], embeddings, device=device, jobs=jobs, quiet=quiet)
+    if vae:
+        options |= {"quick": quick, "device": device}
+    parts = _run(tasks, options, jobs, quiet, vae)
 
     back = np.argsort(order)
     found = Predictions.joined([predictions for predictions, _ in parts])[back]
     fold = np.concatenate([np.full(len(test), f) for f, (_, test) in enumerate(tasks)])[back]
     every = [site for _, test in tasks for site in test]
     measured = [every[i] for i in back.tolist()]
-    unknown = int(np.isnan(found.vae_ev).sum())
+    unknown = int(np.isnan(found.vae_ev).sum()) if vae else 0
     if unknown:
         warnings.append(
             f"{unknown} test sites hold elements that training did not: left out of the VAE's numbers"
@@ -144,7 +169,7 @@ def evaluate(
             for name in np.unique(classes)
         },
         "vae": vae_numbers([report for _, report in parts]),
-        "inputs": INPUTS[geometry],
+        "inputs": _inputs(geometry, embeddings, vae),
         "warnings": warnings,
     }
     return {
@@ -176,29 +201,69 @@ def _splits(sites: Sequence[Site], folds: int, group_by: str, seed: int) -> np.n
     return group_folds(groups, folds, seed)
 
 
+def left_out_one_by_one(sites: Sequence[Site], split: str) -> np.ndarray:
+    """Return a fold number for each site, (n,), one for each class or facet.
+
+    Parameters
+    ----------
+    sites : sequence of Site
+    split : {"class", "facet"}
+
+    Raises
+    ------
+    InputError
+        If all sites are of one.
+    """
+    names = np.array([str(getattr(site, SPLITS[split])) for site in sites])
+    kinds, found = np.unique(names, return_inverse=True)
+    if len(kinds) < 2:
+        what = kinds[0] or "of unknown facet"
+        raise InputError(
+            f"split {split}: all sites are {what}; expected sites of at least two, or split slab"
+        )
+    return found
+
+
+def _inputs(geometry: str, embeddings: str, vae: bool) -> str:
+    told = INPUTS["relaxed" if embeddings else geometry]
+    if embeddings:
+        told = told.replace(
+            "relaxed geometry", f"relaxed geometry, embeddings by {get_embedding(embeddings).source}", 1
+        )
+    return told if vae else told.partition("; VAE:")[0]
+
+
 def _run(
-    tasks: Sequence[tuple[list[Site], list[Site]]], options: dict[str, Any], jobs: int, quiet: bool
+    tasks: Sequence[tuple[list[Site], list[Site]]], options: dict[str, Any], jobs: int, quiet: bool, vae: bool
 ) -> list[tuple[Predictions, VAEReport | None]]:
     """Measure on every fold, several at the same time if there are jobs for it."""
     if jobs == 0:
-        jobs = joblib.cpu_count() if options["device"] == "cpu" else 1
+        jobs = joblib.cpu_count() if options.get("device", "cpu") == "cpu" else 1
     if jobs > 1 and len(tasks) > 1:
         found: Any = joblib.Parallel(n_jobs=min(jobs, len(tasks)))(
-            joblib.delayed(_in_one_thread)(*task, options) for task in tasks
+            joblib.delayed(_in_one_thread)(*task, options, vae) for task in tasks
         )
         return found
     parts = []
     with progress("Evaluating", len(tasks), quiet=quiet) as bar:
         for task in tasks:
-            parts.append(measure(*task, **options)[:2])
+            parts.append(_measure(*task, options, vae))
             bar.advance()
     return parts
 
 
 def _in_one_thread(
-    train: list[Site], test: list[Site], options: dict[str, Any]
+    train: list[Site], test: list[Site], options: dict[str, Any], vae: bool
 ) -> tuple[Predictions, VAEReport | None]:
     from interpretkit.training import set_threads
 
     set_threads(1)
+    return _measure(train, test, options, vae)
+
+
+def _measure(
+    train: list[Site], test: list[Site], options: dict[str, Any], vae: bool
+) -> tuple[Predictions, VAEReport | None]:
+    if not vae:
+        return measure_teacher(train, test, **options), None
     return measure(train, test, **options)[:2]  # the networks stay where they were trained

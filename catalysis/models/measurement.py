@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -11,7 +11,7 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 
 from catalysis.energies.baseline import LinearBaseline
 from catalysis.energies.teacher import Teacher
-from catalysis.models.trust import rms_z
+from catalysis.models.trust import coverage, rms_z
 from catalysis.structure.sites import Site
 from catalysis.vae.network import PGHVAE
 from catalysis.vae.report import VAEReport, report_of
@@ -36,7 +36,8 @@ class Predictions:
     teacher_ev, teacher_std_ev : ndarray
         Of the teacher, which ranks designs, with its standard deviation.
     vae_ev : ndarray
-        Of the VAE's head, which proposes designs; NaN where a site holds an element that training did not.
+        Of the VAE's head, which proposes designs; NaN where a site holds an element that training did not, and
+        everywhere if the VAE was left out.
     baseline_ev : ndarray
         Of `catalysis.energies.baseline.LinearBaseline`.
     """
@@ -70,13 +71,18 @@ class Predictions:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """The errors, and of the teacher `rmse_ev`, `r2` (None if all energies are alike) and `teacher_rms_z`."""
+        """The errors, and of the teacher `rmse_ev`, `r2` (None if all energies are alike), and how its deviations hold.
+
+        `teacher_rms_z`, and `coverage_68` and `coverage_95`, the shares of sites within what should hold so many.
+        """
         true, teacher = self.true_ev, self.teacher_ev
         return {
             **self.errors,
             "rmse_ev": float(root_mean_squared_error(true, teacher)),
             "r2": float(r2_score(true, teacher)) if np.ptp(true) > 0 else None,
             "teacher_rms_z": rms_z(teacher - true, self.teacher_std_ev),
+            "coverage_68": coverage(teacher - true, self.teacher_std_ev, 0.68),
+            "coverage_95": coverage(teacher - true, self.teacher_std_ev, 0.95),
             "n_test": len(true),
         }
 
@@ -86,6 +92,7 @@ def measure(
     test: Sequence[Site],
     *,
     geometry: Literal["ideal", "relaxed"] = "ideal",
+    embeddings: str = "",
     seed: int = 0,
     objective: Objective | None = None,
     quick: bool = False,
@@ -102,6 +109,8 @@ def measure(
         With energies, at least one.
     geometry : {"ideal", "relaxed"}
         What the measured teacher looks at. Decorations for the VAE are labelled by one of ideal geometry in any case.
+    embeddings : str
+        Of a potential, which the measured teacher looks at as well; see `catalysis.energies.teacher.Teacher`.
     seed : int
         Of teacher and VAE.
     objective : Objective, optional
@@ -123,23 +132,46 @@ def measure(
         The trained VAE.
     """
     teacher = Teacher(seed=seed).fit(train)
-    baseline = LinearBaseline().fit(train)
     options: dict[str, Any] = QUICK if quick else {}
     model, _ = train_vae(
         train, None, teacher, objective=objective, seed=seed, device=device, quiet=quiet, **options
     )
-    if geometry == "relaxed":
-        teacher = Teacher(seed=seed, geometry="relaxed").fit(train)
-    true = np.array([site.energy_ev for site in test], dtype=float)
-    mean, std = teacher.predict(test)
+    if geometry == "relaxed" or embeddings:
+        teacher = Teacher(seed=seed, geometry="relaxed", embeddings=embeddings).fit(train)
+    found = _measured(teacher, train, test)
     known = np.array([set(site.symbols) <= set(model.config.elements) for site in test])
     head = np.full(len(test), np.nan)
     report = None
     if known.any():
         channels = model.channels([test[k] for k in np.flatnonzero(known).tolist()])
         head[known] = model.predict_channels(channels)
-        report = report_of(model, channels, true[known])
-    return Predictions(true, mean, std, head, baseline.predict(test).mean_ev), report, model
+        report = report_of(model, channels, found.true_ev[known])
+    return replace(found, vae_ev=head), report, model
+
+
+def measure_teacher(
+    train: Sequence[Site],
+    test: Sequence[Site],
+    *,
+    geometry: Literal["ideal", "relaxed"] = "ideal",
+    embeddings: str = "",
+    seed: int = 0,
+) -> Predictions:
+    """Fit teacher and baseline on some sites, and let them predict others; without the VAE, which takes the time.
+
+    Parameters
+    ----------
+    train, test, geometry, embeddings, seed
+        As for `measure`.
+    """
+    return _measured(Teacher(seed=seed, geometry=geometry, embeddings=embeddings).fit(train), train, test)
+
+
+def _measured(teacher: Teacher, train: Sequence[Site], test: Sequence[Site]) -> Predictions:
+    true = np.array([site.energy_ev for site in test], dtype=float)
+    mean, std = teacher.predict(test)
+    baseline = LinearBaseline().fit(train).predict(test).mean_ev
+    return Predictions(true, mean, std, np.full(len(test), np.nan), baseline)
 
 
 def vae_numbers(reports: Sequence[VAEReport | None]) -> dict[str, Any]:

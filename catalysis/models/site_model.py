@@ -24,6 +24,8 @@ from catalysis.vae.network import PGHVAE, Latent
 from catalysis.vae.training import one_class_note
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run, load_arrays
+from interpretkit.training.device import resolve_device
+from interpretkit.training.distributed import process_group
 from interpretkit.variational import Objective
 
 SHIPPED = Path(__file__).parents[1] / "data" / "model"
@@ -221,6 +223,9 @@ def train_model(
 ) -> SiteModel:
     """Train teacher and VAE, and measure both on slabs that neither has seen.
 
+    Started by torchrun, the processes train the VAE together, each with its share of every batch on a device of its
+    own; all of them return the model.
+
     Parameters
     ----------
     sites : sequence of Site
@@ -265,9 +270,10 @@ def train_model(
         raise InputError(f"lost: sites with {min(others)}; expected {sites[0].adsorbate}, as in the data")
     if note := one_class_note(sites):
         warnings.warn(note, stacklevel=2)
-    predictions, found, vae = measure(
-        learned, unseen, seed=seed, objective=objective, quick=quick, device=device, quiet=quiet
-    )
+    with process_group(resolve_device(device)) as (_, where):  # torchrun's, if it started several
+        predictions, found, vae = measure(
+            learned, unseen, seed=seed, objective=objective, quick=quick, device=str(where), quiet=quiet
+        )
     numbers = {
         **predictions.numbers,
         "n_train": len(train),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.stats import chi2, norm
 
 from interpretkit.commandline.caution import no_better
 
@@ -21,6 +21,14 @@ def rms_z(residual_ev: np.ndarray, deviation_ev: np.ndarray) -> float:
     if not len(residual_ev):
         return float("nan")
     return float(np.sqrt(np.mean((np.asarray(residual_ev) / np.asarray(deviation_ev)) ** 2)))
+
+
+def coverage(residual_ev: np.ndarray, deviation_ev: np.ndarray, share: float) -> float:
+    """Return the share of residuals within the central intervals that should hold `share` of them; NaN of none."""
+    if not len(residual_ev):
+        return float("nan")
+    reach = norm.ppf(0.5 + share / 2)
+    return float(np.mean(np.abs(residual_ev) <= reach * np.asarray(deviation_ev)))
 
 
 def trust_warnings(numbers: Mapping[str, Any]) -> list[str]:

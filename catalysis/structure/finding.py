@@ -112,7 +112,7 @@ def find_sites(
         named[site_id] += 1
         if named[site_id] > 1:
             site_id += f".{named[site_id]}"
-        sites.append(replace(site, facet=facet, site_class=name, slab_id=slab_id, site_id=site_id))
+        sites.append(replace(site, facet=facet, site_class=name, slab_id=slab_id, site_id=site_id, host=slab))
     return sites
 
 

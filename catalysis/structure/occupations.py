@@ -41,6 +41,8 @@ class Occupations:
         Which sites were matched to a template, shape (n,); the others go by zone and rank of distance.
     relaxed : ndarray or None
         Numbers about the relaxed geometry, shape (n, k), for models that ask for them.
+    embedded : ndarray or None
+        What a potential knows of each site, shape (n, k), see `catalysis.potentials.embeddings.embed`.
     """
 
     geometries: tuple[Geometry, ...]
@@ -49,6 +51,7 @@ class Occupations:
     table: np.ndarray
     aligned: np.ndarray
     relaxed: np.ndarray | None = None
+    embedded: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Return the number of sites."""
@@ -62,6 +65,7 @@ class Occupations:
             table=self.table[rows],
             aligned=self.aligned[rows],
             relaxed=None if self.relaxed is None else self.relaxed[rows],
+            embedded=None if self.embedded is None else self.embedded[rows],
         )
 
     def by_geometry(self) -> Iterator[tuple[np.ndarray, Geometry]]:

@@ -70,6 +70,10 @@ class Site:
         Sites with the same `slab_id` share atoms.
     energy_ev : float or None
         Adsorption energy in eV, if known.
+    host_indices : tuple of int
+        The atom of the structure that each metal is an image of, (n,); empty where it was cut from none.
+    host : Atoms or None
+        That structure, if it is periodic: what lies beyond the site, for models that look there.
     """
 
     symbols: tuple[str, ...]
@@ -84,6 +88,7 @@ class Site:
     slab_id: str = ""
     energy_ev: float | None = None
     host_indices: tuple[int, ...] = field(default=(), repr=False)
+    host: Atoms | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Return the number of metals."""
@@ -133,7 +138,7 @@ class Site:
         """Return the same geometry occupied by other metals."""
         if len(symbols) != len(self):
             raise InputError(f"elements: {len(symbols)} given; the site has {len(self)} metals")
-        return replace(self, symbols=tuple(symbols), **changes)  # type: ignore[arg-type]
+        return replace(self, symbols=tuple(symbols), host=None, **changes)  # type: ignore[arg-type]
 
     @property
     def info(self) -> dict[str, object]:

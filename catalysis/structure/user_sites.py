@@ -124,6 +124,7 @@ def site_from_structure(
         site_id=str(info.get("site_id", "")),
         slab_id=str(info.get("slab_id", "")),
         energy_ev=read_energy(info, energy_key, where),
+        host=atoms if atoms.pbc.any() else None,
     )
 
 

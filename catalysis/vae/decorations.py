@@ -14,6 +14,7 @@ from torch import Tensor
 from catalysis.energies.protocol import EnergyModel
 from catalysis.structure.occupations import Occupations
 from catalysis.vae.channels import Channels, VAEConfig
+from interpretkit.errors import InputError
 from interpretkit.training import derive_seed, numpy_generator
 
 
@@ -42,8 +43,15 @@ class Decorations:
         How many in a batch, beside the real sites.
     real_share : float
         Real sites in a batch, as a share of its decorations.
+    share : tuple of int
+        Which part of every batch is given, and of how many: a process's, where several train together.
     seed : int
-        Of everything random.
+        Of everything random. Together the parts are the batches that one process is given.
+
+    Raises
+    ------
+    InputError
+        If a batch has fewer real sites than parts.
     """
 
     def __init__(
@@ -57,6 +65,7 @@ class Decorations:
         n_decorations: int,
         batch_size: int,
         real_share: float = 0.25,
+        share: tuple[int, int] = (0, 1),
         seed: int,
     ) -> None:
         self.config, self.real, self.teacher, self.seed = config, real, teacher, seed
@@ -64,8 +73,16 @@ class Decorations:
         self.energies = torch.as_tensor(energies, dtype=torch.float32, device=self.device)
         ideal = config.ideal_sites()
         self.bases = (data, real.curves.cpu().numpy()), (ideal, config.ideal_curves(ideal))
-        self.n_decorations, self.batch_size = n_decorations, batch_size
+        # A quarter of ideal geometries, if the classes have any.
+        self.counts = n_decorations - n_decorations // 4, n_decorations // 4 if len(ideal) else 0
+        self.n_decorations, self.batch_size = sum(self.counts), batch_size
         self.n_real = max(1, round(real_share * batch_size))
+        self.part, self.parts = share
+        if self.n_real < self.parts:
+            raise InputError(
+                f"batch_size {batch_size}: has {self.n_real} real sites for {self.parts} processes; expected "
+                f"at least {math.ceil(self.parts / real_share)}"
+            )
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -75,13 +92,15 @@ class Decorations:
     def __len__(self) -> int:
         return math.ceil(self.n_decorations / self.batch_size)
 
-    def decorate(self, epoch: int) -> tuple[Channels, Tensor]:
-        """Return the decorations of an epoch, and the energies in eV that the teacher gives them, (n_decorations,)."""
+    def decorate(self, epoch: int, wanted: np.ndarray | None = None) -> tuple[Channels, Tensor]:
+        """Return the decorations of an epoch, and the energies in eV that the teacher gives them, (n,).
+
+        Of all of them, or, which takes as much less time, of those alone that are `wanted` (n,), in order.
+        """
         generator = numpy_generator(self.seed, "decorations", epoch)
-        parts, energies = [], []
-        of_ideal = self.n_decorations // 4
-        for (base, curves), count in zip(self.bases, (self.n_decorations - of_ideal, of_ideal), strict=True):
-            if not len(base):
+        parts, energies, start = [], [], 0
+        for (base, curves), count in zip(self.bases, self.counts, strict=True):
+            if not count:
                 continue
             # Half of them even over the classes, so that rare ones are learned as well.
             groups = [np.flatnonzero(base.geometry == g) for g in np.unique(base.geometry)]
@@ -96,6 +115,10 @@ class Decorations:
                 generator.random((count, filled.table.shape[1], 1)) > shares.cumsum(1)[:, None, :-1]
             ).sum(-1)
             table = np.where(filled.table >= 0, draws, -1).astype(np.int16)
+            if wanted is not None:
+                some = wanted[start : start + count]
+                filled, table, rows = filled[some], table[some], rows[some]
+            start += count
             decorated = replace(filled, table=table).canonical()
             parts.append(self.config.channels(decorated, curves[rows], self.device))
             energies.append(self.teacher.predict_mean(decorated))
@@ -104,18 +127,30 @@ class Decorations:
         return channels, labels
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        channels, labels = self.decorate(self.epoch)
         generator = numpy_generator(self.seed, "order", self.epoch)
-        order = torch.from_numpy(generator.permutation(len(labels)))
+        order = generator.permutation(self.n_decorations)
+        place = np.arange(self.n_decorations)
+        mine = place % self.batch_size % self.parts == self.part
+        wanted = np.zeros(self.n_decorations, bool)
+        wanted[order[mine]] = True
+        channels, labels = self.decorate(self.epoch, None if self.parts == 1 else wanted)
+        kept = torch.from_numpy(np.cumsum(wanted)[order] - 1)  # where each of them is among those wanted
         noise = torch.Generator().manual_seed(derive_seed(self.seed, "noise", self.epoch))
-        for rows in order.split(self.batch_size):
+        own = slice(self.part, None, self.parts)
+        for rows in kept.split(self.batch_size):
             some = torch.from_numpy(generator.integers(0, len(self.energies), self.n_real))
+            count = len(rows) + len(some)
+            normal = [
+                torch.randn(count, width, generator=noise)
+                for width in (self.config.coordination_latent, self.config.ligand_latent)
+            ]
+            which = torch.arange(count)
+            which = torch.cat([which[: len(rows)][own], which[len(rows) :][own]])
             yield {
-                "channels": channels.some(rows) + self.real.some(some),
-                "energies": torch.cat([labels[rows], self.energies[some]]),
-                "noise": (
-                    torch.randn(len(rows) + len(some), self.config.coordination_latent, generator=noise),
-                    torch.randn(len(rows) + len(some), self.config.ligand_latent, generator=noise),
-                ),
+                "channels": channels.some(rows[own]) + self.real.some(some[own]),
+                "energies": torch.cat([labels[rows[own]], self.energies[some[own]]]),
+                "noise": (normal[0][which], normal[1][which]),
                 "progress": self.epoch,
+                # Parts of unequal size count by their size.
+                "weight": len(which) * self.parts / count,
             }

@@ -22,6 +22,8 @@ from catalysis.vae.objective import loss_of
 from catalysis.vae.report import VAEReport, report_of
 from interpretkit.errors import InputError
 from interpretkit.training import derive_seed, fit, resolve_device, seed_everything
+from interpretkit.training.distributed import is_joined, parallelize, world
+from interpretkit.training.precision import Precision
 from interpretkit.training.schedules import one_cycle
 from interpretkit.variational import BetaVAE, FactorVAE, Objective
 
@@ -35,6 +37,20 @@ def one_class_note(sites: Sequence[Site]) -> str | None:
         f"all sites are {found[0][1] or 'of one class'}: the coordination channel has nothing to learn from one class "
         "of sites; energies and designs rest on the ligand channel, the elements in the slots"
     )
+
+
+class _Training(nn.Module):
+    """The loss as a call of one module, which is what gradients are averaged over processes in."""
+
+    def __init__(self, model: PGHVAE, penalty: Penalty) -> None:
+        super().__init__()
+        self.model, self.penalty = model, penalty
+
+    def forward(self, batch: dict[str, Any], divergence_weight: float) -> dict[str, Tensor]:
+        found = loss_of(
+            self.model, batch["channels"], batch["energies"], batch["noise"], self.penalty, divergence_weight
+        )
+        return found if batch["weight"] == 1 else {**found, "loss": batch["weight"] * found["loss"]}
 
 
 def train_vae(
@@ -53,6 +69,7 @@ def train_vae(
     coordination_latent: int = 8,
     ligand_latent: int = 128,
     hidden: int = 384,
+    precision: Precision = "float32",
     seed: int = 0,
     device: str = "cpu",
     quiet: bool = True,
@@ -83,6 +100,8 @@ def train_vae(
         Share of the groups that are kept out of the gradient and choose the epoch.
     coordination_latent, ligand_latent, hidden : int
         Widths.
+    precision : {"auto", "float32", "bfloat16"}
+        Of the forward pass, see `interpretkit.training.precision.autocast`.
     seed : int
         Of everything random.
     device : str
@@ -101,10 +120,14 @@ def train_vae(
     ------
     InputError
         As `catalysis.energies.training_data.check_training_data`; and if the teacher uses relaxed geometry, which
-        random decorations do not have.
+        random decorations do not have; for an objective with critics where several processes train together.
 
     Notes
     -----
+    Within `interpretkit.training.distributed.process_group` every process labels and learns its share of each batch,
+    which together are the batches of a single process: the same weights come of it, but for rounding. The total
+    correlation of β-TC is estimated from each share.
+
     Sites of one class train the ligand channel and the head; the coordination channel then has nothing to learn, see
     `one_class_note`.
     """
@@ -148,24 +171,26 @@ def train_vae(
         teacher,
         n_decorations=decorations_per_epoch,
         batch_size=batch_size,
+        share=(world().rank, world().size) if is_joined() else (0, 1),
         seed=seed,
     )
+    if is_joined() and isinstance(objective, FactorVAE):
+        raise InputError(
+            "objective: FactorVAE's critics train in one process; expected another, or no torchrun"
+        )
     penalty = Penalty(objective or BetaVAE(1.0), model, len(train) + decorations_per_epoch)
     fresh, fresh_energies = batches.decorate(-1)
     fresh = fresh.some(slice(512))
     fresh_energies = fresh_energies[:512].cpu().numpy()
 
     def loss(network: nn.Module, batch: dict[str, Any]) -> dict[str, Tensor]:
-        assert isinstance(network, PGHVAE)
         warm = min(1.0, (batch["progress"] + 1) / (0.2 * epochs))
-        return loss_of(
-            network, batch["channels"], batch["energies"], batch["noise"], penalty, divergence_weight * warm
-        )
+        return network(batch, divergence_weight * warm)
 
     def validate(network: nn.Module) -> dict[str, float]:
-        assert isinstance(network, PGHVAE)
-        measured = report_of(network, kept, energies[test])
-        drawn = report_of(network, fresh, fresh_energies)
+        del network  # the model and its wrappings
+        measured = report_of(model, kept, energies[test])
+        drawn = report_of(model, fresh, fresh_energies)
         return {
             "mae_ev": measured.mae_ev,
             "decorated_mae_ev": drawn.mae_ev,
@@ -187,7 +212,7 @@ def train_vae(
     optimizer = torch.optim.AdamW(weights, lr=learning_rate)
     scheduler = one_cycle(optimizer, rates, epochs * len(batches), rise=0.1)
     history = fit(
-        model,
+        parallelize(_Training(model, penalty)),
         batches,
         loss,
         optimizer=optimizer,
@@ -197,7 +222,7 @@ def train_vae(
         validate=validate,
         monitor="score",
         clip_norm=5.0,
-        precision="float32",
+        precision=precision,
         description="PGH-VAE",
         quiet=quiet,
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +28,7 @@ from interpretkit.commandline.finding import Finding
 from interpretkit.commandline.loading import announced_loading
 from interpretkit.commandline.options import Debug, Json, Out, Quiet
 from interpretkit.runs.files import dump_json
+from interpretkit.runs.processes import is_helper
 
 Function = TypeVar("Function", bound=Callable[..., Finding])
 
@@ -120,6 +123,10 @@ def as_command(function: Callable[..., Finding], name: str) -> Command:
         given = {parameter.name: options[parameter.name] for parameter in own}
         quiet, as_json, debug = (bool(options[option]) for option in ("quiet", "json", "debug"))
         title = context.command_path.removeprefix("interpretkit ")
+        helping = is_helper()
+        if helping:  # beside the process that prints and saves
+            quiet, as_json = True, False
+            given |= {"quiet": True} if "quiet" in given else {}
         with (
             reporting(debug=debug),
             announced_loading(quiet=quiet),
@@ -129,7 +136,10 @@ def as_command(function: Callable[..., Finding], name: str) -> Command:
             if declared.out is None:
                 found, places = function(**given), {}
             else:
-                found, places = _in_folder(function, given, options["out"], title, wants_run)
+                place = options["out"]
+                with tempfile.TemporaryDirectory() if helping else nullcontext() as nowhere:
+                    place = place if nowhere is None else Path(nowhere) / "out"
+                    found, places = _in_folder(function, given, place, title, wants_run)
             try:
                 if as_json:
                     print(dump_json(found.summary() | places), file=stdout, flush=True)

@@ -6,10 +6,8 @@ where it does nothing, so that a script needs no second version.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -18,50 +16,22 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from interpretkit.errors import InputError
+from interpretkit.runs.processes import World, world
+
+__all__ = [
+    "World",
+    "average",
+    "from_main",
+    "gather",
+    "is_joined",
+    "parallelize",
+    "process_group",
+    "sampler",
+    "unwrap",
+    "world",
+]
 
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class World:
-    """The processes of a run.
-
-    Attributes
-    ----------
-    rank : int
-        This process, from 0.
-    size : int
-        How many there are.
-    local_rank : int
-        This process among those on the same machine, from 0.
-    """
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this is the process that prints and saves."""
-        return self.rank == 0
-
-
-def world() -> World:
-    """Return the processes as torchrun describes them in RANK, WORLD_SIZE and LOCAL_RANK.
-
-    Raises
-    ------
-    InputError
-        If one of the three is no number.
-    """
-    values = {}
-    for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
-        text = os.environ.get(name, default)
-        if not text.isdigit():
-            raise InputError(f"environment variable {name}={text!r}: expected a number, as torchrun sets it")
-        values[name] = int(text)
-    return World(values["RANK"], values["WORLD_SIZE"], values["LOCAL_RANK"])
 
 
 @contextmanager

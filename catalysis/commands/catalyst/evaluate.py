@@ -9,7 +9,9 @@ import typer
 from catalysis.checks import check_evaluate, check_sites
 from catalysis.commands._model_page import warn_of
 from catalysis.commands._options import EnergyKey, Facet, Kind, Quick, data_files, load_sites
+from catalysis.potentials.embeddings import EMBEDDINGS, cost_line, get_embedding
 from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, one_of
+from interpretkit.errors import InputError
 
 _CLASS_COLUMNS = {
     "class": Column("facet, kind, coordination numbers of the contacts"),
@@ -35,6 +37,8 @@ _PREDICTION_COLUMNS = {
     example=[
         "interpretkit catalyst evaluate --train a.extxyz --test b.extxyz --json",
         "interpretkit catalyst evaluate --train my-sites.extxyz --folds 5 --group-by slab_id",
+        "interpretkit catalyst evaluate --train my-sites.extxyz --split class --teacher-only",
+        "interpretkit catalyst evaluate --train relaxed.extxyz --embeddings chgnet --teacher-only",
     ],
 )
 def evaluate(
@@ -62,6 +66,26 @@ def evaluate(
             help="What the teacher may see: class and elements, or distances of the relaxed site as well.",
         ),
     ] = "ideal",
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split",
+            metavar="slab|class|facet",
+            help="What folds leave out: slabs, K parts of them; or one class or facet after the other.",
+        ),
+    ] = "slab",
+    embeddings: Annotated[
+        str,
+        typer.Option(
+            "--embeddings",
+            metavar="|".join(EMBEDDINGS),
+            help="A potential whose vectors of atoms the teacher looks at too, at the given (relaxed) positions.",
+        ),
+    ] = "",
+    teacher_only: Annotated[
+        bool,
+        typer.Option("--teacher-only", help="Leave out the VAE, whose training takes most of the time."),
+    ] = False,
     jobs: Annotated[
         int, typer.Option("--jobs", metavar="N", help="Folds computed at the same time; 0: one per core.")
     ] = 0,
@@ -73,10 +97,19 @@ def evaluate(
     """Measure teacher, VAE head and baseline on sites that they have not seen.
 
     Gives mae_ev (the teacher, which ranks designs), vae_mae_ev (the VAE's head), baseline_mae_ev (class and
-    contact elements, linear), rmse_ev, r2, n_train, n_test and per_class.
+    contact elements, linear), rmse_ev, r2, teacher_rms_z, coverage_68 and coverage_95 (how the teacher's deviations
+    hold), n_train, n_test and per_class. Embeddings need sites relaxed by one method, and the extra mlip; they are
+    computed once and kept.
     """
     one_of(("ideal", "relaxed"), geometry, "geometry")
-    check_evaluate(test_sites, folds=folds, group_by=group_by, jobs=jobs)
+    one_of(("slab", "class", "facet"), split, "split")
+    check_evaluate(test_sites, folds=folds, group_by=group_by, split=split, jobs=jobs)
+    if embeddings:
+        get_embedding(embeddings)
+    if teacher_only and quick:
+        raise InputError(
+            "--quick: shortens the VAE's training, which --teacher-only leaves out; expected one of them"
+        )
     check_sites(train_sites, "--train", energy_key=energy_key, facet=facet, kind=kind)
     if test_sites:
         check_sites(test_sites, "--test")
@@ -86,12 +119,19 @@ def evaluate(
 
     chosen_device = str(resolve_device(device))
     options = {"energy_key": energy_key, "facet": facet, "kind": kind}
+    learned = load_sites(train_sites, require_energies=True, **options)
+    unseen = load_sites(test_sites, require_energies=True, **options) if test_sites else None
+    if embeddings and not quiet:
+        typer.echo(cost_line(len(learned) + len(unseen or ()), embeddings), err=True)
     measured = measure(
-        load_sites(train_sites, require_energies=True, **options),
-        load_sites(test_sites, require_energies=True, **options) if test_sites else None,
+        learned,
+        unseen,
         folds=folds,
         group_by=group_by,
+        split=split,
         geometry="relaxed" if geometry == "relaxed" else "ideal",
+        embeddings=embeddings,
+        vae=not teacher_only,
         seed=seed,
         quick=quick,
         jobs=jobs,
@@ -99,9 +139,11 @@ def evaluate(
         quiet=quiet,
     )
     predictions = measured.pop("predictions")
+    left_out = {"vae_mae_ev", "vae_ev"} if teacher_only else set()
 
-    split = "a test set of their own" if test_sites else f"{folds} folds by {group_by}"
-    found = Finding("Errors on unseen sites", f"{measured['n_test']} sites: {split}.")
+    how = f"one {split} after the other left out" if split != "slab" else f"{folds} folds by {group_by}"
+    how = "a test set of their own" if test_sites else how
+    found = Finding("Errors on unseen sites", f"{measured['n_test']} sites: {how}.")
     found.reads(*data_files(train_sites, *([test_sites] if test_sites else [])))
     warn_of(found, measured)
     found.number(
@@ -112,14 +154,15 @@ def evaluate(
         format=".3f",
         note="mean absolute error; ranks designs",
     )
-    found.number(
-        "vae_mae_ev",
-        measured["vae_mae_ev"],
-        "head of the VAE",
-        unit="eV",
-        format=".3f",
-        note="mean absolute error; proposes designs",
-    )
+    if not teacher_only:
+        found.number(
+            "vae_mae_ev",
+            measured["vae_mae_ev"],
+            "head of the VAE",
+            unit="eV",
+            format=".3f",
+            note="mean absolute error; proposes designs",
+        )
     found.number(
         "baseline_mae_ev",
         measured["baseline_mae_ev"],
@@ -135,6 +178,15 @@ def evaluate(
         format=".2f",
         note="root mean square, 1 if the intervals are right",
     )
+    for share in (68, 95):
+        found.number(
+            f"coverage_{share}",
+            measured[f"coverage_{share}"],
+            f"within {share} % intervals",
+            format=".0%",
+            note=f"of the teacher; {share} % if the intervals are right",
+            on_card=False,
+        )
     known = {*found.numbers, "warnings", "trust"}
     found.values.update({name: value for name, value in measured.items() if name not in known})
     found.section("Teacher against given energies", f"Inputs: {measured['inputs']}.").figure(
@@ -149,7 +201,7 @@ def evaluate(
     ).table(
         "classes.csv",
         [{"class": name, **row} for name, row in measured["per_class"].items()],
-        _CLASS_COLUMNS,
+        {name: column for name, column in _CLASS_COLUMNS.items() if name not in left_out},
         "Mean absolute errors by class.",
     )
     given = {"--energy-key": energy_key, "--facet": facet, "--kind": kind}
@@ -163,5 +215,5 @@ def evaluate(
     return found.table(
         "predictions.csv",
         [dict(zip(names, row, strict=True)) for row in zip(*predictions.values(), strict=True)],
-        _PREDICTION_COLUMNS,
+        {name: column for name, column in _PREDICTION_COLUMNS.items() if name not in left_out},
     )

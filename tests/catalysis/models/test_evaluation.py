@@ -9,6 +9,7 @@ import catalysis.models.measurement
 from catalysis.energies.baseline import LinearBaseline
 from catalysis.energies.teacher import Teacher
 from catalysis.models.evaluation import evaluate
+from catalysis.models.trust import coverage
 from catalysis.structure.sites import Site
 from catalysis.structure.templates import class_templates
 from interpretkit.errors import InputError
@@ -98,6 +99,42 @@ def test_unknown_elements_are_left_out_of_the_networks_numbers(sites: list[Site]
     assert found["predictions"]["teacher_ev"][0] is not None
     assert found["vae_mae_ev"] is not None
     assert "1 test sites" in found["warnings"][0]
+
+
+def test_classes_and_facets_are_left_out_one_after_the_other(
+    sites: list[Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Spy.seen = []
+    monkeypatch.setattr(catalysis.models.measurement, "Teacher", Spy)
+    for split, attribute in (("class", "site_class"), ("facet", "facet")):
+        found = evaluate(sites, split=split, vae=False)
+        folds = np.array(found["predictions"]["fold"])
+        values = np.array([getattr(site, attribute) for site in sites])
+        assert all(len(set(values[folds == fold])) == 1 for fold in range(2))
+        assert set(folds.tolist()) == {0, 1}
+        assert found["vae_mae_ev"] is None
+        assert found["warnings"] == []
+        assert "VAE" not in found["inputs"]
+        # Contacts carry over to another class, its own level does not, nor do deviations learned of one class.
+        assert found["mae_ev"] > 0.1
+        assert "INTERVALS ARE TOO NARROW" in " ".join(found["trust"])
+    one = [site for site in sites if site.facet == "100"]
+    with pytest.raises(
+        InputError, match="split class: all sites are 100_bridge; expected sites of at least two"
+    ):
+        evaluate(one, split="class")
+    with pytest.raises(InputError, match="split facet: all sites are 100; expected"):
+        evaluate(one, split="facet")
+    with pytest.raises(InputError, match="split: 'moon'; expected one of slab, class, facet"):
+        evaluate(sites, split="moon")
+
+
+def test_coverage_counts_what_lies_within_the_intervals() -> None:
+    draws = np.random.default_rng(0).normal(size=20_000)
+    for share in (0.68, 0.95):
+        assert coverage(0.2 * draws, np.full(20_000, 0.2), share) == pytest.approx(share, abs=0.015)
+    assert coverage(draws, np.full(20_000, 0.5), 0.68) < 0.45
+    assert np.isnan(coverage(np.zeros(0), np.zeros(0), 0.68))
 
 
 def test_bad_input_is_refused(sites: list[Site]) -> None:
