@@ -27,7 +27,7 @@ class LinearBaseline:
         Weight of the squared coefficients, beside squared errors in eV².
     """
 
-    geometry: Literal["ideal"] = "ideal"
+    geometry: Literal["ideal", "relaxed"] = "ideal"
 
     def __init__(self, ridge: float = 1e-3) -> None:
         self.encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)

@@ -299,20 +299,23 @@ def _metals_around(site: Site) -> tuple[Atoms, np.ndarray]:
     """Return the metals to describe, and the place among them of each metal of the site, (n,)."""
     import numpy as np
     from ase import Atoms
-    from ase.geometry import find_mic
 
     if site.host is not None and len(site.host_indices) == len(site):
         host, chosen = site.host, np.array(site.host_indices)
         same = [host.symbols[k] for k in chosen.tolist()] == list(site.symbols)
-        if (
-            same
-            and find_mic(host.positions[chosen] - site.positions, host.cell, host.pbc)[1].max() < _SAME_PLACE
-        ):
+        if same and _gaps(host, host.positions[chosen] - site.positions).max() < _SAME_PLACE:
             is_metal = _is_metal(host)
             kept = np.flatnonzero(is_metal)
             metals = Atoms(host.numbers[kept], positions=host.positions[kept], cell=host.cell, pbc=host.pbc)
             return metals, np.searchsorted(kept, chosen)
     return Atoms(list(site.symbols), positions=site.positions), np.arange(len(site))
+
+
+def _gaps(host: Atoms, offsets: np.ndarray) -> np.ndarray:
+    from ase.geometry import find_mic
+
+    periodic: Any = host.pbc  # a flag for each direction, whatever ASE's own hint says
+    return find_mic(offsets, host.cell, periodic)[1]
 
 
 def _is_metal(atoms: Atoms) -> np.ndarray:

@@ -136,6 +136,9 @@ CASES: dict[str, Case] = {
         refused=(
             ("--train sites.extxyz --geometry odd", "--geometry"),
             ("--train sites.extxyz --folds 1", "--folds"),
+            ("--train sites.extxyz --split moon", "--split"),
+            ("--train sites.extxyz --embeddings soap", "--embeddings"),
+            ("--train sites.extxyz --teacher-only --quick", "--quick"),
         ),
         file="--train FILE",
         suffix=".extxyz",

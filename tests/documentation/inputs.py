@@ -65,14 +65,14 @@ def _slabs(path: Path) -> None:
         write(path / f"{seed}.cif", slab)
 
 
-def _sites(first: int) -> Callable[[Path], None]:
+def _sites(first: int, most: int = 60) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         from catalysis.data import load_bundled
         from catalysis.structure.user_sites import write_sites
 
         sites = [site for site in load_bundled() if site.site_class in ("111_bridge", "100_bridge")]
         slabs = sorted({site.slab_id for site in sites})[first::2]
-        write_sites(path, [site for site in sites if site.slab_id in slabs][:60])
+        write_sites(path, [site for site in sites if site.slab_id in slabs][:most])
 
     return make
 
@@ -162,6 +162,8 @@ INPUTS: Mapping[str, Callable[[Path], None]] = {
     "my-sites.extxyz": _sites(0),
     "a.extxyz": _sites(0),
     "b.extxyz": _sites(1),
+    "relaxed.extxyz": _sites(0, 24),
+    "others.extxyz": _sites(1, 3),
     "photo.jpg": _photograph,
     "photos": _photographs,
     "my-images": _labelled_images,
@@ -223,6 +225,8 @@ SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit catalyst screen --n 200000": "--n 600 --facets 111 --workers 1",
     "interpretkit catalyst train": "--quick",
     "interpretkit catalyst evaluate": "--quick",
+    "interpretkit catalyst evaluate --train my-sites.extxyz --split": "--jobs 1",
+    "interpretkit catalyst evaluate --train relaxed.extxyz": "--teacher-only",
     "interpretkit catalyst explain": "--per-class 1",
     "interpretkit catalyst sensitivity": "--sites 40 --bars 2 --changes strain,adatom",
     "interpretkit cnn visualize": "--set occlusion.window=112 --set integrated_gradients.steps=2 --set lime.samples=8",

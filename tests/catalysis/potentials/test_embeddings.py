@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class Counting:
 
 
 @pytest.fixture
-def potential(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counting:
+def potential(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Counting]:
     found = Counting()
     monkeypatch.setenv("INTERPRETKIT_CACHE", str(tmp_path / "cache"))
     made = Embedding(lambda device: found, 3, "sums over neighbours", lambda: "sums 1", 0.0)
@@ -83,15 +84,15 @@ def test_rows_do_not_depend_on_how_a_site_is_turned_shifted_or_numbered(
     if not periodic:
         frame = site_from_structure(frame).to_atoms()
     rng = np.random.default_rng(0)
+    first = embed([site_from_structure(frame)], "sums")[0]
     for seed in range(3):
         other = frame.copy()
         other.rotate(float(rng.uniform(10, 170)), rng.normal(size=3), rotate_cell=periodic)
         other.positions += rng.uniform(-3, 3, 3)
         if periodic:
-            other.positions += other.cell[0] * int(seed)  # all of it into the next cell
+            other.positions += other.cell.array[0] * seed  # all of it into the next cell
         other = other[rng.permutation(len(other))]
-        first, second = embed([site_from_structure(frame), site_from_structure(other)], "sums")
-        assert np.allclose(first, second, rtol=1e-4, atol=1e-4)
+        assert np.allclose(first, embed([site_from_structure(other)], "sums")[0], rtol=1e-4, atol=1e-4)
     assert len(first) == 8 * 3 + len(ENERGY_PARTS)
 
 
@@ -102,7 +103,7 @@ def test_a_site_of_a_slab_is_described_in_it_and_another_filling_of_it_alone(pot
     assert len(bare) == 27
     assert len(full) == 28
     assert all(atoms.pbc.all() for atoms in (bare, full))
-    assert np.linalg.norm(bare.cell[0]) == pytest.approx(np.linalg.norm(slab_with_oxygen().cell[0]))
+    assert bare.cell.lengths()[0] == pytest.approx(slab_with_oxygen().cell.lengths()[0])
     changed = site.with_elements(["Pt"] * len(site))
     embed([changed], "sums")
     assert len(potential.asked[2]) == len(changed)

@@ -90,7 +90,15 @@ def test_shares_of_a_batch_make_the_batch_up() -> None:
 
     def batches(part: int, parts: int) -> list[dict]:
         made = Decorations(
-            config, real, energies, data, teacher, n_decorations=50, batch_size=16, share=(part, parts), seed=3
+            config,
+            real,
+            energies,
+            data,
+            teacher,
+            n_decorations=50,
+            batch_size=16,
+            share=(part, parts),
+            seed=3,
         )
         made.set_epoch(1)
         return list(made)
@@ -105,8 +113,12 @@ def test_shares_of_a_batch_make_the_batch_up() -> None:
             assert together.shape == get(batch).shape
             rows = {tuple(np.round(row.flatten().tolist(), 5)) for row in get(batch)}
             assert {tuple(np.round(row.flatten().tolist(), 5)) for row in together} == rows
-    with pytest.raises(InputError, match="batch_size 4: has 1 real sites for 2 processes; expected at least 8"):
-        Decorations(config, real, energies, data, teacher, n_decorations=9, batch_size=4, share=(0, 2), seed=0)
+    with pytest.raises(
+        InputError, match="batch_size 4: has 1 real sites for 2 processes; expected at least 8"
+    ):
+        Decorations(
+            config, real, energies, data, teacher, n_decorations=9, batch_size=4, share=(0, 2), seed=0
+        )
 
 
 def test_only_further_processes_of_torchrun_help(monkeypatch: pytest.MonkeyPatch) -> None:
