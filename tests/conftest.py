@@ -26,6 +26,7 @@ from pages import browser, view
 
 __all__ = ["browser", "view"]
 
+
 @pytest.fixture(autouse=True, scope="session")
 def nothing_kept_between_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep what commands cache out of the folder of whoever runs the tests, and what is there out of the tests."""
