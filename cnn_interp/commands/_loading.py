@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cnn_interp.images.concept_images import ConceptImages
     from cnn_interp.images.part_images import PartImages
     from cnn_interp.images.sets import LabelledImages
+    from cnn_interp.learning.grey_images import GreyImages
     from cnn_interp.networks.loading import Network
 
 # Of the pictures of labelled images, at most, px.
@@ -31,6 +32,9 @@ SCENE_SIDE = 96
 # Sets of images that the project makes itself, and kinds of sets with annotated parts.
 COMPOSED, ARTICULATED = "composed", "articulated"
 PART_KINDS = ("animal-part", "cub", "pascal-part")
+# Small labelled images: a word for those that need no path, and kinds of those that do.
+DIGITS = "digits"
+GREY_KINDS = ("mnist", "affnist", "labelled-images")
 
 
 def classifier(name: str, weights: str, device: str, seed: int) -> Network:
@@ -106,6 +110,28 @@ def check_given(images: Sequence[Path] | None, convert: bool) -> list[Path]:
     paths = find_images(images or ())
     check_images(paths, convert=convert)
     return paths
+
+
+def check_grey_data(data: str, words: Sequence[str] = (DIGITS,)) -> tuple[str, Path | None]:
+    """Return the kind and the path of an option ``--data`` for :func:`grey_data`."""
+    return kind_and_path(data, GREY_KINDS, "data", words=words)
+
+
+def grey_data(kind: str, path: Path | None, side: int, seed: int) -> tuple[GreyImages, list[Path]]:
+    """Return labelled images as grey ones of a side, in px, and what was read."""
+    from cnn_interp.images.sets import LabelledImages
+    from cnn_interp.learning.grey_images import grey_images
+
+    if path is None:
+        from cnn_interp.images.digits import bundled_digits
+
+        return grey_images(bundled_digits(), side=side, seed=seed), []
+    from cnn_interp.images.reading import read
+
+    found = read(kind, path)
+    if not isinstance(found, LabelledImages):
+        raise InputError(f"data {kind}={path}: has no labels; expected images with one label each")
+    return grey_images(found, side=side, seed=seed), [path]
 
 
 def check_small_data(data: str) -> None:

@@ -69,3 +69,20 @@ UnitLayers = Annotated[
         help="Layers that give maps; by default the last that gives more than one position.",
     ),
 ]
+PRECISIONS = ("auto", "float32", "bfloat16")
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        metavar="auto|float32|bfloat16",
+        help="Of convolutions in training; bfloat16 halves the time on processors that compute in it.",
+    ),
+]
+GreyData = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="digits|KIND=PATH",
+        help="Labelled images, taken as grey: scikit-learn's digits, or mnist=, affnist=, labelled-images=PATH.",
+    ),
+]

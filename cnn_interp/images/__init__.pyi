@@ -7,6 +7,7 @@ from .concept_images import Concept as Concept
 from .concept_images import ConceptImages as ConceptImages
 from .contact_sheets import contact_sheet as contact_sheet
 from .cub import read_cub as read_cub
+from .digits import bundled_digits as bundled_digits
 from .files import find_images as find_images
 from .files import photograph as photograph
 from .files import read_image as read_image

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cnn_interp.images.sets import LabelledImages, Picture, expect_folder, grey_to_rgb
 from interpretkit.errors import InputError
+from interpretkit.runs.arrays import allowed_bytes
 
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
 _PREFIX = {"train": "train", "test": "t10k"}
@@ -83,22 +84,31 @@ def read_idx(path: Path | str, magic: int) -> NDArray[np.uint8]:
     Raises
     ------
     InputError
-        If the file begins otherwise, or is shorter or longer than it says.
+        If the file begins otherwise, is shorter or longer than it says, or says that it is larger than memory allows.
     """
     path = Path(path)
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-    found = int.from_bytes(content[:4], "big")
-    if found != magic:
-        raise InputError(f"{path}: begins with {found}; expected {magic}")
     dimensions = magic % 256
     start = 4 + 4 * dimensions
-    shape = tuple(int(size) for size in np.frombuffer(content[4:start], dtype=">i4"))
-    if len(shape) != dimensions or len(content) - start != math.prod(shape):
-        raise InputError(f"{path}: {len(content) - start} bytes of data; expected an array of shape {shape}")
-    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(start)
+            found = int.from_bytes(header[:4], "big")
+            if found != magic:
+                raise InputError(f"{path}: begins with {found}; expected {magic}")
+            shape = tuple(int(size) for size in np.frombuffer(header[4 : len(header) // 4 * 4], dtype=">u4"))
+            told = math.prod(shape)
+            # A few megabytes of gzip may unpack to more than a machine has: no more is read than the header tells.
+            if len(shape) == dimensions and told > allowed_bytes():
+                raise InputError(
+                    f"{path}: tells of {told} bytes, more than the memory of this machine allows"
+                )
+            content = file.read(told + 1) if len(shape) == dimensions else b""
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    if len(shape) != dimensions or len(content) != told:
+        more = "or more " if len(content) > told else ""
+        raise InputError(f"{path}: {len(content)} {more}bytes of data; expected an array of shape {shape}")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
 def _find(folder: Path, prefix: str, kind: str) -> Path | None:

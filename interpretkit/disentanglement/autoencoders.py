@@ -21,6 +21,7 @@ from interpretkit.training import (
     derive_seed,
     fit,
     load_model,
+    own_draws,
     resolve_device,
     save_model,
 )
@@ -285,7 +286,7 @@ def train_autoencoder(
         white=1 if pixels.dtype == torch.uint8 and int(pixels.max()) <= 1 else 255,
     )
     where = resolve_device(device)
-    with _own_draws(seed, where):
+    with own_draws(seed, "autoencoder", device=where):
         trained = _Trained(Autoencoder(config), objective, len(pixels)).to(where)
         seen = _seen_once(trained.autoencoder, pixels)
         history = fit(
@@ -435,20 +436,3 @@ def _as_shares(pixels: Tensor, white: int) -> Tensor:
 def _described(pixels: Tensor) -> str:
     channels, height, width = pixels.shape[1:]
     return f"{height} × {width} pixels of {channels} channels"
-
-
-@contextmanager
-def _own_draws(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators within the block, and give all global generators back as they were."""
-    import random
-
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = [device] if device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(derive_seed(seed, "autoencoder"))
-            yield
-    finally:
-        # A resumed training sets these too.
-        random.setstate(python)
-        np.random.set_state(legacy)  # noqa: NPY002

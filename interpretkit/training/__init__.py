@@ -5,7 +5,13 @@ from interpretkit.training.checkpoints import load_config, load_model, save_mode
 from interpretkit.training.device import describe_device, resolve_device, set_threads
 from interpretkit.training.loop import History, NonFiniteLossError, fit
 from interpretkit.training.precision import autocast
-from interpretkit.training.seeds import derive_seed, numpy_generator, seed_everything, torch_generator
+from interpretkit.training.seeds import (
+    derive_seed,
+    numpy_generator,
+    own_draws,
+    seed_everything,
+    torch_generator,
+)
 
 __all__ = [
     "History",
@@ -18,6 +24,7 @@ __all__ = [
     "load_config",
     "load_model",
     "numpy_generator",
+    "own_draws",
     "resolve_device",
     "save_model",
     "seed_everything",

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -242,7 +243,7 @@ class _Training:
     batches: Iterable[Any]
     history: History
     direction: str
-    best_weights: dict[str, torch.Tensor] | None = None
+    best_weights: dict[str, Any] | None = None
 
     def judge(self, row: Mapping[str, float]) -> None:
         """Keep the weights if the monitored figure is the best so far."""
@@ -260,7 +261,11 @@ class _Training:
         if best is None or (value < best if self.direction == "min" else value > best):
             history.best, history.best_epoch = value, len(history.epochs)
             weights = unwrap(self.model).state_dict()
-            self.best_weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
+            # A module may keep more than tensors in its state.
+            self.best_weights = {
+                name: value.detach().clone() if isinstance(value, torch.Tensor) else deepcopy(value)
+                for name, value in weights.items()
+            }
 
     def save(self, path: Path, is_main: bool) -> None:
         """Write the state, atomically, from the main process."""

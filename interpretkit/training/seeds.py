@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -56,3 +58,26 @@ def seed_everything(seed: int, *, deterministic: bool = False) -> None:
     if deterministic:
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+@contextmanager
+def own_draws(seed: int, *names: str | int, device: str | torch.device = "cpu") -> Iterator[None]:
+    """Seed torch's global generators within the block, and give all global generators back as they were.
+
+    Parameters
+    ----------
+    seed, names
+        As for :func:`derive_seed`.
+    device : str or torch.device
+        Where numbers are drawn beside the CPU.
+    """
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    devices = [device] if torch.device(device).type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(derive_seed(seed, *names))
+            yield
+    finally:
+        # A resumed training sets these too.
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002

@@ -284,6 +284,33 @@ CASES: dict[str, Case] = {
         seeded=True,
         refused=(("--data faces=here", "--data"), ("--top 0", "--top")),
     ),
+    "cnn train capsnet": Case(
+        ("--data", "labelled-images=labelled", "--epochs", "1", "--routings", "2"),
+        seeded=True,
+        refused=(
+            ("--data moon", "--data"),
+            ("--data mnist=absent", "absent"),
+            ("--routings none", "--routings"),
+            ("--size huge", "--size"),
+            ("--example --epochs 3", "--epochs"),
+            ("--network absent.safetensors", "absent.safetensors"),
+            ("--test mnist=photos", "--test"),
+        ),
+        file="--network FILE",
+        suffix=".safetensors",
+    ),
+    "cnn train infogan": Case(
+        ("--images", "300", "--epochs", "1"),
+        seeded=True,
+        refused=(
+            ("--data moon", "--data"),
+            ("--data mnist=absent", "absent"),
+            ("--size huge", "--size"),
+            ("--network infogan.safetensors --categories 3", "--categories"),
+        ),
+        file="--network FILE",
+        suffix=".safetensors",
+    ),
     "cnn disentangle tree": _OfNetwork(
         ("photos/0.png", *OWN, "--images", "30", "--leaves", "8"),
         seeded=True,

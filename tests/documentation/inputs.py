@@ -125,6 +125,17 @@ def _broden(path: Path) -> None:
         Image.fromarray(labels).save(path / "images" / "set" / f"{number}_o.png")
 
 
+def _mnist(path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path.mkdir()
+    for name, count in (("train", 160), ("t10k", 20)):
+        labels = np.arange(count, dtype=np.uint8) % 10
+        images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        for kind, array in (("images-idx3-ubyte", images), ("labels-idx1-ubyte", labels)):
+            header = np.array([2048 + array.ndim, *array.shape], dtype=">i4").tobytes()
+            (path / f"{name}-{kind}").write_bytes(header + array.tobytes())
+
+
 def _animal_part(path: Path) -> None:
     rng = np.random.default_rng(0)
     path.mkdir()
@@ -173,6 +184,7 @@ INPUTS: Mapping[str, Callable[[Path], None]] = {
     "codes.npz": _codes,
     "scene.png": _scene,
     "broden1_224": _broden,
+    "mnist": _mnist,
     "animal-part": _animal_part,
     "CUB_200_2011": _cub,
 }
@@ -242,6 +254,10 @@ SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit cnn edit": "--scenes 16 --count 3 --questions 2",
     "interpretkit cnn edit --images": "--count 5",
     "interpretkit cnn edit --images my-images --edit": "",
+    "interpretkit cnn train capsnet": "--epochs 1 --routings 3 --no-baseline",
+    "interpretkit cnn train capsnet --data": "--epochs 1 --no-baseline",
+    "interpretkit cnn train capsnet --example": "",
+    "interpretkit cnn train infogan": "--epochs 1",
     "interpretkit cnn diagnose adversarial": "--method fgsm,pgd --steps 2",
     "interpretkit cnn diagnose influence": "--leave-out 2 --questions 2",
     "interpretkit cnn diagnose rules": "--labels-per-class 2",
@@ -258,6 +274,8 @@ SMALLER_SNIPPETS: Mapping[str, Mapping[str, str]] = {
         "minimal_perturbation(network, pixels)": "minimal_perturbation(network, pixels, iterations=2)"
     },
     "docs/editing.md": {"articulated_images(60,": "articulated_images(12,"},
+    "docs/capsules.md": {"epochs=10": "epochs=1"},
+    "docs/infogan.md": {"epochs=30": "epochs=1"},
     "docs/part-graphs.md": {"articulated_images(60,": "articulated_images(20,", "range(60)": "range(20)"},
     "docs/rcnn.md": {"in (300, 150)": "in (12, 10)", "parts=6, epochs=6": "parts=2, epochs=1, grid=3"},
     "docs/metrics.md": {
