@@ -17,6 +17,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from catalysis.structure.adsorbates import get_adsorbate
+from catalysis.structure.binding import BINDING_LIMIT
 from catalysis.structure.elements import COVALENT_RADIUS, METALS, fcc_lattice_constant
 from catalysis.structure.finding import find_sites, is_clean, sites_on
 from catalysis.structure.ordering import first_smallest
@@ -165,19 +166,20 @@ def ends_as(slab: Atoms, site: Site, positions: np.ndarray) -> str:
     Returns
     -------
     str
-        The site's kind; or `"top"`, `"hollow"`, `"moved"` (to other metals), `"desorbed"`, `"broken"`.
+        The site's kind; or `"top"`, `"hollow"`, `"moved"` (to other metals), `"desorbed"`, `"buried"` (in the slab),
+        `"broken"`. What stands on its site can be read again from a file: the rules are those of reading.
     """
     from ase.geometry import get_distances
 
     _, gaps = get_distances(positions[:1], slab.positions, cell=slab.cell, pbc=slab.pbc)
     ordered = np.sort(gaps[0])
     radius = COVALENT_RADIUS[site.adsorbate_symbols[0]]
-    limit = 1.5 * (max(COVALENT_RADIUS[symbol] for symbol in site.symbols[: site.contacts]) + radius)
+    radii = np.array([COVALENT_RADIUS[symbol] for symbol in slab.get_chemical_symbols()])
     reference = np.linalg.norm(site.adsorbate_positions[1:] - site.adsorbate_positions[0], axis=1)
     inner = np.linalg.norm(positions[1:] - positions[0], axis=1)
     if len(inner) and np.any(np.abs(inner - reference) > 0.35):
         return "broken"
-    if ordered[0] > limit:
+    if (gaps[0] / (radii + radius)).min() > BINDING_LIMIT:
         return "desorbed"
     if site.contacts > 1 and ordered[site.contacts - 1] > 1.25 * ordered[0]:
         return "top"
@@ -188,6 +190,10 @@ def ends_as(slab: Atoms, site: Site, positions: np.ndarray) -> str:
         and ordered[site.contacts] < _HOLLOW_RATIO * ordered[: site.contacts].mean()
     ):
         return "hollow"
+    try:
+        site_from_structure(slab + Atoms(site.adsorbate_symbols, positions=positions), kind=site.kind)
+    except InputError:
+        return "buried"
     return site.kind
 
 

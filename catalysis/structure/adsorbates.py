@@ -25,6 +25,10 @@ BOND_SLACK = 0.28
 """… or, which matters for H2, up to this many Å beyond the sum."""
 
 _BOND_STRETCH = {1: 1.07, 2: 1.16, 3: 1.15, 4: 1.20}
+_SUNKEN = (
+    0.4  # Å above a square of metals that is too wide to touch: where hydrogen sits on (100) of Ni, Cu and Pd
+)
+_LOOSE = 1.35  # so many usual bond lengths may the metals be away; beyond, it is no hollow for this atom
 # No atom of a molecule placed by rule stands lower than this above the binding atom.
 _SMALLEST_RISE = np.deg2rad(25)
 _VALENCE = {"B": 3, "C": 4, "Si": 4, "Ge": 4, "N": 3, "P": 5, "As": 5, "O": 2, "S": 4, "Se": 4, "Te": 4}
@@ -392,8 +396,9 @@ def place_adsorbate(
 ) -> np.ndarray | None:
     """Place an adsorbate on its contacts, pushed outwards along the normal to its usual bond length.
 
-    A molecule other than the common ones is turned about the normal, if need be, so that its binding atom is the one
-    that is nearest to the metals.
+    An atom so small that it would fall through a square of metals stays in its middle, a little above them: hydrogen
+    in the hollows of (100). A molecule other than the common ones is turned about the normal, if need be, so that its
+    binding atom is the one that is nearest to the metals.
 
     Parameters
     ----------
@@ -415,9 +420,12 @@ def place_adsorbate(
     length = float(np.mean([adsorbate.bond_length(symbol, contacts) for symbol in symbols[:contacts]]))
     centre = positions[:contacts].mean(0)
     reach = float(np.linalg.norm(positions[:contacts] - centre, axis=1).mean())
+    height = np.sqrt(max(length**2 - reach**2, 0.0))
     if length <= reach:
-        return None
-    anchor = centre + frame[2] * np.sqrt(length**2 - reach**2)
+        if contacts != 4 or reach > _LOOSE * length:
+            return None
+        height = _SUNKEN
+    anchor = centre + frame[2] * height
     placed = adsorbate.place(anchor, frame[2], frame[1])
     if adsorbate.is_common or len(placed) == 1:
         return placed

@@ -16,7 +16,8 @@ from catalysis.structure.refusal import RADII
 from catalysis.structure.sites import Environment
 from interpretkit.errors import InputError
 
-_BINDING_LIMIT = 1.40  # A metal binds an atom up to this multiple of the sum of their covalent radii …
+BINDING_LIMIT = 1.40
+"""A metal binds an atom up to this multiple of the sum of their covalent radii …"""
 _BINDING_SPREAD = 1.22  # … and up to this multiple of the shortest such distance …
 # … or this many Å beyond it, if that is less: a large atom in a bridge is near to all around.
 _BINDING_SLACK = 0.44
@@ -74,7 +75,7 @@ class Surroundings:
         offsets = self.positions - point
         distances = np.linalg.norm(offsets, axis=1)
         stretches = distances / (self.radii + COVALENT_RADIUS[symbol])
-        if not np.any(stretches <= _BINDING_LIMIT):
+        if not np.any(stretches <= BINDING_LIMIT):
             gap = f"{distances.min():.2f} Å" if len(distances) else "far"
             raise InputError(
                 f"{where}: the adsorbate {name} is {gap} from the nearest metal; "
@@ -94,7 +95,7 @@ class Surroundings:
                 f"{where}: the {atom} lies within the surface, among {close} metals; "
                 "expected the adsorbate on the surface"
             )
-        wide = np.flatnonzero(stretches <= _BINDING_LIMIT)
+        wide = np.flatnonzero(stretches <= BINDING_LIMIT)
         wide = wide[~_screened(offsets[wide], distances[wide])]
         wide = wide[tolerant_order(distances[wide], *self.positions[wide].T)]
         shortest = distances[wide].min()

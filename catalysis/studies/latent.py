@@ -378,7 +378,12 @@ def _linear(
         return error, (values[test] - values[train].mean()) ** 2, direction
     # Indicators regressed on a line would hide the labels in the middle of it; discriminants do not.
     probe = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-    predicted = probe.fit(z[train], values[train]).predict(z[test])
+    # A label that occurs once has no covariance to learn; it is never predicted, which counts as wrong.
+    learned = train[np.bincount(values[train].astype(int))[values[train].astype(int)] > 1]
+    if len(np.unique(values[learned])) > 1:
+        predicted = probe.fit(z[learned], values[learned]).predict(z[test])
+    else:
+        predicted = np.full(len(test), values[learned][0] if len(learned) else values[train][0])
     common = np.bincount(values[train].astype(int), minlength=len(factor.labels)).argmax()
     wrong, by_chance = predicted != values[test], values[test] != common
     return np.asarray(wrong, float), np.asarray(by_chance, float), None

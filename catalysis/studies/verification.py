@@ -24,6 +24,7 @@ from catalysis.studies.design import Design
 from interpretkit.errors import InputError
 
 _RESAMPLES = 2000
+_FEWEST_RANKED = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +119,14 @@ def mean_of(values: np.ndarray) -> Interval:
 
 
 def rank_interval(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Interval:
-    """Return Spearman's rank correlation with its 95 % interval by bootstrap; NaN where one does not vary."""
+    """Return Spearman's rank correlation with its 95 % interval by bootstrap; NaN where one does not vary.
+
+    Of fewer than ten it has no interval: resamples of so few repeat the same order.
+    """
     if len(first) < 4:
         return Interval(float("nan"))
+    if len(first) < _FEWEST_RANKED:
+        return Interval(rank_correlation(first, second))
     generator = np.random.default_rng(seed)
     draws = [
         rank_correlation(first[rows], second[rows])

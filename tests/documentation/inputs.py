@@ -77,6 +77,27 @@ def _sites(first: int, most: int = 60) -> Callable[[Path], None]:
     return make
 
 
+def _oxygen(path: Path) -> None:
+    from ase.io import write
+
+    from catalysis.structure.finding import find_sites
+    from catalysis.structure.surfaces import build_slab
+
+    effect = {"Ag": 1.2, "Ir": -0.9, "Pd": 0.3, "Pt": 0.0, "Ru": -1.2}
+    frames, rng = [], np.random.default_rng(0)
+    for seed in range(8):
+        slab = build_slab("111", "".join(f"{e}20" for e in effect), seed=seed, min_repeat_angstrom=7.0)
+        for site in find_sites(slab, kinds=("hollow",), adsorbate="O"):
+            if "fcc" not in site.site_class:
+                continue
+            frame = slab.copy()
+            frame.extend(site.to_atoms()[len(site) :])
+            energy = sum(effect[symbol] for symbol in site.symbols[:3]) / 3 + rng.normal(0, 0.02)
+            frame.info = {"slab_id": f"slab-{seed}", "facet": "111", "adsorption_energy_eV": float(energy)}
+            frames.append(frame)
+    write(path, frames)
+
+
 def _codes(path: Path) -> None:
     rng = np.random.default_rng(0)
     factors = rng.integers(0, 4, (300, 3))
@@ -171,6 +192,7 @@ def _cub(path: Path) -> None:
 INPUTS: Mapping[str, Callable[[Path], None]] = {
     "my-slabs": _slabs,
     "my-sites.extxyz": _sites(0),
+    "o-on-agirpdptru.extxyz": _oxygen,
     "a.extxyz": _sites(0),
     "b.extxyz": _sites(1),
     "relaxed.extxyz": _sites(0, 24),
@@ -231,7 +253,9 @@ codes = factors + np.random.default_rng(1).normal(0, 0.1, factors.shape)
 
 SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit catalyst design": "--n 4",
+    "interpretkit catalyst design --model model --target-ev 0.1": "--n 3 --verify 2",
     "interpretkit catalyst optimize": "--sites 64 --elements Pt,Pd,Ru --facets 111",
+    "interpretkit catalyst optimize --model": "--sites 64",
     "interpretkit catalyst optimize --elements": "--sites 64 --facets 111",
     "interpretkit catalyst screen --n 1000000": "--n 600 --facets 111 --workers 1",
     "interpretkit catalyst screen --n 200000": "--n 600 --facets 111 --workers 1",
@@ -278,6 +302,7 @@ SMALLER_SNIPPETS: Mapping[str, Mapping[str, str]] = {
     "docs/infogan.md": {"epochs=30": "epochs=1"},
     "docs/part-graphs.md": {"articulated_images(60,": "articulated_images(20,", "range(60)": "range(20)"},
     "docs/rcnn.md": {"in (300, 150)": "in (12, 10)", "parts=6, epochs=6": "parts=2, epochs=1, grid=3"},
+    "docs/tutorial-own-alloy.md": {"range(12)": "range(3)"},
     "docs/metrics.md": {
         "composed_concepts(300)": "composed_concepts(6)",
         "articulated_images(400": "articulated_images(30",

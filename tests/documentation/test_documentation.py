@@ -43,6 +43,8 @@ RESULTS_STATED = {
     "docs/rcnn.md": 3,
     "docs/site-studies.md": 5,
     "docs/studies.md": 1,
+    "docs/tutorial-own-alloy.md": 1,
+    "docs/tutorial-own-dft.md": 2,
 }
 """So many results at least stand beside the snippets of a page, and are compared."""
 

@@ -475,7 +475,7 @@ def _add_verification(found: Finding, model: SiteModel, verified: Verification, 
             told = (
                 f"{interval.low:{form}} to {interval.high:{form}}"
                 if np.isfinite(interval.low)
-                else "of one design"
+                else "of so few, without an interval"
             )
             found.number(
                 key,

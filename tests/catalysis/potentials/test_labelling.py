@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from catalysis.potentials.calculators import make_calculator
@@ -9,6 +10,7 @@ from catalysis.potentials.labelling import ends_as, label_site, potential_energy
 from catalysis.structure.elements import fcc_lattice_constant
 from catalysis.structure.finding import find_sites
 from catalysis.structure.surfaces import bare_slab
+from catalysis.structure.user_sites import site_from_structure
 from interpretkit.errors import InputError
 
 
@@ -73,6 +75,31 @@ def test_where_an_adsorbate_ends_is_told() -> None:
     assert ends_as(slab, bridge, top) == "top"
     assert ends_as(slab, bridge, start + np.array([0, 0, 3.0])) == "desorbed"
     assert ends_as(slab, bridge, start + np.array([[0, 0, 0], [0, 0, 1.0]])) == "broken"
+
+
+def test_what_counts_as_bound_is_what_reading_takes_for_bound() -> None:
+    slab = bare_slab("100", 3.6, symbol="Cu")
+    (hollow, *_) = find_sites(slab, kinds=("hollow",), adsorbate="H")
+    up = hollow.frame[2]
+    seen = set()
+    for height in np.arange(-1.5, 2.6, 0.25):
+        moved = hollow.adsorbate_positions + height * up
+        told = ends_as(slab, hollow, moved)
+        seen.add(told)
+        frame = slab + Atoms("H", positions=moved)
+        try:
+            read = site_from_structure(frame, kind="hollow")
+        except InputError:
+            assert told != "hollow"
+        else:
+            assert told != "desorbed"
+            assert read.kind == "hollow"
+    assert {"hollow", "desorbed"} <= seen
+
+
+def test_a_potential_that_lacks_an_element_is_refused_in_one_line() -> None:
+    with pytest.raises(InputError, match="Ru"):
+        potential_energy(make_calculator("emt"), bare_slab("111", 3.8, symbol="Ru"))
 
 
 def test_unknown_calculators_are_refused() -> None:

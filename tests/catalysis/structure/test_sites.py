@@ -10,9 +10,11 @@ from ase.build import bulk, fcc111
 from ase.io import write
 
 from catalysis.structure.adsorbates import ADSORBATES
+from catalysis.structure.elements import fcc_lattice_constant
 from catalysis.structure.finding import find_sites
 from catalysis.structure.sites import BRIDGE_CLASSES, COMMON, CONTACT, SHELL, Site, site_class_name
 from catalysis.structure.surfaces import bare_slab, build_slab
+from catalysis.structure.templates import align
 from catalysis.structure.user_sites import read_sites, site_from_structure, write_sites
 from interpretkit.errors import InputError
 
@@ -200,3 +202,19 @@ def test_files_that_hold_no_sites_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "bare.extxyz", with_adsorbate(slab, find_sites(slab)[0]))
     with pytest.raises(InputError, match="--energy-key"):
         read_sites(tmp_path / "bare.extxyz", require_energies=True)
+
+
+@pytest.mark.parametrize("metal", ["Ni", "Cu", "Pd", "Ag"])
+def test_hydrogen_sits_in_the_hollows_of_a_square_face(metal: str) -> None:
+    slab = bare_slab("100", fcc_lattice_constant(metal), symbol=metal)
+    hydrogen = find_sites(slab, kinds=("hollow",), adsorbate="H")
+    oxygen = find_sites(slab, kinds=("hollow",), adsorbate="O")
+    assert [site.site_class for site in hydrogen] == [site.site_class for site in oxygen]
+    site = hydrogen[0]
+    # In the middle of four, above them, and no nearer to the metal below.
+    gaps = np.sort(np.linalg.norm(site.positions - site.adsorbate_positions[0], axis=1))
+    assert np.ptp(gaps[:4]) < 1e-6
+    assert gaps[4] > gaps[3] + 0.2
+    back = site_from_structure(slab + Atoms("H", positions=site.adsorbate_positions), facet="100")
+    assert back.site_class == site.site_class
+    assert align(back).template is not None

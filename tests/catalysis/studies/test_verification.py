@@ -118,6 +118,9 @@ def test_intervals_cover_what_they_should() -> None:
     assert found.low > 0.5
     assert np.isnan(rank_interval(x, np.zeros(40)).value)
     assert np.isnan(rank_interval(x[:3], x[:3]).value)
+    few = rank_interval(x[:6], x[:6])
+    assert few.value == pytest.approx(1)
+    assert np.isnan(few.low)
 
 
 def test_a_planted_bias_is_found_and_none_where_there_is_none() -> None:
