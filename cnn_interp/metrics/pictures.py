@@ -179,6 +179,7 @@ def instability_figure(result: LocationInstability) -> Figure:
         for name, (value, colour, dashes) in lines.items():
             axes.axvline(value, color=colour, linestyle=dashes, label=f"{name}: {value:.3f}")
         axes.set(xlabel="location instability (share of the diagonal)", ylabel="units")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(left=0)
         axes.grid(axis="x", visible=False)
         figure.legend(loc="outside lower left", ncols=2)

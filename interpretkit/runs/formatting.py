@@ -24,7 +24,11 @@ def format_number(value: str | float | int | None, *, digits: int = 4, format: s
     if isinstance(value, bool):
         return "yes" if value else "no"
     if format is not None:
-        return f"{value:{format}}".replace("-", "−")
+        text = f"{value:{format}}"
+        # What is rounded to zero has no sign.
+        if not any(digit in text for digit in "123456789"):
+            text = text.replace("-", "")
+        return text.replace("-", "−")
     if isinstance(value, int):
         return f"{value:,}".replace(",", " ").replace("-", "−")
     text = f"{value:.{digits}g}"

@@ -334,6 +334,11 @@ def _changes_figure(measured: Sequence[Response]) -> Figure:
         axes[0].set_title("The fingerprint's answer")
         axes[1].set_xlabel("absolute change of the energy (eV)")
         axes[1].set_title("The energy's answer")
+        if not sources:
+            axes[1].text(
+                0.5, 0.5, "none of these changes\nwas asked for its energy", ha="center", va="center",
+                transform=axes[1].transAxes,
+            )  # fmt: skip
         return figure
 
 

@@ -224,9 +224,12 @@ def _add_layer(
     from interpretkit.visualization.instruments import Gallery
 
     section = found.section(f"Detectors in {layer}")
-    section.figure(
-        f"{layer}.png", detectors_figure(dissection), f"How many units of `{layer}` detect each concept."
-    )
+    if dissection.detectors():
+        section.figure(
+            f"{layer}.png", detectors_figure(dissection), f"How many units of `{layer}` detect each concept."
+        )
+    else:
+        section.note("No unit detects a concept: no overlap exceeds the threshold.")
     if random is not None:
         section.figure(
             f"{layer}-random.png",

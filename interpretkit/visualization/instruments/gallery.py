@@ -18,6 +18,7 @@ from interpretkit.visualization.instruments.parts import as_data, picture_data, 
 
 # More would leave the reader with a wall.
 _AT_ONCE = 24
+_LEAST_SIDE = 96
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,11 @@ def _small(picture: ArrayLike | Image.Image) -> tuple[int, int, bytes]:
         if pixels.dtype != np.uint8:
             pixels = np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
         picture = Image.fromarray(pixels)
+    # Small pictures are drawn larger, pixel by pixel, or a browser would blur them.
+    larger = -(-_LEAST_SIDE // min(picture.size)) if min(picture.size) < _LEAST_SIDE // 2 else 1
+    if larger > 1:
+        size = (picture.width * larger, picture.height * larger)
+        picture = picture.convert("RGB").resize(size, Image.Resampling.NEAREST)
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "WEBP", quality=84, method=4)
     return picture.width, picture.height, buffer.getvalue()

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cnn_interp.diagnosis.training_audit import LabelledFeatures, TrainingAudit
+    from interpretkit.visualization.instruments import Gallery
 
 DIGITS_FOR_TRAINING = 600
 # Suspects drawn and listed, and shares of the images after whose check the wrong labels found are counted.
-_SUSPECTS, _CHECKED = 16, (0.1, 0.2, 0.3)
+_SUSPECTS, _BROWSED, _CHECKED = 16, 48, (0.1, 0.2, 0.3)
 _SUSPECT_COLUMNS = {
     "image": Column("the training image"),
     "label": Column("its label"),
@@ -149,9 +150,12 @@ def influence(
     found.section(
         "Labels to check first",
         "Ranked by self-influence: how much the loss of a training image would rise were it left out of the "
-        "training. Orange frames: the classifier itself says otherwise.",
-    ).figure(
-        "suspects.png", _suspects_sheet(audit, categories), "The sixteen most suspect training images."
+        "training. The picture in the folder frames those orange of which the classifier itself says otherwise.",
+    ).instrument(_browsed(audit, categories, suspects)).figure(
+        "suspects.png",
+        _suspects_sheet(audit, categories),
+        "The sixteen most suspect training images.",
+        on_page=False,
     ).table("suspects.csv", suspects, _SUSPECT_COLUMNS, most=_SUSPECTS)
     if falsified:
         _add_checking(found, audit, falsified)
@@ -350,8 +354,27 @@ def _explained_sheet(audit: TrainingAudit, categories: Sequence[str]) -> Figure:
     )
 
 
+def _browsed(audit: TrainingAudit, categories: Sequence[str], suspects: Sequence[dict[str, Any]]) -> Gallery:
+    """Return the most suspect training images to be browsed, searched by their labels, and sorted."""
+    from interpretkit.visualization.instruments import Gallery, Item
+
+    items = []
+    for rank, (row, told) in enumerate(zip(audit.order[:_BROWSED].tolist(), suspects, strict=False), start=1):
+        label, said = (categories[int(k)] for k in (audit.train.labels[row], audit.said[row]))
+        items.append(
+            Item(
+                f"{rank}. {told['image']}",
+                audit.train.pictures[row],
+                f"labelled {label}, said {said}",
+                "the classifier says otherwise" if label != said else "the classifier agrees",
+                {"self-influence": told["self-influence"], "loss": told["loss"]},
+            )
+        )
+    return Gallery(items, placeholder="a label", side=9, label="The most suspect training images, to browse")
+
+
 def _suspects_sheet(audit: TrainingAudit, categories: Sequence[str]) -> Figure:
-    """Draw the most suspect training images, framed in red where the classifier itself says otherwise."""
+    """Draw the most suspect training images, framed in orange where the classifier itself says otherwise."""
     from cnn_interp.diagnosis.pictures import BAD, picture_grid
     from interpretkit.visualization.style import MUTED
 

@@ -356,7 +356,7 @@ def _headline(
     aim = network.category(target)
     found = Finding(
         f"Concepts of {layer} in {network.name}",
-        f"From {len(kind.learned)} images of {kind.category}. {_METHODS[first.method].capitalize()}: "
+        f"From {len(kind.learned)} images of {kind.category}. {_sentence(_METHODS[first.method])}: "
         f"{len(first.concepts)} concepts leave {first.unexplained:.0%} of the variance of the layer's responses. Of "
         f"them concept {best} is worth most to “{aim}”: without it the output falls by "
         f"{float(first.importance.removal[:, best].mean()):.2f} of {float(first.importance.score.mean()):.2f} on "
@@ -389,6 +389,11 @@ def _headline(
         for one in results
     }
     return found
+
+
+def _sentence(text: str) -> str:
+    """Return a text that begins with a capital; names within it stay as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def _add_methods(
@@ -474,7 +479,7 @@ def _add_concepts(found: Finding, result: _Result, kind: OneKind, maps: LayerMap
     values, positions = result.units.readouts["strongest"]
     seen = np.flatnonzero(values.max(axis=0) > 0).tolist()
     chosen = [int(number) for number in result.importance.order if number in seen][:_BROWSED]
-    section = found.section(f"Concepts by {method}", f"{_METHODS[method].capitalize()}.")
+    section = found.section(f"Concepts by {method}", f"{_sentence(_METHODS[method])}.")
     if chosen:
         strips = unit_strips(values, positions, maps.grid, kind.images, chosen, count=_PATCHES)
         titles = [f"concept {number}\n{worth[number]:+.2f}".replace("-", "−") for number in chosen]

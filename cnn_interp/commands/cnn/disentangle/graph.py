@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 # Annotated images from which parts are located, and how often they are drawn.
 _ANNOTATED, _DRAWS = 3, 5
 # Nodes and images of each that are drawn.
-_NODES, _PATCHES, _IN_IMAGES = 8, 8, 3
+_NODES, _BROWSED, _PATCHES, _IN_IMAGES = 8, 24, 8, 3
 _UNIT_COLUMNS = {
     "layer": Column("the layer"),
     "units": Column("filters, or nodes of the graph", heading="what"),
@@ -507,6 +507,7 @@ def _add_nodes(
 
     from cnn_interp.disentangling.comparison import NODES, POSTERIOR
     from cnn_interp.disentangling.pictures import layers_figure, node_strips, parents_figure, strips_figure
+    from interpretkit.visualization.instruments import Gallery, Item
 
     layers = list(dict.fromkeys(level.layer for level in graph.levels))
     table = []
@@ -514,19 +515,39 @@ def _add_nodes(
         level, here = graph.last(layer), places[graph.last(layer).name]
         followed = None if measured is None else measured.by_unit[layer][f"{NODES}, {POSTERIOR}"]
         table += _nodes_rows(graph, level, here, followed)
-        chosen = clearest_nodes(level, here, _NODES)
+        chosen = clearest_nodes(level, here, _BROWSED)
         section = found.section(f"Nodes of {layer}")
         if not chosen:
             section.note("No node is seen in any image.")
             continue
         titles = [f"node {node}\nfilter {level.filters[node]}" for node in chosen]
         strips = node_strips(graph, level, here, kind.images, chosen, count=_PATCHES)
+        section.text(
+            "Each node in the images in which it is seen most strongly, cut to the receptive field about its place (a "
+            "third of the image at most)."
+        ).instrument(
+            Gallery(
+                [
+                    Item(
+                        f"{layer} node {node}",
+                        strip,
+                        f"filter {level.filters[node]}",
+                        numbers={"share of images": round(float((here.values[:, node] > 0).mean()), 3)},
+                    )
+                    for node, strip in zip(chosen, strips, strict=True)
+                ],
+                placeholder="a filter",
+                side=26,
+                label=f"Nodes of {layer}, to browse",
+            )
+        )
         section.figure(
             f"{layer}-patches.png",
-            strips_figure(list(zip(titles, strips, strict=True))),
+            strips_figure(list(zip(titles, strips, strict=True))[:_NODES]),
             "Each row: a node in the images in which it is seen most strongly, cut to the receptive field about its "
             "place (a third of the image at most).",
             alt=f"Patches of nodes of {layer}.",
+            on_page=False,
         )
         if level.parents.shape[1]:
             section.figure(
