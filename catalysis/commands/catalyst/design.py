@@ -415,11 +415,16 @@ def _add_designs(
 
     prices = site_prices(result.chosen, conditions)
     priced = bool(np.isfinite(prices).all())
+    difference = numbers["design_mean_difference"]
+    apart = (
+        f"; two designs of one class differ in {difference:.0%} of their slots on average"
+        if np.isfinite(difference)
+        else ""
+    )
     every = found.section(
         "All designs",
         f"{numbers['design_classes']} of {result.n_classes} classes and {numbers['design_contact_pairs']} pairs of "
-        f"contact elements; two designs of one class differ in {numbers['design_mean_difference']:.0%} of their slots "
-        f"on average. None is in the training data. Of {numbers['n_decoded']} points decoded "
+        f"contact elements{apart}. None is in the training data. Of {numbers['n_decoded']} points decoded "
         f"{numbers['uniqueness']:.0%} were distinct sites, and {numbers['novelty']:.0%} of these new.",
     )
     columns = {name: column for name, column in _COLUMNS.items() if priced or name != "usd_per_mol"}

@@ -383,7 +383,10 @@ def _one_of_each(images: GreyImages, scores: np.ndarray) -> list[int]:
 
 
 def _show_sheets(found: Finding, sheets: PerturbedSheet, images: GreyImages) -> None:
+    import numpy as np
+
     from cnn_interp.learning.image_grids import image_grid
+    from interpretkit.visualization.instruments import Frame, Frames
 
     section = found.section(
         "What the numbers of a capsule stand for",
@@ -391,6 +394,27 @@ def _show_sheets(found: Finding, sheets: PerturbedSheet, images: GreyImages) -> 
         "Rows whose drawings hardly change stand for nothing that matters to this image.",
     )
     change = sheets.change()
+    drawn = np.clip(np.asarray(sheets.moved), 0, 1)
+    ways = {
+        f"{row + 1}. {images.categories[int(sheets.read[row])]}": [
+            Frame(
+                np.concatenate(list(drawn[row][:, place]), axis=1),
+                f"each number in turn moved by {step:+.2f}",
+            )
+            for place, step in enumerate(sheets.steps)
+        ]
+        for row in range(len(sheets.images))
+    }
+    if ways:
+        section.instrument(
+            Frames(
+                ways,
+                of_what="capsule of",
+                along="moved by",
+                enlarged=2,
+                label="What a capsule draws when moved",
+            )
+        )
     for row in range(len(sheets.images)):
         name = images.categories[int(sheets.read[row])]
         grid = sheets.moved[row][:, :, :, :]

@@ -324,8 +324,11 @@ def _finding(
 def _show_traversals(
     found: Finding, model: InfoGAN, chosen: Assignment, images: GreyImages, seed: int
 ) -> None:
+    import numpy as np
+
     from cnn_interp.learning.image_grids import image_grid
     from cnn_interp.learning.infogan import traversals
+    from interpretkit.visualization.instruments import Frame, Frames
 
     steps = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
     by_category, by_code = traversals(model, steps=steps, seed=seed)
@@ -340,6 +343,18 @@ def _show_traversals(
     ).figure(
         "categories.png", image_grid(by_category, columns=names, limits=(0, 255)), "The categorical code."
     )
+    ways = {
+        f"continuous code {number + 1}": [
+            Frame(np.concatenate(list(moved[:, place]), axis=1), f"code {number + 1} at {step:+.1f}: {shown}")
+            for place, step in enumerate(steps)
+        ]
+        for number, moved in enumerate(by_code)
+        for shown in (", ".join(names),)
+    }
+    if ways:
+        section.instrument(
+            Frames(ways, along="its value", enlarged=3, label="What is drawn along a continuous code")
+        )
     for number in range(len(by_code)):
         section.figure(
             f"continuous-{number + 1}.png",
