@@ -25,7 +25,7 @@ from interpretkit.runs.files import write_json
 UNRELAXED = "teacher, class and elements only, unrelaxed input"
 EMBEDDED = "teacher, relaxed geometry and CHGNet embeddings, relaxed input"
 SPLITS = {"slab": "5 folds by slab", "class": "each class left out", "facet": "each facet left out"}
-SHARES = (0.1, 0.2, 0.4, 0.7, 1.0)
+SHARES = (0.1, 0.25, 0.5, 1.0)
 """Of the training slabs, for the learning curve."""
 
 
@@ -39,8 +39,8 @@ def run(
     quick
         Facets left out and the learning curve on 300 of the bundled sites; else on all of them.
     data
-        `"hea-oh"`: folder with `sites.extxyz`, 919 DFT-labelled sites of the paper: every split; slabs and facets with
-        embeddings as well, which need the extra mlip; and the learning curve.
+        `"hea-oh"`: folder with `sites.extxyz`, 919 DFT-labelled sites of the paper: every split, by slab with embeddings as
+        well (which need the extra mlip; without `quick`, every split), and the learning curve.
     seed
         Of folds and draws.
     cache
@@ -59,7 +59,7 @@ def run(
         where = f"*OH on IrPdPtRhRu, {len(sites)} DFT sites"
         for split in SPLITS:
             rows += _split(kept, UNRELAXED, where, sites, split, seed)
-        for split in ("slab", "facet"):
+        for split in ("slab",) if quick else SPLITS:
             rows += _split(kept, EMBEDDED, where, sites, split, seed, embeddings="chgnet")
         rows += _learning_curve(kept, where, sites, seed)
     return rows
