@@ -39,8 +39,8 @@ def run(
     quick
         Facets left out and the learning curve on 300 of the bundled sites; else on all of them.
     data
-        `"hea-oh"`: folder with `sites.extxyz`, 919 DFT-labelled sites of the paper: every split, by slab with embeddings as
-        well (which need the extra mlip; without `quick`, every split), and the learning curve.
+        `"hea-oh"`: folder with `sites.extxyz`, 919 DFT-labelled sites of the paper: every split; by slab, or without
+        `quick` by every split, with embeddings as well, which need the extra mlip; and the learning curve.
     seed
         Of folds and draws.
     cache
