@@ -31,6 +31,8 @@ _THUMBNAIL = 160
 SCENE_SIDE = 96
 # Sets of images that the project makes itself, and kinds of sets with annotated parts.
 COMPOSED, ARTICULATED = "composed", "articulated"
+# A folder with a subfolder of pictures for each category.
+FOLDERS = "folders"
 PART_KINDS = ("animal-part", "cub", "pascal-part")
 # Small labelled images: a word for those that need no path, and kinds of those that do.
 DIGITS = "digits"
@@ -269,6 +271,28 @@ def load_parts(data: str, images: int, seed: int) -> tuple[PartImages, list[Path
     found = read_parts(kind, path)
     files = [path / "landmarks.csv"] if kind == "animal-part" else []
     return found.subset(spread(len(found), images)), files
+
+
+def folders_as_parts(folder: Path) -> PartImages:
+    """Return the pictures of a folder's subfolders, one for each category, as images without any annotated part."""
+    import numpy as np
+
+    from cnn_interp.images.folders import read_labelled_folders
+    from cnn_interp.images.part_images import PartImages
+
+    labelled = read_labelled_folders(folder)
+    values, numbers = np.unique(labelled.labels, return_inverse=True)
+    return PartImages(
+        name=labelled.name,
+        ids=labelled.ids,
+        load=labelled.load,
+        load_size=labelled.load_size,
+        categories=numbers.astype(np.intp),
+        category_names=labelled.category_names or tuple(map(str, values)),
+        part_names=(),
+        landmarks=np.empty((len(labelled), 0, 2)),
+        absence_known=False,
+    )
 
 
 def spread(total: int, wanted: int) -> list[int]:

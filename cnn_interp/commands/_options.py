@@ -31,7 +31,8 @@ Model = Annotated[
         "--model",
         metavar="NAME",
         callback=checked(check_network),
-        help="A network of torchvision, timm:NAME, package.module:factory, or the edit.json of an edit.",
+        help="A network of torchvision, timm:NAME, package.module:factory, a file that cnn train saved, or the "
+        "edit.json of an edit.",
     ),
 ]
 Weights = Annotated[

@@ -12,6 +12,7 @@ from PIL import Image
 
 from cnn_interp.images.sets import PER_IMAGE, Images, Picture, resized
 from interpretkit.errors import InputError
+from interpretkit.training.seeds import numpy_generator
 
 Masks = NDArray[np.bool_]
 
@@ -134,6 +135,36 @@ class PartImages(Images):
             boxes=np.tile([0.0, 0.0, side - 1.0, side - 1.0], (len(self), 1)),
             source=np.arange(len(self)),
         )
+
+    def shifted(self, share: float, side: int = 224, *, seed: int = 0) -> PartImages:
+        """Return each image seen through a window at a random place, resized to a square: objects are off the centre.
+
+        Parameters
+        ----------
+        share : float
+            Height and width of the window as a share of the image's, above 0; 1 is the whole image.
+        side : int
+            Height and width of the results in pixels.
+        seed : int
+            Of the places, each anywhere in the image with equal probability.
+
+        Returns
+        -------
+        PartImages
+            Landmarks and masks follow; a landmark outside the window is NaN.
+
+        Raises
+        ------
+        InputError
+            If the share is none.
+        """
+        if not 0 < share <= 1:
+            raise InputError(f"share {share}: expected above 0, and at most 1")
+        sizes = np.array([self.size(index) for index in range(len(self))])
+        windows = np.maximum(1, np.rint(sizes * share)).astype(np.intp)
+        corners = numpy_generator(seed, "shifted").integers(0, sizes - windows + 1)
+        boxes = np.concatenate([corners, corners + windows - 1], axis=1).astype(np.float64)
+        return dataclasses.replace(self, boxes=boxes).cropped(side)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,9 @@ def read(kind: str, path: Path | str) -> Images:
     return KINDS[kind](path)
 
 
-def read_parts(kind: str, path: Path | str, *, unannotated: bool = False) -> PartImages:
+def read_parts(
+    kind: str, path: Path | str, *, unannotated: bool = False, negatives: bool = False
+) -> PartImages:
     """Return the annotated images of a data set, cropped to the objects where these have boxes.
 
     Parameters
@@ -86,6 +88,8 @@ def read_parts(kind: str, path: Path | str, *, unannotated: bool = False) -> Par
         Its folder.
     unannotated : bool
         Whether images of the categories without any annotated part are kept.
+    negatives : bool
+        Whether images of none of the categories are kept.
 
     Raises
     ------
@@ -98,7 +102,9 @@ def read_parts(kind: str, path: Path | str, *, unannotated: bool = False) -> Par
     """
     found = read_annotated(kind, path)
     found = found.cropped() if found.boxes is not None else found
-    return found.subset((found.annotated.any(axis=1) | unannotated) & (found.categories >= 0))
+    of_category = found.categories >= 0
+    told = found.annotated.any(axis=1) | unannotated
+    return found.subset((of_category & told) | (~of_category & negatives))
 
 
 def read_annotated(kind: str, path: Path | str) -> PartImages:

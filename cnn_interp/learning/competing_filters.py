@@ -14,20 +14,31 @@ Semantically consistent part discovery for fine-grained recognition", ICCV 2023,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnn_interp.learning.interpretable_network import accuracy, check_labels, check_number, measure_scale
+from cnn_interp.learning.interpretable_network import (
+    WindowBatches,
+    check_labels,
+    check_number,
+    fit_layers,
+    measure_scale,
+    task_loss,
+)
 from interpretkit.training.batches import TensorBatches
-from interpretkit.training.loop import History, fit
-from interpretkit.training.schedules import one_cycle
-from interpretkit.training.seeds import seed_everything, torch_generator
+from interpretkit.training.distributed import parallelize
+from interpretkit.training.loop import History
+from interpretkit.training.precision import Precision
+from interpretkit.training.seeds import seed_everything
+
+# Positions along each side that a part takes.
+PART = 3
 
 
 @dataclass(frozen=True)
@@ -50,20 +61,24 @@ class CompetingSettings:
         Weight of the squared difference of the filters between two windows of one object, one of them mirrored.
     different : float
         Weight of the squared likeness of what different filters found.
+    reading : float
+        A filter's map says how much of it lies within a square about each position; this is the square's side as a
+        share of the map's. At 0 it is the share of the position alone.
     epochs, batch_size, learning_rate, weight_decay
         Of the training.
     """
 
-    filters: int = 8
+    filters: int = 6
     width: int = 64
     window: float = 0.7
     gathered: float = 1.0
     present: float = 1.0
-    moved: float = 5.0
+    moved: float = 20.0
     different: float = 0.3
-    epochs: int = 30
-    batch_size: int = 64
-    learning_rate: float = 2e-3
+    reading: float = 0.5
+    epochs: int = 60
+    batch_size: int = 32
+    learning_rate: float = 3e-3
     weight_decay: float = 1e-4
 
     def __post_init__(self) -> None:
@@ -72,7 +87,29 @@ class CompetingSettings:
         for name in ("gathered", "present", "moved", "different", "weight_decay"):
             check_number(name, getattr(self, name), 0)
         check_number("window", self.window, 0, 1, open_below=True)
+        check_number("reading", self.reading, 0, 1)
         check_number("learning_rate", self.learning_rate, 0, open_below=True)
+
+
+class Gathering(nn.Module):
+    """Brings maps to their means over a square about each position: strongest is where most of a filter is.
+
+    A part takes several positions, and the strongest one of them jumps. Beyond the map's edge there is nothing.
+
+    Parameters
+    ----------
+    share : float
+        Side of the square as a share of the map's, rounded down to an odd number of positions.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return means ``(n, filters, h, w)`` of maps ``(n, filters, h, w)``."""
+        sides = [2 * int(self.share * side / 2) + 1 for side in maps.shape[2:]]
+        return functional.avg_pool2d(maps, sides, 1, [side // 2 for side in sides])
 
 
 class CompetingLayers(nn.Module):
@@ -88,6 +125,9 @@ class CompetingLayers(nn.Module):
         How the layers are made.
     """
 
+    filter_layer: ClassVar[str] = "filters"
+    """The name of the layer whose maps are the filters'."""
+
     def __init__(self, channels: int, categories: int, settings: CompetingSettings) -> None:
         super().__init__()
         self.channels, self.categories, self.settings = channels, categories, settings
@@ -96,16 +136,21 @@ class CompetingLayers(nn.Module):
         # One more than there are filters: the background.
         self.claims = nn.Conv2d(settings.width, settings.filters + 1, 3, padding=1)
         self.parts = nn.Softmax(1)
+        self.filters = Gathering(settings.reading)
         self.looks = nn.Parameter(torch.ones(settings.filters, settings.width))
         self.classifier = nn.Linear(settings.width, categories)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return scores (images, categories) for the trunk's maps (images, channels, h, w)."""
-        return self.found(maps).scores
+        found = self.found(maps)
+        self.filters(
+            found.shares
+        )  # not needed for the scores; that it runs lets it be read like any other layer
+        return found.scores
 
     def filter_maps(self, maps: Tensor) -> Tensor:
-        """Return each filter's share of every position, (images, filters, h, w), from 0 to 1."""
-        return self.found(maps).shares
+        """Return each filter's mean share of the square about every position, (images, filters, h, w), from 0 to 1."""
+        return self.filters(self.found(maps).shares)
 
     def found(self, maps: Tensor) -> Found:
         """Return all that is found in maps."""
@@ -134,8 +179,10 @@ def train_competing(
     *,
     categories: int | None = None,
     validation: tuple[Tensor, Tensor] | None = None,
+    patience: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    precision: Precision = "auto",
     checkpoint: Path | None = None,
     quiet: bool = True,
 ) -> tuple[CompetingLayers, History]:
@@ -143,7 +190,7 @@ def train_competing(
 
     Parameters
     ----------
-    maps, labels, categories, validation, seed, device, checkpoint, quiet
+    maps, labels, categories, validation, patience, seed, device, precision, checkpoint, quiet
         As in :func:`~cnn_interp.learning.interpretable_network.train_layers`.
     settings : CompetingSettings, optional
         How.
@@ -166,95 +213,72 @@ def train_competing(
     layers = CompetingLayers(maps.shape[1], count, settings)
     measure_scale(layers.scale, maps)
     layers.to(device)
-    batches = _Windows(
-        TensorBatches({"maps": maps, "labels": labels}, settings.batch_size, seed=seed), settings, seed
+    batches = WindowBatches(
+        TensorBatches({"maps": maps, "labels": labels}, settings.batch_size, seed=seed), settings.window, seed
     )
-    optimizer = torch.optim.AdamW(
-        layers.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    history = fit(
+    history = fit_layers(
+        parallelize(_Trained(layers)),
         layers,
         batches,
         _loss,
-        optimizer=optimizer,
-        epochs=settings.epochs,
-        scheduler=one_cycle(optimizer, settings.learning_rate, settings.epochs * len(batches), rise=0.1),
-        scheduler_steps="batch",
-        validate=None if validation is None else lambda _: {"accuracy": accuracy(layers, *validation)},
-        clip_norm=5.0,
+        settings,
+        validation=validation,
+        patience=patience,
+        precision=precision,
         checkpoint=checkpoint,
-        precision="float32",
         description="Training competing filters",
         quiet=quiet,
+        clip_norm=5.0,
     )
-    return layers, history
+    return layers.eval(), history
 
 
-class _Windows:
-    """Batches with the corners of two windows for each; an epoch's are always the same."""
+class _Trained(nn.Module):
+    """Layers with what is asked of them."""
 
-    def __init__(self, batches: TensorBatches, settings: CompetingSettings, seed: int) -> None:
-        self.batches, self.settings, self.seed = batches, settings, seed
-        self.epoch = 0
+    def __init__(self, layers: CompetingLayers) -> None:
+        super().__init__()
+        self.layers = layers
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.batches.set_epoch(epoch)
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the losses of a batch."""
+        layers, settings, labels = self.layers, self.layers.settings, batch["labels"]
+        (height, width), (one, other) = batch["size"], batch["corners"]
+        layers.scale.eval()
 
-    def __len__(self) -> int:
-        return len(self.batches)
+        def window(maps: Tensor, corner: tuple[int, int]) -> Tensor:
+            return maps[:, :, corner[0] : corner[0] + height, corner[1] : corner[1] + width].float()
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        generator = torch_generator(self.seed, "windows", self.epoch)
-        height, width = self.batches.tensors["maps"].shape[2:]
-        size = tuple(max(1, round(self.settings.window * side)) for side in (height, width))
-        for batch in self.batches:
-            corners = [
-                tuple(
-                    int(torch.randint(side - part + 1, (), generator=generator))
-                    for side, part in zip((height, width), size, strict=True)
-                )
-                for _ in range(2)
-            ]
-            yield batch | {"size": size, "corners": corners}
+        found = layers.found(window(batch["maps"], one))
+        task = task_loss(found.scores, labels)
+        objects = labels >= 0
+        if not bool(objects.any()):
+            return {"loss": task, "task": task.detach()}
+        shares = found.shares[objects].float()
+        second = layers.found(window(batch["maps"][objects], other).flip(3)).shares.flip(3)
+        # Where both windows look.
+        top, left = (max(a, b) for a, b in zip(one, other, strict=True))
+        bottom, right = min(one[0], other[0]) + height, min(one[1], other[1]) + width
+
+        def shared(part: Tensor, corner: tuple[int, int]) -> Tensor:
+            return part[:, :, top - corner[0] : bottom - corner[0], left - corner[1] : right - corner[1]]
+
+        both = shared(shares, one), shared(second, other)
+        moved = (both[0] - both[1]).square().sum(1).mean() if both[0].numel() else task.new_zeros(())
+        asked = {
+            "gathered": spread(shares).mean() / ((height**2 + width**2) / 12),
+            "present": (
+                1 - functional.avg_pool2d(shares, (min(PART, height), min(PART, width)), 1).amax((2, 3))
+            ).mean(),
+            "moved": moved,
+            "different": likeness(found.vectors[objects].float()),
+        }
+        total = task + sum(getattr(settings, name) * value for name, value in asked.items())
+        return {"loss": total, "task": task.detach(), **{key: value.detach() for key, value in asked.items()}}
 
 
-def _loss(layers: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    assert isinstance(layers, CompetingLayers)
-    settings, labels = layers.settings, batch["labels"]
-    (height, width), (one, other) = batch["size"], batch["corners"]
-    layers.scale.eval()
-
-    def window(maps: Tensor, corner: tuple[int, int]) -> Tensor:
-        return maps[:, :, corner[0] : corner[0] + height, corner[1] : corner[1] + width].float()
-
-    found = layers.found(window(batch["maps"], one))
-    if layers.categories == 1:
-        task = functional.binary_cross_entropy_with_logits(found.scores[:, 0], (labels == 0).float())
-    else:
-        task = functional.cross_entropy(found.scores, labels)
-    objects = labels >= 0
-    if not bool(objects.any()):
-        return {"loss": task, "task": task.detach()}
-    shares = found.shares[objects]
-    second = layers.filter_maps(window(batch["maps"][objects], other).flip(3)).flip(3)
-    # Where both windows look.
-    top, left = (max(a, b) for a, b in zip(one, other, strict=True))
-    bottom, right = min(one[0], other[0]) + height, min(one[1], other[1]) + width
-
-    def shared(part: Tensor, corner: tuple[int, int]) -> Tensor:
-        return part[:, :, top - corner[0] : bottom - corner[0], left - corner[1] : right - corner[1]]
-
-    both = shared(shares, one), shared(second, other)
-    moved = (both[0] - both[1]).square().sum(1).mean() if both[0].numel() else task.new_zeros(())
-    asked = {
-        "gathered": spread(shares).mean() / ((height**2 + width**2) / 12),
-        "present": (1 - functional.avg_pool2d(shares, min(3, height, width), 1).amax((2, 3))).mean(),
-        "moved": moved,
-        "different": likeness(found.vectors[objects]),
-    }
-    total = task + sum(getattr(settings, name) * value for name, value in asked.items())
-    return {"loss": total, "task": task.detach(), **{name: value.detach() for name, value in asked.items()}}
+def _loss(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    return model(batch)
 
 
 def spread(shares: Tensor) -> Tensor:

@@ -114,6 +114,11 @@ class TemplateMask(nn.Module):
     learn_beta : bool
         Whether each filter learns a width of its own, as in the code that was released. The gradient goes through the
         masks, not through the loss.
+
+    Attributes
+    ----------
+    closed : float
+        The share of β that applies, from 0 (everything passes) to 1, so that training can close the masks slowly.
     """
 
     def __init__(
@@ -123,6 +128,7 @@ class TemplateMask(nn.Module):
         if centre not in get_args(Centre):
             raise InputError(f"centre {centre!r}: expected one of {', '.join(get_args(Centre))}")
         self.centre = centre
+        self.closed = 1.0
         # Positive whatever a step does to it.
         log_beta = torch.full((filters,), math.log(beta))
         if learn_beta:
@@ -139,7 +145,7 @@ class TemplateMask(nn.Module):
         distance = (rows - row[..., None]).abs()[..., None] + (columns - column[..., None]).abs()[
             ..., None, :
         ]
-        beta = self.log_beta.exp()[:, None, None]
+        beta = self.closed * self.log_beta.exp()[:, None, None]
         return (maps * (1 - beta * distance / math.sqrt(height * width))).clamp_min(0)
 
     def centres(self, maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,6 +241,13 @@ class FilterLoss(nn.Module):
         labels : Tensor of int, (images,)
             The images' categories; −1 for an image of none.
         """
+        # Exponentials of sums over whole maps need single precision, whatever the layers compute in.
+        with torch.autocast(maps.device.type, enabled=False):
+            return self._value(
+                maps.float() if maps.dtype in (torch.bfloat16, torch.float16) else maps, labels
+            )
+
+    def _value(self, maps: Tensor, labels: Tensor) -> Tensor:
         fits = template_fits(maps, self.templates)
         if self.training:
             self._follow(fits.detach(), maps.detach(), labels)

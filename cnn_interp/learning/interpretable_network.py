@@ -7,10 +7,10 @@ are two convolutions on them and a classifier, with the filter loss on both or, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +20,11 @@ from cnn_interp.learning.filter_loss import BETA, Centre, FilterLoss, TemplateMa
 from interpretkit.errors import InputError
 from interpretkit.networks.truncated import UpTo
 from interpretkit.training.batches import TensorBatches
-from interpretkit.training.loop import History, fit
+from interpretkit.training.distributed import parallelize
+from interpretkit.training.loop import History, Loss, fit
+from interpretkit.training.precision import Precision
 from interpretkit.training.schedules import one_cycle
-from interpretkit.training.seeds import seed_everything
+from interpretkit.training.seeds import seed_everything, torch_generator
 
 Kind = Literal["interpretable", "ordinary"]
 LAYERS = ("first", "second")
@@ -51,21 +53,30 @@ class Settings:
         ``centroid`` and learns β.
     all_templates : bool
         See :class:`~cnn_interp.learning.filter_loss.FilterLoss`.
+    warm_up : float
+        Share of the epochs in which masks and filter loss come in: masks close from none, and the loss rises from 0.
+        None, as published, suits layers that were trained before; with new ones a mask fixes at random where a filter
+        looks before it has learned anything.
+    window : float
+        Side of the window through which maps are seen in training, at random places, as a share of the maps' own; with
+        less than 1 a filter cannot count on objects being in the middle.
     epochs, batch_size, learning_rate, weight_decay
         Of the training.
     """
 
     kind: Kind = "interpretable"
-    filters: int = 64
+    filters: int = 32
     strength: float = 0.05
     sharpness: float | None = 4.0
     beta: float = BETA
     centre: Centre = "peak"
     learn_beta: bool = False
     all_templates: bool = False
-    epochs: int = 20
-    batch_size: int = 64
-    learning_rate: float = 1e-3
+    warm_up: float = 0.0
+    window: float = 1.0
+    epochs: int = 30
+    batch_size: int = 32
+    learning_rate: float = 3e-3
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
@@ -78,6 +89,8 @@ class Settings:
         for name in ("learning_rate", "sharpness", "beta"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), 0, open_below=True)
+        check_number("warm_up", self.warm_up, 0, 1)
+        check_number("window", self.window, 0, 1, open_below=True)
 
 
 def check_number(
@@ -109,6 +122,9 @@ class PartLayers(nn.Module):
     settings : Settings
         How the layers are made.
     """
+
+    filter_layer: ClassVar[str] = "second"
+    """The name of the layer whose maps are the filters'."""
 
     def __init__(self, channels: int, categories: int, settings: Settings) -> None:
         super().__init__()
@@ -144,6 +160,22 @@ class PartLayers(nn.Module):
         return self.classifier(pooled), first, second
 
 
+class ReadableLayers(Protocol):
+    """Layers on a trunk's maps whose filters are to be read, of whatever kind."""
+
+    filter_layer: ClassVar[str]
+    channels: int
+    categories: int
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Return scores ``(images, categories)``."""
+        ...
+
+    def filter_maps(self, maps: Tensor) -> Tensor:
+        """Return the filters' maps ``(images, filters, h, w)``."""
+        ...
+
+
 class InterpretableNetwork(nn.Module):
     """A frozen trunk with trained layers on it, from images to scores.
 
@@ -153,18 +185,24 @@ class InterpretableNetwork(nn.Module):
         A network for images.
     layer : str
         The layer at which it ends.
-    layers : PartLayers
-        What follows.
+    layers : Module
+        What follows: layers of a kind of :class:`ReadableLayers`.
+
+    Notes
+    -----
+    Layers that tell one category from all else have one score. The network gives two, half of it and the negative of
+    that, so that their softmax is the category's probability, as of any other network.
     """
 
-    def __init__(self, trunk: nn.Module, layer: str, layers: PartLayers) -> None:
+    def __init__(self, trunk: nn.Module, layer: str, layers: nn.Module) -> None:
         super().__init__()
         self.trunk = UpTo(trunk, layer)
         self.layers = layers
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return scores (images, categories) for inputs (images, 3, h, w)."""
-        return self.layers(self.trunk(inputs))
+        """Return scores (images, categories), or (images, 2), for inputs (images, 3, h, w)."""
+        scores = self.layers(self.trunk(inputs))
+        return torch.cat([scores / 2, -scores / 2], 1) if scores.shape[1] == 1 else scores
 
 
 def train_layers(
@@ -174,8 +212,10 @@ def train_layers(
     *,
     categories: int | None = None,
     validation: tuple[Tensor, Tensor] | None = None,
+    patience: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    precision: Precision = "auto",
     checkpoint: Path | None = None,
     quiet: bool = True,
 ) -> tuple[PartLayers, History]:
@@ -192,11 +232,16 @@ def train_layers(
     categories : int, optional
         How many there are; by default as many as the labels name.
     validation : (Tensor, Tensor), optional
-        Maps and labels of other images, whose accuracy chooses the epoch.
+        Maps and labels of other images, whose accuracy and loss stand in the history.
+    patience : int, optional
+        Stop after so many epochs without a smaller loss on them, and keep the best epoch's weights; by default all
+        epochs are done.
     seed : int
         Of weights and batches.
     device : str or torch.device
         Where to train.
+    precision : {"auto", "float32", "bfloat16"}
+        Of the layers; see :func:`interpretkit.training.precision.autocast`. The filter loss is in single precision.
     checkpoint : path, optional
         A folder to go on from; see :func:`interpretkit.training.loop.fit`.
     quiet : bool
@@ -208,37 +253,21 @@ def train_layers(
         In evaluation mode.
     History
         The figures of every epoch: ``train_loss``, ``train_task``, ``train_filters`` (the filter loss in nats), and
-        ``accuracy`` on the images kept aside.
+        ``accuracy`` and ``task`` (the loss of the scores) on the images kept aside.
 
     Raises
     ------
     InputError
-        If shapes do not fit, labels are out of range, or there is one kind of images only.
+        If shapes do not fit, labels are out of range, there is one kind of images only, or `patience` has no
+        validation.
     """
     settings = settings or Settings()
-    if maps.ndim != 4 or len(maps) != len(labels):
-        raise InputError(
-            f"maps of shape {tuple(maps.shape)}, {len(labels)} labels: expected (images, channels, h, w), a label each"
-        )
-    known = sorted(set(labels.tolist()))
-    count = max(known, default=-1) + 1 if categories is None else categories
-    if len(known) < 2:
-        raise InputError(
-            f"labels: {known[0] if known else 'none'} only; expected images of at least two kinds"
-        )
-    if count < 1 or known[-1] >= count or known[0] < -1 or (known[0] == -1 and count > 1):
-        raise InputError(
-            f"labels {known[0]} to {known[-1]}: expected 0 to {count - 1}, or −1 and 0 for one category and all else"
-        )
+    count = check_labels(maps, labels, categories)
     seed_everything(seed)
     layers = PartLayers(maps.shape[1], count, settings)
-    with torch.no_grad():
-        layers.scale.train()
-        layers.scale.momentum = None  # the mean of all batches
-        for part in maps.split(256):
-            layers.scale(part.float())
+    measure_scale(layers.scale, maps)
     layers.to(device)
-    height, width = maps.shape[2:]
+    height, width = window_size(maps.shape[2], maps.shape[3], settings.window)
     losses = nn.ModuleList(
         FilterLoss(
             settings.filters, height, width, categories=count, beta=settings.beta,
@@ -246,27 +275,114 @@ def train_layers(
         )
         for _ in LAYERS
     ).to(device)  # fmt: skip
-    model = _Trained(layers, losses)
-    batches = TensorBatches({"maps": maps, "labels": labels}, settings.batch_size, seed=seed)
+    history = fit_layers(
+        parallelize(_Trained(layers, losses)),
+        layers,
+        WindowBatches(
+            TensorBatches({"maps": maps, "labels": labels}, settings.batch_size, seed=seed),
+            settings.window,
+            seed,
+        ),
+        _loss,
+        settings,
+        validation=validation,
+        patience=patience,
+        precision=precision,
+        checkpoint=checkpoint,
+        description=f"Training {settings.kind} layers",
+        quiet=quiet,
+    )
+    for mask in (layers.first_mask, layers.second_mask):
+        if isinstance(mask, TemplateMask):
+            mask.closed = 1.0
+    return layers.eval(), history
+
+
+class CountedBatches(Protocol):
+    """Batches of which it is known how many an epoch has."""
+
+    def __len__(self) -> int:
+        """Return how many."""
+        ...
+
+    def __iter__(self) -> Iterator[Any]:
+        """Give those of an epoch."""
+        ...
+
+
+class HowToTrain(Protocol):
+    """The settings that the training of all kinds of layers has."""
+
+    @property
+    def epochs(self) -> int:
+        """How many."""
+        ...
+
+    @property
+    def learning_rate(self) -> float:
+        """The highest."""
+        ...
+
+    @property
+    def weight_decay(self) -> float:
+        """Of the weights."""
+        ...
+
+
+def fit_layers(
+    model: nn.Module,
+    layers: nn.Module,
+    batches: CountedBatches,
+    loss: Loss,
+    settings: HowToTrain,
+    *,
+    validation: tuple[Tensor, Tensor] | None,
+    patience: int | None,
+    precision: Precision,
+    checkpoint: Path | None,
+    description: str,
+    quiet: bool,
+    clip_norm: float | None = None,
+) -> History:
+    """Train layers, within a model that computes their losses, by AdamW with one cycle of the learning rate."""
+    if patience is not None and validation is None:
+        raise InputError(f"patience {patience}: expected images kept aside, to see when to stop")
     optimizer = torch.optim.AdamW(
         layers.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    history = fit(
+
+    def validate(_: nn.Module) -> dict[str, float]:
+        assert validation is not None
+        scores = _scores(layers, validation[0])
+        return {
+            "accuracy": accuracy(layers, *validation, scores=scores),
+            "task": float(task_loss(scores, validation[1])),
+        }
+
+    return fit(
         model,
-        _Counted(batches),
-        _loss,
+        batches,
+        loss,
         optimizer=optimizer,
         epochs=settings.epochs,
         scheduler=one_cycle(optimizer, settings.learning_rate, settings.epochs * len(batches), rise=0.1),
         scheduler_steps="batch",
-        validate=None if validation is None else lambda _: {"accuracy": accuracy(layers, *validation)},
+        validate=None if validation is None else validate,
+        monitor=None if patience is None else "task",
+        patience=patience,
+        clip_norm=clip_norm,
         checkpoint=checkpoint,
-        precision="float32",
-        description=f"Training {settings.kind} layers",
+        precision=precision,
+        description=description,
         quiet=quiet,
     )
-    layers.eval()
-    return layers, history
+
+
+def task_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of scores ``(n, categories)``; of one category, with all others labelled −1."""
+    if scores.shape[1] == 1:
+        return functional.binary_cross_entropy_with_logits(scores[:, 0], (labels == 0).to(scores.dtype))
+    return functional.cross_entropy(scores, labels)
 
 
 def check_labels(maps: Tensor, labels: Tensor, categories: int | None) -> int:
@@ -305,58 +421,99 @@ def measure_scale(scale: nn.BatchNorm2d, maps: Tensor) -> None:
 
 
 @torch.no_grad()
-def accuracy(layers: nn.Module, maps: Tensor, labels: Tensor) -> float:
-    """Return the share of images whose category is told rightly."""
-    device = next(layers.parameters()).device
-    scores = torch.cat([layers(part.float().to(device)).cpu() for part in maps.split(256)])
+def accuracy(layers: nn.Module, maps: Tensor, labels: Tensor, *, scores: Tensor | None = None) -> float:
+    """Return the share of images whose category is told rightly; their scores need not be computed twice."""
+    scores = _scores(layers, maps) if scores is None else scores
     told = torch.where(scores[:, 0] > 0, 0, -1) if scores.shape[1] == 1 else scores.argmax(1)
     return float((told == labels).double().mean())
 
 
+@torch.no_grad()
+def _scores(layers: nn.Module, maps: Tensor) -> Tensor:
+    device = next(layers.parameters()).device
+    return torch.cat([layers(part.float().to(device)).cpu() for part in maps.split(256)])
+
+
 class _Trained(nn.Module):
-    """Layers with what their losses remember, so that a checkpoint holds both."""
+    """Layers with their losses and what these remember, so that a checkpoint holds both."""
 
     def __init__(self, layers: PartLayers, losses: nn.ModuleList) -> None:
         super().__init__()
         self.layers, self.losses = layers, losses
 
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the losses of a batch."""
+        layers, labels, settings = self.layers, batch["labels"], self.layers.settings
+        layers.scale.eval()
+        # Masks close, and the loss rises, over the first epochs.
+        entered = min(1.0, batch["epoch"] / (settings.warm_up * settings.epochs + 1))
+        for mask in (layers.first_mask, layers.second_mask):
+            if isinstance(mask, TemplateMask):
+                mask.closed = entered
+        (height, width), ((top, left), _) = batch["size"], batch["corners"]
+        seen = batch["maps"][:, :, top : top + height, left : left + width]
+        scores, *responses = layers.responses(seen.float())
+        task = task_loss(scores, labels)
+        if settings.kind == "ordinary":
+            return {"loss": task, "task": task.detach()}
+        total, nats = task, torch.zeros((), device=task.device)
+        for maps, loss in zip(responses, self.losses, strict=True):
+            weight = maps.detach().amax((2, 3)).mean()
+            if settings.sharpness is not None:
+                level = 2 * maps.shape[2] * maps.shape[3] * settings.sharpness
+                maps, weight = maps * (level / weight.clamp_min(1e-12)), torch.ones_like(weight)
+            value = loss(maps, labels) / maps.shape[1]
+            # By the epoch, as published, but from the one on in which the loss has come in.
+            since = max(1.0, batch["epoch"] - settings.warm_up * settings.epochs)
+            weight = weight * entered * settings.strength / since
+            total, nats = total + weight * value, nats + value.detach()
+        return {"loss": total, "task": task.detach(), "filters": nats}
 
-class _Counted:
-    """Batches that know their epoch, from 1."""
 
-    def __init__(self, batches: TensorBatches) -> None:
-        self.batches = batches
-        self.epoch = 1
+class WindowBatches:
+    """Batches that know their epoch, from 1, and the corners of two windows for each; an epoch's are always the same.
+
+    Parameters
+    ----------
+    batches : TensorBatches
+        With ``maps``.
+    window : float
+        Side of a window as a share of the maps'.
+    seed : int
+        Of the windows' places.
+    """
+
+    def __init__(self, batches: TensorBatches, window: float, seed: int) -> None:
+        self.batches, self.window, self.seed = batches, window, seed
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch + 1
+        """Choose the epoch, from 0."""
+        self.epoch = epoch
         self.batches.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Any:
-        return (batch | {"epoch": self.epoch} for batch in self.batches)
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        generator = torch_generator(self.seed, "windows", self.epoch)
+        height, width = self.batches.tensors["maps"].shape[2:]
+        size = window_size(height, width, self.window)
+        for batch in self.batches:
+            corners = [
+                tuple(
+                    int(torch.randint(side - part + 1, (), generator=generator))
+                    for side, part in zip((height, width), size, strict=True)
+                )
+                for _ in range(2)
+            ]
+            yield batch | {"size": size, "corners": corners, "epoch": self.epoch + 1}
+
+
+def window_size(height: int, width: int, share: float) -> tuple[int, int]:
+    """Return height and width of a window that takes a share of a map's sides."""
+    return max(1, round(share * height)), max(1, round(share * width))
 
 
 def _loss(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    assert isinstance(model, _Trained)
-    layers, labels = model.layers, batch["labels"]
-    layers.scale.eval()
-    scores, *responses = layers.responses(batch["maps"].float())
-    if layers.categories == 1:
-        task = functional.binary_cross_entropy_with_logits(scores[:, 0], (labels == 0).float())
-    else:
-        task = functional.cross_entropy(scores, labels)
-    if layers.settings.kind == "ordinary":
-        return {"loss": task, "task": task.detach()}
-    total, nats = task, torch.zeros((), device=task.device)
-    for maps, loss in zip(responses, model.losses, strict=True):
-        weight = maps.detach().amax((2, 3)).mean()
-        if layers.settings.sharpness is not None:
-            level = 2 * maps.shape[2] * maps.shape[3] * layers.settings.sharpness
-            maps, weight = maps * (level / weight.clamp_min(1e-12)), torch.ones_like(weight)
-        value = loss(maps, labels) / maps.shape[1]
-        weight = weight * layers.settings.strength / batch["epoch"]
-        total, nats = total + weight * value, nats + value.detach()
-    return {"loss": total, "task": task.detach(), "filters": nats}
+    return model(batch)

@@ -50,18 +50,29 @@ def is_edit(name: str) -> bool:
     return Path(name).name == EDIT
 
 
+def is_saved(name: str) -> bool:
+    """Return whether a network's name is that of a file in which a trained one was saved."""
+    return name.endswith(".safetensors")
+
+
 def check_network(name: str) -> None:
     """Refuse a network that cannot be had, as far as that can be told by its name.
 
     Raises
     ------
     InputError
-        If torchvision has none of that name, or no such weights for it; or a user's module does not exist.
+        If torchvision has none of that name, or no such weights for it; or a user's module does not exist; or a
+        file is damaged.
     """
     if name == "":
         raise InputError("network '': expected a name, such as mobilenet_v2, or package.module:factory")
     if is_edit(name):
         return  # whether it is there is seen when it is read, for a line may make it before
+    if is_saved(name):
+        # A line may name what the line before it is going to make.
+        if Path(name).exists():
+            check_file(Path(name))
+        return
     package, colon, _ = name.partition(":")
     if colon:
         if package != "timm" and not _exists(package):

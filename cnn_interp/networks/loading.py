@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import interpretkit  # noqa: F401  (lets torchvision be imported beside a torch for the CPU)
-from cnn_interp.networks.checks import is_edit
+from cnn_interp.networks.checks import is_edit, is_saved
+from cnn_interp.networks.saved import load_saved
 from cnn_interp.networks.weights import (
     add_weights,
     check_sum,
@@ -223,9 +224,9 @@ def load_network(
     name : str
         A network of torchvision (``resnet50``, or ``resnet50@IMAGENET1K_V2`` for other weights than those first
         published); ``efficientnet_lite0`` (the extra ``offline`` brings its weights); ``timm:NAME`` if timm is
-        installed; the path of an ``edit.json``, for the network that the edit was made for with the edit; or
-        ``package.module:factory``, a function without arguments that returns a module, which is then shown images as
-        ImageNet's networks are, or a :class:`Network`.
+        installed; a file ``….safetensors`` that a command of ``cnn train`` saved; the path of an ``edit.json``, for
+        the network that the edit was made for with the edit; or ``package.module:factory``, a function without
+        arguments that returns a module, which is then shown images as ImageNet's networks are, or a :class:`Network`.
     weights : str or path
         ``pretrained``, ``random`` (as the network initialises itself under `seed`), or a file with a state dict.
         A user's own factory keeps the weights that it returns unless a file is given.
@@ -242,14 +243,17 @@ def load_network(
     where = resolve_device(device)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "weights"))
-        network = _build(name, str(weights))
+        if is_saved(name):
+            network = load_saved(name, weights="random" if weights == "random" else "pretrained", seed=seed)
+        else:
+            network = _build(name, str(weights))
     if str(weights) not in ("pretrained", "random") and not is_edit(name):
         state = read_state_dict(weights)
         _load(network, state, str(weights))
         network = replace(network, source=f"{Path(weights).name} ({check_sum(Path(weights))[:12]})")
     network.module.eval()
     network.module.to(where)
-    if ":" in name and not name.startswith("timm:") and not is_edit(name):
+    if ":" in name and not name.startswith("timm:") and not is_edit(name) and not is_saved(name):
         package = name.partition(":")[0]
         with noted_imports(package):
             outputs = _run_blank(network, network.size)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import torch
+import torch.distributed as dist
 
+from interpretkit.training.distributed import is_joined
 from interpretkit.training.seeds import torch_generator
 
 
@@ -14,14 +16,15 @@ class TensorBatches:
 
     For tables of a few thousand rows this takes a small part of the time of torch's ``DataLoader``, and since
     the order of an epoch depends on nothing but the seed and the epoch's number, resumed training sees the
-    same batches.
+    same batches. Where several processes train together, each gets its share of every batch; a batch too small to be
+    shared out is left out.
 
     Parameters
     ----------
     tensors : mapping of str to torch.Tensor
         Each ``(n, ...)``.
     batch_size : int
-        Rows in a batch; the last one has what is left.
+        Rows in a batch, of all processes together; the last one has what is left.
     seed : int
         Seed of the order.
     shuffle : bool
@@ -60,5 +63,9 @@ class TensorBatches:
             order = torch.randperm(self.n, generator=torch_generator(self.seed, "batches", self._epoch))
         else:
             order = torch.arange(self.n)
-        for rows in order.split(self.batch_size):
+        here, size = (dist.get_rank(), dist.get_world_size()) if is_joined() else (0, 1)
+        for batch in order.split(self.batch_size):
+            if len(batch) < size:
+                continue
+            rows = batch[here::size]
             yield {name: tensor[rows.to(tensor.device)] for name, tensor in self.tensors.items()}

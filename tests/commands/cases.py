@@ -311,6 +311,22 @@ CASES: dict[str, Case] = {
         file="--network FILE",
         suffix=".safetensors",
     ),
+    "cnn train icnn": _OfNetwork(
+        (*OWN, "--images", "24", "--epochs", "2"),
+        seeded=True,
+        refused=(
+            ("--data faces=here", "--data"),
+            ("--loss magic", "--loss"),
+            ("--beta 3", "--beta"),
+            ("--window 2", "--window"),
+            ("--layer a,b", "--layer"),
+            ("--category moon", "moon"),
+            ("--data folders=labelled --category grey", "grey"),
+            ("--example --epochs 3", "--epochs"),
+        ),
+        file="--model FILE",
+        suffix=".safetensors",
+    ),
     "cnn disentangle tree": _OfNetwork(
         ("photos/0.png", *OWN, "--images", "30", "--leaves", "8"),
         seeded=True,

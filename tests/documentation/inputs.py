@@ -268,7 +268,10 @@ SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit cnn visualize": "--set occlusion.window=112 --set integrated_gradients.steps=2 --set lime.samples=8",
     "interpretkit cnn dissect": "--images 8",
     "interpretkit cnn dissect --model resnet50": "--no-baseline",
+    "interpretkit cnn dissect --model quadrupeds/network.safetensors": "--images 8 --no-baseline",
     "interpretkit cnn instability": "--images 12 --top 4",
+    "interpretkit cnn train icnn": "--images 16 --epochs 1",
+    "interpretkit cnn train icnn --example": "--images 16",
     "interpretkit cnn disentangle tree": "--images 24 --leaves 6",
     "interpretkit cnn disentangle parts": "--images 12 --draws 1 --annotations 1",
     "interpretkit cnn teach": "--images 15 --answers 3",
@@ -306,6 +309,10 @@ SMALLER_SNIPPETS: Mapping[str, Mapping[str, str]] = {
     "docs/metrics.md": {
         "composed_concepts(300)": "composed_concepts(6)",
         "articulated_images(400": "articulated_images(30",
+    },
+    "docs/interpretable-networks.md": {
+        "articulated_images(160": "articulated_images(20",
+        "epochs=10": "epochs=1",
     },
     "docs/disentanglement.md": {"1000": "200", "epochs=20": "epochs=1", "resamples=200": "resamples=5"},
 }

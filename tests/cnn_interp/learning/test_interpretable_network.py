@@ -67,7 +67,7 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
 
     calls = 0
 
-    def stop(*_: object) -> float:
+    def stop(*_: object, **__: object) -> float:
         nonlocal calls
         calls += 1
         if calls == 3:

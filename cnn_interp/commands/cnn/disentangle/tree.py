@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.commands._loading import ARTICULATED, PART_KINDS, check_given, chosen_layers
+from cnn_interp.commands._loading import (
+    ARTICULATED,
+    FOLDERS,
+    PART_KINDS,
+    check_given,
+    chosen_layers,
+    folders_as_parts,
+)
 from cnn_interp.commands._options import Convert, Images, Model, Weights
 from interpretkit.commandline import (
     Column,
@@ -37,7 +44,6 @@ if TYPE_CHECKING:
     from cnn_interp.images.sets import Images as ImageSet
     from cnn_interp.networks.loading import Network
 
-FOLDERS = "folders"
 # What is drawn if no category is named; told from pictures that show parts of nothing.
 _DRAWN = "quadruped"
 # Images whose filters are removed one by one, and images whose way is drawn if none are given.
@@ -247,12 +253,8 @@ def _load(data: str, folder: Path | None, category: str, count: int, seed: int) 
     InputError
         If there is no such category, or nothing to tell it from.
     """
-    import numpy as np
-
     from cnn_interp.disentangling.category_score import category_rows
     from cnn_interp.images.articulated import articulated_images
-    from cnn_interp.images.folders import read_labelled_folders
-    from cnn_interp.images.part_images import PartImages
     from cnn_interp.images.reading import read_parts
 
     if folder is None:
@@ -260,19 +262,7 @@ def _load(data: str, folder: Path | None, category: str, count: int, seed: int) 
             count, seed=seed, side=224, negatives=0.5, categories=(category or _DRAWN,)
         )
     elif data.startswith(f"{FOLDERS}="):
-        labelled = read_labelled_folders(folder)
-        values, numbers = np.unique(labelled.labels, return_inverse=True)
-        found = PartImages(
-            name=labelled.name,
-            ids=labelled.ids,
-            load=labelled.load,
-            load_size=labelled.load_size,
-            categories=numbers.astype(np.intp),
-            category_names=labelled.category_names or tuple(map(str, values)),
-            part_names=(),
-            landmarks=np.empty((len(labelled), 0, 2)),
-            absence_known=False,
-        )
+        found = folders_as_parts(folder)
     else:
         found = read_parts(data.partition("=")[0], folder)
     name = category or found.category_names[0]
