@@ -101,9 +101,24 @@ class _Page(HTMLParser):
         super().__init__()
         self.foreign: list[str] = []
         self.alts: list[str] = []
+        self.headings: list[str] = []
+        self.words: list[str] = []
+        self._within = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._within in ("th", "dt"):
+            self.headings.append(data)
+        if self._within not in ("script", "style"):
+            self.words.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in (self._within, "th"):
+            self._within = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
+        if tag in ("th", "dt", "script", "style"):
+            self._within = tag
         if tag == "img":
             self.alts.append(given.get("alt") or "")
         for name in ("src", "href"):
@@ -176,6 +191,9 @@ def test_a_run_leaves_a_whole_result(words: str, result: Path) -> None:
     assert all(page.alts)
     assert len(set(page.alts)) == len(page.alts)
     assert (folder / "report.html").stat().st_size < MOST_BYTES
+    # People read words and numbers, not names of a program's variables.
+    assert not [text for text in page.headings if re.search(r"\w_\w|\b(ev|nan)\b", text)]
+    assert not re.search(r"\bnan\b", " ".join(page.words))
 
 
 @pytest.mark.browser
