@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from cnn_interp.diagnosis.question_answering.answerer import Answerer
     from cnn_interp.diagnosis.question_answering.exam import Exam
+    from interpretkit.visualization.instruments import MappedImage
 
 _ANSWERER = "answerer.safetensors"
 _HEAT = "inferno"
@@ -110,6 +112,7 @@ def vqa(
         localization,
     )
     from cnn_interp.diagnosis.question_answering.exam import SIZE, encode, make_exam, prior_answers
+    from interpretkit.visualization.instruments import MapViewer
 
     for text in question or ():
         encode(text)
@@ -145,9 +148,9 @@ def vqa(
         answers = _answers(answerer, picture, question or [])
         for text, (said, _) in answers.items():
             found.number(text, said, f"“{text}”")
-        sheets = [sheet for _, sheet in answers.values()]
+        explained = [one for _, one in answers.values()]
     else:
-        sheets = _examples(answerer, exam, rows, kinds, given, truth)
+        explained = _examples(answerer, exam, rows, kinds, given, truth)
     found.number("accuracy", accuracy, "right", format=".1%", note=f"without the image {by_prior:.1%}")
     found.number(
         "attention_points_at_it",
@@ -178,9 +181,14 @@ def vqa(
         "look that stays dark it makes no use. The deeper a word's shade, the more the answer's "
         "probability falls when it is covered.",
     )
-    for number, sheet in enumerate(sheets):
-        alt = f"Question {number + 1}, the image, and the regions that the answer rests on"
-        shown.figure(f"question-{number}.png", sheet, alt=alt)
+    if explained:
+        images = [replace(one.mapped, name=f"{k}. {one.mapped.name}") for k, one in enumerate(explained, 1)]
+        shown.instrument(
+            MapViewer(images, of_what="answer", by_what="rests on", label="Where answers about images rest")
+        )
+    for number, one in enumerate(explained):
+        alt = f"{one.mapped.name}: the image, and the regions that the answer rests on"
+        shown.figure(f"question-{number}.png", one.sheet, alt=alt)
     found.section("Answers").table("accuracy.csv", _accuracies(kinds, given, truth, prior), _ACCURACY_COLUMNS)
     found.section(
         "Regions",
@@ -252,7 +260,7 @@ def _examples(
     kinds: NDArray[np.str_],
     given: NDArray[np.int64],
     truth: NDArray[np.int64],
-) -> list[Figure]:
+) -> list[_Explained]:
     """Draw two right answers of each kind about something in the image, and two wrong ones."""
     import numpy as np
 
@@ -276,7 +284,7 @@ def _examples(
 
 def _answers(
     answerer: Answerer, picture: NDArray[np.uint8], questions: list[str]
-) -> dict[str, tuple[str, Figure]]:
+) -> dict[str, tuple[str, _Explained]]:
     """Return from each question about a picture to its answer and a drawing of what that rests on."""
     import numpy as np
 
@@ -303,13 +311,24 @@ def _square_picture(path: Path, size: int) -> NDArray[np.uint8]:
     return np.array(ImageOps.fit(read_image(path, convert=True), (size, size)), dtype=np.uint8)
 
 
-def _explained_answer(answerer: Answerer, exam: Exam, row: int, title: str, right: bool | None) -> Figure:
+@dataclass(frozen=True)
+class _Explained:
+    """An answer with what it rests on: a drawing, and the image with its maps."""
+
+    sheet: Figure
+    mapped: MappedImage
+
+
+def _explained_answer(answerer: Answerer, exam: Exam, row: int, title: str, right: bool | None) -> _Explained:
     """Draw a question of an exam with the network's looks, Grad-CAM, occlusion and the words that mattered."""
+    from PIL import Image
+
     from cnn_interp.diagnosis.question_answering.evidence import (
         attended_regions,
         attributed_regions,
         word_importance,
     )
+    from interpretkit.visualization.instruments import Map, MappedImage
 
     looks = attended_regions(answerer, exam, [row])[0]
     maps = {f"look {number + 1}": look for number, look in enumerate(looks)}
@@ -319,7 +338,16 @@ def _explained_answer(answerer: Answerer, exam: Exam, row: int, title: str, righ
     importance = word_importance(answerer, exam, [row])[0][: len(words)]
     scene = exam.scenes[exam.scene_of[row]]
     mask = exam.mask(row) if exam.questions[row].asked else None
-    return _question_sheet(scene.image, mask, maps, words, importance, title, right=right)
+    sheet = _question_sheet(scene.image, mask, maps, words, importance, title, right=right)
+    # Drawn larger, pixel by pixel, for scenes are small.
+    picture = Image.fromarray(scene.image)
+    picture = picture.resize((picture.width * 4, picture.height * 4), Image.Resampling.NEAREST)
+    layers = [
+        Map(values / top, title, name, top, signed=False, meaning=f"(largest value of the map; {name})")
+        for name, values in maps.items()
+        for top in (float(values.max()) or 1.0,)
+    ]
+    return _Explained(sheet, MappedImage(f"{exam.questions[row].text} → {title}", picture, layers))
 
 
 def _question_sheet(
