@@ -196,13 +196,13 @@ class Dialogue:
         """
         question = self._asked(answer.image, number)
         note = self._noted(question, answer)
-        self._say(Entry(question.number, "answer", question.image, answer, note))
+        self._say(Entry(question.number, "answer", question.image, answer, note, self.expected_error))
         return self._question
 
     def skip(self, number: int | None = None) -> Question | None:
         """Say nothing of the image that is asked about, and return the next question."""
         question = self._asked(None, number)
-        self._say(Entry(question.number, "skip", question.image))
+        self._say(Entry(question.number, "skip", question.image, expected=self.expected_error))
         return self._question
 
     def undo(self, number: int | None = None) -> Question | None:

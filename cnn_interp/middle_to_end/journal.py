@@ -36,6 +36,8 @@ class Entry:
         What was said to the parse; for ``answer`` alone.
     annotation : Annotation, optional
         What it says of the image, with the templates counted as they were then.
+    expected : float, optional
+        How far off the graph expected to be when it asked, over the diagonal; see ``Dialogue.expected_error``.
     """
 
     number: int
@@ -43,6 +45,7 @@ class Entry:
     image: int
     answer: Answer | None = None
     annotation: Annotation | None = None
+    expected: float | None = None
 
 
 class Log(Protocol):

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from cnn_interp.disentangling.part_cells import PartCells, mirrored_features, part_cells
 from cnn_interp.disentangling.part_graph import PartSettings
-from cnn_interp.images.sets import Images
+from cnn_interp.images.sets import Images, Picture
 from cnn_interp.middle_to_end.dialogue import Dialogue
 from cnn_interp.middle_to_end.journal import Log
 from cnn_interp.middle_to_end.selection import ACTIVE, SELECTIONS
@@ -42,6 +43,21 @@ class Lesson:
     features: NDArray[np.float64]
     candidates: NDArray[np.int64]
     key: str
+
+    def encode(self, network: Network, picture: Picture) -> PartCells:
+        """Return the cells of a picture ``(h, w, 3)`` that is none of the images.
+
+        Parameters
+        ----------
+        network : Network
+            The one that the lesson was prepared with.
+        picture : ndarray of uint8, (h, w, 3)
+            Red, green and blue.
+        """
+        one = Images(name="picture", ids=("picture",), load=lambda number: picture)
+        encoder = self.cells.encoder
+        both = mirrored_features(network, one, encoder.layers)
+        return PartCells(torch.stack([encoder.encode(features) for features in both], dim=1), encoder)
 
     def dialogue(
         self,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cnn_interp.middle_to_end.journal import Entry, Journal, Log
     from cnn_interp.middle_to_end.lesson import Lesson
     from cnn_interp.middle_to_end.simulation import Step
+    from cnn_interp.networks.loading import Network
 
 _CATEGORY, _PART = "quadruped", "head"
 ORDERS = ("active", "random", "unsure", "published")
@@ -100,6 +101,7 @@ class _About:
     example=[
         "interpretkit cnn teach",
         "interpretkit cnn teach --data photos --part head",
+        "interpretkit cnn teach --data photos --part head --serve",
         "interpretkit cnn teach --data animal-part=animal-part --category cat --simulate --error-rate 0.1",
         "interpretkit cnn teach --resume teach",
     ],
@@ -170,6 +172,18 @@ def teach(
             help=f"How many images, spread over the data; at most {_DRAWN} drawn, {_MOST} others by default.",
         ),
     ] = None,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve", help="Ask on a page in the browser of this machine, instead of in the terminal."
+        ),
+    ] = False,
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port", metavar="N", min=0, max=65535, help="Port of the page; 0 takes one that is free."
+        ),
+    ] = 0,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -196,7 +210,15 @@ def teach(
     if not 0 <= error_rate <= 1:
         raise InputError(f"error_rate {error_rate}: expected 0 to 1")
     kind, path = _source(about.data)
-    simulated = (kind == ARTICULATED) if simulate is None else simulate
+    simulated = (kind == ARTICULATED and not serve) if simulate is None else simulate
+    if serve and simulated:
+        raise InputError("simulate: nobody is asked on a page then; expected --serve or --simulate")
+    if port and not serve:
+        raise InputError(f"port {port}: is for a page; expected it with --serve")
+    if serve and answers is not None:
+        raise InputError(
+            f"answers {answers}: a page asks until it is stopped; expected --serve without --answers"
+        )
     if simulated and kind == "images":
         raise InputError(
             f"simulate: {about.data} has no annotated parts; expected {', '.join(PART_KINDS)} =FOLDER"
@@ -213,7 +235,10 @@ def teach(
     known = _known(chosen, about, network.size) if simulated else None
     fine = chosen_layers(network, about.layer) if about.layer else part_layers(network)
     deep = chosen_layers(network, "")[0]
-    without = ["device", "answers", "error_rate", "simulate", "resume"]
+    if serve:
+        # What it takes is loaded before anything long is computed.
+        pass
+    without = ["device", "answers", "error_rate", "simulate", "resume", "serve", "port"]
     with run.kept(network.digest(), asdict(about), files=files, without=without) as work:
         lesson = prepare_lesson(
             network,
@@ -229,7 +254,10 @@ def teach(
     if known is None:
         with _journal(run, said, earlier) as log:
             talk = _dialogue(lesson, about, log)
-            _converse(run, talk, chosen, answers)
+            if serve:
+                _serve(talk, chosen, lesson, network, log.path, port)
+            else:
+                _converse(run, talk, chosen, answers)
             found = _finding(talk, chosen, about, fine, said, ())
     else:
         talk = _dialogue(lesson, about, Memory(earlier))
@@ -422,6 +450,23 @@ def _simulated(talk: Dialogue, known: _Known, error_rate: float, answers: int, s
     annotator = TrueAnnotator(talk, known.truth)
     who = ErringAnnotator(annotator, talk, error_rate, seed) if error_rate else annotator
     return taught(talk, who, answers, known.kept, known.truth.positions)
+
+
+def _serve(
+    talk: Dialogue, images: Images, lesson: Lesson, network: Network, journal: Path, port: int
+) -> None:
+    from cnn_interp.middle_to_end.page.classroom import Classroom
+    from cnn_interp.middle_to_end.page.serving import serve
+
+    def ready(address: str) -> None:
+        print(
+            f"Open {address}\nThe address lets in whoever has it, from this machine alone.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    room = Classroom(talk, images, encode=lambda picture: lesson.encode(network, picture), journal=journal)
+    serve(room, port=port, ready=ready)
 
 
 def _typed() -> str:

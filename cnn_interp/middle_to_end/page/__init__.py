@@ -1,0 +1,1 @@
+"""A dialogue on a page, served to the browser of the same machine."""

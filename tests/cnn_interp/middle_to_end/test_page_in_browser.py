@@ -1,0 +1,175 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("uvicorn", reason="the extra `web` is not installed")
+sys.path.insert(0, str(Path(__file__).parent))
+import classroom
+from test_page import Server
+
+from cnn_interp.middle_to_end.journal import open_journal, read_journal
+
+pytestmark = pytest.mark.browser
+
+
+class Person:
+    """Looks at the page, drags the box onto the part, and presses a key or a button."""
+
+    def __init__(self, page, part):
+        self.page = page
+        self.part = part
+
+    def settled(self, number):
+        self.page.wait_for_function("number => state && state.number === number && !busy", arg=number)
+        self.page.wait_for_function("() => document.getElementById('picture').complete")
+
+    def seen(self):
+        """Return where the part is in the asked image, px of the screen; None if it is not there."""
+        image = self.page.evaluate("state.question.image")
+        if np.isnan(self.part[image, 0]):
+            return None
+        stage = self.page.locator("#stage").bounding_box()
+        scale = stage["width"] / 224
+        return stage["x"] + self.part[image, 1] * scale, stage["y"] + self.part[image, 0] * scale
+
+    def drag(self, place):
+        box = self.page.locator("#box").bounding_box()
+        self.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        self.page.mouse.down()
+        self.page.mouse.move(*place, steps=4)
+        self.page.mouse.up()
+
+    def answer(self, by):
+        """Answer the question; return what was said."""
+        self.page.locator("#stage").scroll_into_view_if_needed()
+        place = self.seen()
+        known = self.page.evaluate("Boolean(state.question.box)")
+        number = self.page.evaluate("state.number")
+        if place is None:
+            verdict, key = "absent", "a"
+        else:
+            self.drag(place)
+            verdict, key = ("wrong box", "b") if known else ("new template", "n")
+        if by == "key":
+            self.page.keyboard.press(key)
+        else:
+            self.page.locator(f'#answers button[data-verdict="{verdict}"]').click()
+        self.settled(number + 1)
+        return verdict
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_person_teaches_a_part_in_ten_answers(view, width, tmp_path):
+    part = classroom.planted()[1]
+    path = tmp_path / "nose.jsonl"
+    with open_journal(path, classroom.ABOUT) as log:
+        server = Server(classroom.room(log, path))
+        seen = view(server.address, width=width)
+        person = Person(seen.page, part)
+        person.settled(0)
+        said = [person.answer("key" if number % 2 else "button") for number in range(10)]
+        assert [entry.answer.verdict for entry in log.entries] == said
+        for entry in log.entries:
+            if entry.answer.position is not None:
+                # Dragged onto the square, to a pixel of the screen.
+                assert np.hypot(*(np.array(entry.answer.position) - part[entry.image])) < 2.5
+        seen.page.reload()
+        person.settled(10)
+        assert seen.page.locator("#said li").count() == 10
+        asked = seen.page.evaluate("state.question.image")
+        seen.page.keyboard.press("u")
+        person.settled(11)
+        assert seen.page.locator("#said li").count() == 9
+        person.answer("key")
+        assert seen.page.evaluate("state.question.image") == asked
+        seen.page.wait_for_selector(".template .pattern img")
+        seen.page.wait_for_function(
+            "() => [...document.images].every(one => one.complete && one.naturalWidth)"
+        )
+        if width == 1280:
+            assert seen.faults() == []
+            assert seen.unreachable() == []
+        assert seen.said == []
+        seen.page.locator("#stop").click()
+        server.thread.join(20)
+        assert not server.thread.is_alive()
+    entries = read_journal(path, classroom.ABOUT)
+    with open_journal(path, classroom.ABOUT) as log:
+        server = Server(classroom.room(log, path))
+        again = view(server.address, width=width)
+        person = Person(again.page, part)
+        person.settled(len(entries))
+        assert again.page.locator("#said li").count() == 10
+        server.stop()
+
+
+def test_by_the_keyboard_alone(view):
+    part = classroom.planted()[1]
+    server = Server(classroom.room())
+    seen = view(server.address)
+    person = Person(seen.page, part)
+    person.settled(0)
+    for _ in range(20):
+        seen.page.keyboard.press("Tab")
+        if seen.page.evaluate("document.activeElement.id") == "box":
+            break
+    before = seen.page.evaluate("box.slice()")
+    for key in ("ArrowDown", "ArrowDown", "ArrowLeft", "Shift+ArrowRight"):
+        seen.page.keyboard.press(key)
+    after = seen.page.evaluate("box.slice()")
+    assert after == [before[0] + 8, before[1] - 4, before[2], before[3] + 8]
+    seen.page.keyboard.press("n")
+    person.settled(1)
+    assert seen.page.evaluate("state.said[0].place") == after[:2]
+    # A letter typed with a control key is the browser's.
+    seen.page.keyboard.press("Control+a")
+    seen.page.keyboard.press("r")
+    person.settled(2)
+    assert seen.page.evaluate("state.said[1].verdict") == "right"
+    server.stop()
+
+
+def test_by_touch(browser):
+    part = classroom.planted()[1]
+    server = Server(classroom.room())
+    context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(server.address)
+    person = Person(page, part)
+    person.settled(0)
+    page.locator("#stage").scroll_into_view_if_needed()
+    stage = page.locator("#stage").bounding_box()
+    # Chromium turns these into pointer events of kind touch, as from a finger.
+    session = context.new_cdp_session(page)
+    for kind, share in (("touchStart", 0.5), ("touchMove", 0.6), ("touchMove", 0.7), ("touchEnd", None)):
+        points = (
+            []
+            if share is None
+            else [{"x": stage["x"] + stage["width"] * share, "y": stage["y"] + stage["height"] * share}]
+        )
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    row, column = page.evaluate("box.slice(0, 2)")
+    assert abs(row - 0.7 * 224) < 3
+    assert abs(column - 0.7 * 224) < 3
+    assert page.evaluate("moved")
+    page.locator('#answers button[data-verdict="new template"]').tap()
+    person.settled(1)
+    context.close()
+    server.stop()
+
+
+def test_whoever_is_late_is_told(view):
+    part = classroom.planted()[1]
+    server = Server(classroom.room())
+    first, second = view(server.address), view(server.address)
+    one, other = Person(first.page, part), Person(second.page, part)
+    one.settled(0)
+    other.settled(0)
+    one.answer("key")
+    second.page.keyboard.press("s")
+    other.settled(1)
+    assert "meanwhile" in second.page.locator("#status").text_content()
+    assert second.page.locator("#said li").count() == 1
+    server.stop()
