@@ -212,10 +212,6 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     note = row["annotation"]
     if row["act"] not in ("answer", "skip", "undo"):
         raise ValueError(f"act {row['act']!r}")
-    return Entry(
-        int(row["number"]),
-        row["act"],
-        int(row["image"]),
-        answer,
-        None if note is None else annotation_from(note),
-    )
+    annotation = None if note is None else annotation_from(note)
+    expected = None if row.get("expected") is None else float(row["expected"])
+    return Entry(int(row["number"]), row["act"], int(row["image"]), answer, annotation, expected)

@@ -3,11 +3,12 @@
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "disentangling"))
-from part_planted import IMAGE, planted_cells
+from part_planted import IMAGE, planted_cells  # pyright: ignore[reportMissingImports]
 
 from cnn_interp.disentangling.part_graph import PartSettings
 from cnn_interp.images.sets import Images
@@ -41,7 +42,7 @@ def pictures(part):
     return Images(name="squares", ids=tuple(f"square {n}.png" for n in range(COUNT)), load=load)
 
 
-def dialogue(log=None):
+def dialogue(log=None) -> Any:
     """Return a dialogue about the planted part."""
     cells, part = planted()
     features = np.random.default_rng(0).normal(size=(COUNT, 32)) / 32**0.5

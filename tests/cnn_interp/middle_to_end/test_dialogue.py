@@ -2,12 +2,13 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "disentangling"))
-from part_planted import IMAGE, planted_cells
+from part_planted import IMAGE, planted_cells  # pyright: ignore[reportMissingImports]
 
 from cnn_interp.disentangling.part_graph import Annotation, Answer, PartSettings, grow
 from cnn_interp.middle_to_end.annotators import ErringAnnotator, TrueAnnotator, Truth
@@ -41,7 +42,7 @@ def planted():
     return planted_cells(n=40, seed=1, absent=20)
 
 
-def dialogue(planted, order="active", log=None, seed=0, **more):
+def dialogue(planted, order="active", log=None, seed=0, **more) -> Any:
     cells, part, _ = planted
     # Images that show the part are like each other, all others like nothing.
     features = np.random.default_rng(seed).normal(size=(len(cells), 64)) / 8
@@ -160,8 +161,7 @@ def test_the_published_worth_is_the_drop_of_the_divergence():
 def test_the_graph_is_the_one_that_grows_from_all_that_was_said(planted):
     cells, part, _ = planted
     talk = dialogue(planted)
-    assert talk.graph is None
-    assert talk.expected_error is None
+    assert [talk.graph, talk.expected_error] == [None, None]
     said(talk, part, 6)
     graph = grow(cells, talk.annotations, pool=talk.pool, settings=SETTINGS)
     assert [t.weights.tolist() for t in talk.graph.templates] == [t.weights.tolist() for t in graph.templates]
@@ -312,7 +312,7 @@ def test_the_true_annotator_gives_each_of_the_answers():
     talk = dialogue((cells, part, turned), "random", settings=settings, seed=2)
     annotator = TrueAnnotator(talk, Truth(part, np.full((24, 2), 30.0), looks, turned), near_enough=0.02)
     verdicts = []
-    while talk.question is not None:
+    for _ in range(len(cells)):
         question, answer = talk.question, annotator(talk.question)
         verdicts.append(answer.verdict)
         if answer.verdict not in ("right", "absent"):

@@ -12,6 +12,7 @@ import threading
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -47,7 +48,7 @@ class Server:
 
     def ask(self, method, path, body=None, *, own=True, headers=None):
         """Return status and body; with `own` the headers are those of the server's page."""
-        link = http.client.HTTPConnection(*self.host.split(":"), timeout=30)
+        link = http.client.HTTPConnection(self.host, timeout=30)
         given = {"Origin": f"http://{self.host}"} if own and method == "POST" else {}
         if isinstance(body, dict):
             body, given["Content-Type"] = json.dumps(body), "application/json"
@@ -101,8 +102,8 @@ def test_a_part_is_taught_on_the_page(served, planted, tmp_path):
         status, content = served.get(file)
         assert status == 200
         assert content.startswith(kind)
+    state = served.state()
     for number in range(5):
-        state = served.state()
         assert state["number"] == number
         status, state = served.post("answer", number=number, **true_answer(state, planted))
         assert status == 200
@@ -254,7 +255,7 @@ def test_what_must_not_be_is_refused_and_changes_nothing(served, capfd):
 
 
 def test_headers_let_nothing_else_in(served):
-    link = http.client.HTTPConnection(*served.host.split(":"), timeout=30)
+    link = http.client.HTTPConnection(served.host, timeout=30)
     with contextlib.closing(link):
         link.request("GET", served.path)
         answer = link.getresponse()
@@ -296,7 +297,7 @@ def test_a_killed_server_loses_no_answer(planted, tmp_path):
             thread.join(0.01)
         os.kill(process.pid, signal.SIGKILL)
         thread.join()
-    entries = read_journal(path, classroom.ABOUT)
+    entries: list[Any] = read_journal(path, classroom.ABOUT)
     assert [{"image": e.image, "verdict": e.answer.verdict} for e in entries[: len(told)]] == told
     # The one in mid-answer may have been kept as well, and no more.
     assert len(told) <= len(entries) <= len(told) + 1

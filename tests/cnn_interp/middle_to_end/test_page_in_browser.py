@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,8 +71,9 @@ def test_a_person_teaches_a_part_in_ten_answers(view, width, tmp_path):
         person = Person(seen.page, part)
         person.settled(0)
         said = [person.answer("key" if number % 2 else "button") for number in range(10)]
-        assert [entry.answer.verdict for entry in log.entries] == said
-        for entry in log.entries:
+        entries: list[Any] = log.entries
+        assert [entry.answer.verdict for entry in entries] == said
+        for entry in entries:
             if entry.answer.position is not None:
                 # Dragged onto the square, to a pixel of the screen.
                 assert np.hypot(*(np.array(entry.answer.position) - part[entry.image])) < 2.5
