@@ -157,13 +157,15 @@ instruments.start("explorer", (root, data) => {
       drawn.width = drawn.height = 32; drawn.style.width = drawn.style.height = "1rem";
       const context = drawn.getContext("2d");
       marker(context, kind, 16, 16, 9); context.fillStyle = fillColour; context.fill();
-      if (ring) { context.strokeStyle = instruments.ink(root, "--ink"); context.lineWidth = 3; context.stroke(); }
+      context.strokeStyle = instruments.ink(root, "--ink");
+      if (ring) context.lineWidth = 3; else context.globalAlpha = .6;
+      context.stroke();
       return drawn;
     };
     const entry = (drawn, text) => { const made = document.createElement("li"); made.append(drawn, text); entries.push(made); };
     if (colour.property.numeric) entries.push(rampEntry(instruments.ramp, colour.low, colour.high, titled(colour.property)));
     else colour.all.forEach((word, k) => entry(symbol(data.markers[(k + Math.floor(k / data.colours.length)) % data.markers.length], data.colours[k % data.colours.length]), word));
-    if (data.marked.some(Boolean) && !data.marked.every(Boolean)) entry(symbol("o", "transparent", true), `dark rim: ${data.markedName}`);
+    if (data.marked.some(Boolean) && !data.marked.every(Boolean)) entry(symbol("o", "transparent", true), `strong rim: ${data.markedName}`);
     list.replaceChildren(...entries);
   };
 
@@ -217,7 +219,11 @@ instruments.start("explorer", (root, data) => {
       viewer.addCylinder({ start, end, radius: .14, color: "#26303a" });
     }
     const kept = shape.viewed ? viewer.getView() : null;
-    viewer.zoomTo(); if (kept) { const view = viewer.getView(); kept[0] = view[0]; kept[1] = view[1]; kept[2] = view[2]; kept[3] = view[3]; viewer.setView(kept); }
+    viewer.zoomTo();
+    // It is fitted to the height; in a narrow window the width is what is short.
+    const narrow = viewerBox.clientWidth / viewerBox.clientHeight;
+    if (narrow < 1.2) viewer.zoom(narrow / 1.2);
+    if (kept) { const view = viewer.getView(); kept[0] = view[0]; kept[1] = view[1]; kept[2] = view[2]; kept[3] = view[3]; viewer.setView(kept); }
     else { viewer.rotate(-65, "x"); shape.viewed = true; }
     viewer.render();
     const entries = [];
