@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from catalysis.structure.elements import COVALENT_RADIUS, METALS, NON_METALS
 from catalysis.structure.ordering import first_largest, tolerant_order
@@ -254,8 +252,27 @@ def bond_limits(radii: np.ndarray) -> np.ndarray:
 
 def connected_parts(bonds: np.ndarray) -> list[list[int]]:
     """Return which atoms belong together, each part ascending, given who is bonded to whom, shape (n, n)."""
-    number, labels = connected_components(csr_array(bonds), directed=False)
-    return [np.flatnonzero(labels == k).tolist() for k in range(number)]
+    left, parts = set(range(len(bonds))), []
+    for first in range(len(bonds)):
+        if first in left:
+            parts.append(sorted(atom for atom, _ in reached_from(first, bonds)))
+            left -= set(parts[-1])
+    return parts
+
+
+def reached_from(first: int, bonds: np.ndarray) -> list[tuple[int, int]]:
+    """Return the atoms bonded to one, directly or by others, nearest first, each with the atom that leads to it.
+
+    Breadth first; the first atom leads to itself. Molecules are small: a sparse matrix takes longer to make.
+    """
+    symmetric = bonds | bonds.T
+    order, before = [first], {first: first}
+    for atom in order:
+        for other in np.flatnonzero(symmetric[atom]).tolist():
+            if other not in before:
+                before[other] = atom
+                order.append(other)
+    return [(atom, before[atom]) for atom in order]
 
 
 def _bonds(symbols: Sequence[str], positions: np.ndarray) -> np.ndarray:

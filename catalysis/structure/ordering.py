@@ -30,11 +30,15 @@ def tolerant_ranks(values: np.ndarray, tolerance: float = LENGTH_TOLERANCE) -> n
         Integers from 0, of the same shape.
     """
     flat = np.asarray(values, dtype=float).ravel()
-    order = np.argsort(flat, kind="stable")
-    with np.errstate(invalid="ignore"):  # infinite neighbours are equal, though their difference is no number
-        steps = np.diff(flat[order], prepend=flat[order][:1]) > tolerance
-    ranks = np.empty(len(flat), dtype=int)
-    ranks[order] = np.cumsum(steps)
+    order = flat.argsort(kind="stable")
+    ascending = flat[order]
+    ranks = np.zeros(len(flat), dtype=int)
+    if len(flat) > 1:
+        with np.errstate(
+            invalid="ignore"
+        ):  # infinite neighbours are equal, though their difference is no number
+            steps = ascending[1:] - ascending[:-1] > tolerance
+        ranks[order[1:]] = steps.cumsum()
     return ranks.reshape(np.shape(values))
 
 

@@ -107,16 +107,20 @@ class Site:
     @property
     def bonds(self) -> np.ndarray:
         """Which metals are bonded, shape (n, n), boolean and symmetric."""
+        return self._bonds_of(len(self))
+
+    def _bonds_of(self, count: int) -> np.ndarray:
+        """Return which metals the first ones are bonded to, (count, n)."""
         radii = np.array([COVALENT_RADIUS[symbol] for symbol in self.symbols])
-        distances = np.linalg.norm(self.positions[:, None] - self.positions[None], axis=-1)
-        bonded = distances <= BOND_FACTOR * (radii[:, None] + radii[None])
+        distances = np.linalg.norm(self.positions[:count, None] - self.positions[None], axis=-1)
+        bonded = distances <= BOND_FACTOR * (radii[:count, None] + radii[None])
         np.fill_diagonal(bonded, False)
         return bonded
 
     @property
     def zones(self) -> np.ndarray:
         """The zone of each metal, shape (n,): `CONTACT`, `COMMON`, `SHELL` or `SECOND`."""
-        touching = self.bonds[:, : self.contacts].sum(1)
+        touching = self._bonds_of(self.contacts).sum(0)
         zones = np.full(len(self), SECOND)
         zones[touching >= 1] = SHELL
         if self.contacts > 1:
@@ -127,12 +131,12 @@ class Site:
     @property
     def coordination_numbers(self) -> tuple[int, ...]:
         """Metal neighbours of each contact, ascending."""
-        return tuple(sorted(int(count) for count in self.bonds[: self.contacts].sum(1)))
+        return tuple(sorted(int(count) for count in self._bonds_of(self.contacts).sum(1)))
 
     @property
     def frame(self) -> np.ndarray:
         """Right-handed local axes as rows, shape (3, 3): along the contacts, sideways, and the outward normal."""
-        return local_frame(self.positions, self.contacts, self.bonds)
+        return local_frame(self.positions, self.contacts, self._bonds_of(self.contacts))
 
     def with_elements(self, symbols: Sequence[str], **changes: object) -> Site:
         """Return the same geometry occupied by other metals."""

@@ -11,14 +11,13 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.io import write as ase_write
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order
 
 from catalysis.structure.adsorbates import (
     Adsorbate,
     adsorbate_name,
     bond_limits,
     connected_parts,
+    reached_from,
     remember_adsorbate,
 )
 from catalysis.structure.binding import Surroundings
@@ -208,8 +207,7 @@ def _whole_molecule(
     parts = connected_parts(bonds)
     if len(parts) > 1:
         raise InputError(f"{where}: {_several(atoms, names, parts)}")
-    order, before = breadth_first_order(csr_array(bonds), 0, directed=False)
-    for j, i in zip(order[1:], before[order[1:]], strict=True):
+    for j, i in reached_from(0, bonds)[1:]:
         positions[j] = positions[i] + gaps[i, j]
     if endless or np.abs(positions[None] - positions[:, None] - gaps)[bonds].max() > 1e-3:
         raise InputError(

@@ -10,8 +10,17 @@ import pytest
 from ase import Atoms
 from ase.build import add_adsorbate, bcc100, bcc110, fcc100, fcc111, hcp0001, molecule
 from ase.cluster import Octahedron
+from scipy.sparse.csgraph import connected_components
 
-from catalysis.structure.adsorbates import ADSORBATES, Adsorbate, adsorbate_name, bonded_pairs, get_adsorbate
+from catalysis.structure.adsorbates import (
+    ADSORBATES,
+    Adsorbate,
+    adsorbate_name,
+    bonded_pairs,
+    connected_parts,
+    get_adsorbate,
+    reached_from,
+)
 from catalysis.structure.finding import find_sites
 from catalysis.structure.surfaces import bare_slab, build_slab, read_facet
 from catalysis.structure.templates import align, facet_templates
@@ -548,3 +557,19 @@ def test_class_and_contacts_do_not_depend_on_how_a_structure_is_written(seed: in
         assert Counter(found.symbols) == Counter(expected.symbols)
         np.testing.assert_array_equal(np.bincount(found.zones), np.bincount(expected.zones))
         assert found.adsorbate == expected.adsorbate
+
+
+def test_parts_of_a_molecule_are_those_of_a_graph_library() -> None:
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 5, 12):
+        for _ in range(20):
+            bonds = np.triu(rng.random((size, size)) < 1.2 / size, 1)
+            number, labels = connected_components(bonds, directed=False)
+            expected = sorted(np.flatnonzero(labels == k).tolist() for k in range(number))
+            assert sorted(connected_parts(bonds | bonds.T)) == expected
+            # One direction of a bond will do.
+            assert sorted(connected_parts(bonds)) == expected
+            told = reached_from(0, bonds)
+            assert told[0] == (0, 0)
+            assert sorted(atom for atom, _ in told) == next(part for part in expected if 0 in part)
+            assert all((bonds | bonds.T)[atom, before] for atom, before in told[1:])
