@@ -88,7 +88,7 @@ class Size:
 
 
 QUICK = Size(6, 2, 30, 15, (0.33,), (ACTIVE, "random", ERRING), (3, 6))
-FULL = Size(16, 5, 48, 40, SHARES, (ACTIVE, "random", ERRING, "unsure"), (3, 6, 12, 24, 48))
+FULL = Size(12, 5, 48, 40, SHARES, (ACTIVE, "random", ERRING, "unsure"), (3, 6, 12, 24, 48))
 # Images, as many as an answer is timed with, and the bar for it in seconds.
 TIMED, SOON = 500, 0.5
 
