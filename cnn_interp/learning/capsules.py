@@ -619,6 +619,21 @@ def load_network(path: Path | str, device: str | torch.device = "cpu") -> tuple[
     return load_model(path, build, resolve_device(device)), dict(content.get("about", {}))
 
 
+def trained_examples() -> dict[str, tuple[Network, dict[str, Any]]]:
+    """Return the networks that come along, trained alike on MNIST by the size for a CPU, and how they were trained.
+
+    Returns
+    -------
+    dict
+        ``capsules`` with three routings and ``ordinary``, on the CPU.
+    """
+    here = Path(__file__)
+    return {
+        "capsules": load_network(here.with_name("capsnet-example.safetensors")),
+        "ordinary": load_network(here.with_name("capsnet-example-ordinary.safetensors")),
+    }
+
+
 def _stem(config: CapsuleConfig) -> nn.Sequential:
     layers: list[nn.Module] = []
     before = 1

@@ -40,7 +40,6 @@ _EPOCHS, _EPOCHS_OF_FEW, _FEW = 20, 30, 5000
 _LEARNING_RATE = 5e-3
 # Images in the sheets, and of those that are misread in the table.
 _SHEETS, _ROUTED, _MISREAD = 2, 5, 200
-_EXAMPLE_FILE = "capsnet-example.safetensors"
 CAPSULES, ORDINARY = "capsules", "ordinary"
 _COLUMNS = {
     "network": Column("what was trained"),
@@ -159,27 +158,31 @@ def capsnet(
     chosen = one_of(_SIZES, size or _SIZES[0], "size")
     exact = one_of(PRECISIONS, precision or "auto", "precision")
     moved_path = None if test is None else kind_and_path(test, ["affnist"], "test")[1]
-    if example:
-        import cnn_interp.learning
-
-        network = Path(cnn_interp.learning.__file__).with_name(_EXAMPLE_FILE)
-
-    from cnn_interp.learning.capsules import SIZES, CapsuleNetwork, Schedule, load_network, train_network
+    from cnn_interp.learning.capsules import (
+        SIZES,
+        CapsuleNetwork,
+        Schedule,
+        load_network,
+        train_network,
+        trained_examples,
+    )
 
     trained: dict[str, tuple[Network, History | None]] = {}
     about: dict[str, Any] = {}
-    if network is not None:
-        shown, about = load_network(network, device)
+    if example or network is not None:
+        found = trained_examples() if network is None else {CAPSULES: load_network(network, device)}
+        shown, about = found[CAPSULES]
         if not isinstance(shown, CapsuleNetwork):
             raise InputError(f"network {network}: an ordinary network; expected one of capsules")
-        trained[_name(CAPSULES, shown.config.routings)] = shown, None
+        for kept, _ in found.values():
+            trained[_name(kept.kind, kept.config.routings)] = kept, None
         wanted, files = grey_data(kind, path, _SIDE, seed)
         if len(wanted.categories) != len(shown.config.categories):
             raise InputError(
                 f"data {data}: {len(wanted.categories)} categories; the network has {len(shown.config.categories)}"
             )
         wanted = wanted.on_canvas(shown.config.side)
-        files = [*files, network]
+        files = [*files, *([network] if network is not None else [])]
     else:
         wanted, files = grey_data(kind, path, _SIDE, seed)
         wanted = wanted.limited(images or len(wanted.train))
@@ -221,7 +224,7 @@ def capsnet(
     moved, moved_labels, moved_name = _moved(wanted, moved_path, seed)
     if moved_path is not None:
         files = [*files, moved_path]
-    return _finding(trained, wanted, moved, moved_labels, moved_name, about, network, example).reads(*files)
+    return _finding(trained, wanted, moved, moved_labels, moved_name, about).reads(*files)
 
 
 def _counts(text: str | None) -> list[int]:
@@ -263,8 +266,6 @@ def _finding(
     moved_labels: Tensor,
     moved_name: str,
     about: dict[str, Any],
-    saved: Path | None,
-    example: bool,
 ) -> Finding:
     from cnn_interp.learning.capsules import (
         CapsuleNetwork,
@@ -294,7 +295,8 @@ def _finding(
     )
     count = len(images.train)
     made = about.get("data", "unknown data")
-    note = f"trained on {count} images" if saved is None else f"trained on {made}"
+    just_trained = trained[first][1] is not None
+    note = f"trained on {count} images" if just_trained else f"trained on {made}"
     found.number("error", error, "test error of the capsules", format=".2%", note=note)
     for row in rows[1:]:
         label = (
@@ -312,7 +314,7 @@ def _finding(
             lower_is_better=True, form=".2%",
         )
     )  # fmt: skip
-    if example and images.name != made:
+    if not just_trained and images.name != made:
         found.warn(
             f"The network was trained on {made} and is shown {images.name}, which are drawn otherwise: its error here "
             "says little about its error there."
