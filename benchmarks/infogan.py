@@ -27,6 +27,7 @@ from cnn_interp.learning.infogan import (
     information,
     mode_coverage,
     train_infogan,
+    trained_example,
 )
 from interpretkit.bench.evidence import Row, markdown, mean_interval
 from interpretkit.disentanglement.table import score_table
@@ -64,14 +65,14 @@ class Scale:
 
 QUICK = Scale(
     "cpu",
-    Schedule(epochs=20, batch_size=64),
+    Schedule(epochs=15, batch_size=64),
     Schedule(epochs=1),
     capsules.Schedule(epochs=8, batch_size=64, learning_rate=5e-3),
     1,
 )
 SMALL = Scale(
     "cpu",
-    Schedule(epochs=8, precision="bfloat16"),
+    Schedule(epochs=7, precision="bfloat16"),
     Schedule(epochs=16, precision="bfloat16"),
     capsules.Schedule(epochs=3, learning_rate=5e-3, precision="bfloat16"),
     3,
@@ -110,6 +111,20 @@ def run(
     assert isinstance(found, LabelledImages)
     # The same images are held out for all seeds.
     images = grey_images(found)
+    rows: list[Row] = []
+    if mnist is not None:
+        example, about = trained_example()
+        steps = about["epochs"] * (about["images"] // about["batch_size"])
+        made = f"seed {about['seed']}, {steps} batches of {about['batch_size']}; a network of a quarter of the widths"
+        rows += digit_rows(
+            [example],
+            capsules.trained_examples()["ordinary"][0],
+            images,
+            "InfoGAN, as it comes along",
+            made,
+            True,
+            0,
+        )
     if quick and mnist is not None:
         images = images.limited(3000)
     seeds = list(range(seed, seed + scale.seeds))
@@ -126,31 +141,42 @@ def run(
             quiet=True,
         )
         models.append(model)
-    rows = digit_rows(models, images, scale, seed, mnist is not None, where, cache)
+    if mnist is None:
+        classifier, _ = capsules.train_network(
+            "ordinary",
+            replace(capsules.SIZES["cpu"], categories=images.categories),
+            images,
+            scale.classifier,
+            seed=seed,
+            device=where,
+            checkpoint=None if cache is None else cache / "classifier",
+            quiet=True,
+        )
+    else:
+        classifier, _ = capsules.trained_examples()["ordinary"]
+    steps = scale.digits.epochs * (len(images.train) // scale.digits.batch_size)
+    made = (
+        f"{scale.seeds} seed{'s' * (scale.seeds > 1)}, {steps} batches of {scale.digits.batch_size}"
+        + ("" if mnist is not None else "; scikit-learn's digits stand in for MNIST")
+        + ("" if scale.network == "paper" else "; a network of a quarter of the article's widths")
+    )
+    stand_in = scale.network != "paper" or mnist is None
+    system = f"InfoGAN, size {scale.network}"
+    rows += digit_rows(models, classifier, images, system, made, stand_in, seed)
     return [*rows, *sprite_rows(scale, seeds, where, cache)]
 
 
 def digit_rows(
     models: list[InfoGAN],
+    classifier: capsules.Network,
     images: GreyImages,
-    scale: Scale,
+    system: str,
+    notes: str,
+    stand_in: bool,
     seed: int,
-    is_mnist: bool,
-    device: str,
-    cache: Path | None,
 ) -> list[Row]:
-    """Return rows on codes and digits, on the bound, and on what is drawn."""
+    """Return rows on codes and digits, on the bound, and on what is drawn as the classifier sees it."""
     labels, kinds = images.test_labels.numpy(), len(images.categories)
-    classifier, _ = capsules.train_network(
-        "ordinary",
-        replace(capsules.SIZES["cpu"], categories=images.categories),
-        images,
-        scale.classifier,
-        seed=seed,
-        device=device,
-        checkpoint=None if cache is None else cache / "classifier",
-        quiet=True,
-    )
     best, held, merged, bounds, covered, divergence, purity, migs = [], [], [], [], [], [], [], []
     for model in models:
         codes, discrete = code_columns(model.tell(images.test))
@@ -171,17 +197,9 @@ def digit_rows(
             codes, labels[:, None], ["mig"], discrete=True, discrete_codes=discrete, bootstrap=0, seed=seed
         )
         migs.append(table["mig"])
-    system = f"InfoGAN, size {scale.network}"
     on = f"{images.name}, {len(labels)} test images"
-    steps = scale.digits.epochs * (len(images.train) // scale.digits.batch_size)
-    notes = (
-        f"{len(models)} seed{'s' * (len(models) > 1)}, {steps} batches of {scale.digits.batch_size}"
-        + ("" if is_mnist else "; scikit-learn's digits stand in for MNIST")
-        + ("" if scale.network == "paper" else "; a network of a quarter of the article's widths")
-    )
     chance = float(np.bincount(labels).max() / len(labels))
     listed = ", ".join(f"{value:.3f}" for value in best)
-    stand_in = scale.network != "paper" or not is_mnist
 
     def row(name: str, values: list[float], extra: str, **more: object) -> Row:
         return Row(

@@ -285,6 +285,7 @@ SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit cnn train capsnet --data": "--epochs 1 --no-baseline",
     "interpretkit cnn train capsnet --example": "",
     "interpretkit cnn train infogan": "--epochs 1",
+    "interpretkit cnn train infogan --example": "",
     "interpretkit cnn diagnose adversarial": "--method fgsm,pgd --steps 2",
     "interpretkit cnn diagnose influence": "--leave-out 2 --questions 2",
     "interpretkit cnn diagnose rules": "--labels-per-class 2",

@@ -116,18 +116,19 @@ def test_statistics_are_those_of_real_images() -> None:
 
 
 def test_the_code_comes_to_be_told_from_drawn_images() -> None:
-    images, _ = quarters(480)
-    schedule = Schedule(epochs=16, batch_size=32, critic_rate=4e-3, generator_rate=4e-3, affine=0)
+    images, _ = quarters(320)
+    schedule = Schedule(epochs=8, batch_size=32, critic_rate=4e-3, generator_rate=4e-3)
     told = []
     for seed in (0, 1, 2):
         model, history = train_infogan(images, TINY, schedule, seed=seed, device="cpu", quiet=True)
         codes, discrete = code_columns(model.tell(images))
-        assert codes.shape == (480, 2)
+        assert codes.shape == (320, 2)
         assert discrete == [True, False]
-        assert abs(history.epochs[0]["category_information"]) < 0.1
         told.append(history.epochs[-1]["category_information"])
-    # Of log 3 = 1.1 nats; 0 is what is told without training.
-    assert np.mean(told) > 0.25
+    # Of log 3 = 1.1 nats; the head knows nothing without training.
+    torch.manual_seed(0)
+    assert information(InfoGAN(TINY).eval(), count=300).category < 0.05
+    assert np.mean(told) > 0.5
 
 
 def test_a_killed_training_goes_on_with_both_players(tmp_path: Path) -> None:

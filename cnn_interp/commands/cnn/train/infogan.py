@@ -49,6 +49,7 @@ _SCORE_COLUMNS = {
     out="infogan",
     example=[
         "interpretkit cnn train infogan",
+        "interpretkit cnn train infogan --example",
         "interpretkit cnn train infogan --data mnist=mnist",
         "interpretkit cnn train infogan --data sprites --categories 3 --continuous 4",
     ],
@@ -91,6 +92,10 @@ def infogan(
             "--network", metavar="FILE", help="Train nothing: show a network that was trained before."
         ),
     ] = None,
+    example: Annotated[
+        bool,
+        typer.Option("--example", help="Train nothing: show the network that comes along, trained on MNIST."),
+    ] = False,
     precision: Precision = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -115,13 +120,17 @@ def infogan(
         "precision": precision,
     }
     idle = [name for name, value in asked.items() if value is not None]
-    if network is not None and idle:
-        raise InputError(f"{idle[0]}: nothing is trained with --network; leave it out")
+    if example and network is not None:
+        raise InputError("network: not with --example; expected one or the other")
+    if (example or network is not None) and idle:
+        raise InputError(
+            f"{idle[0]}: nothing is trained with --{'example' if example else 'network'}; leave it out"
+        )
     chosen = one_of(_SIZES, size or _SIZES[0], "size")
     exact = one_of(PRECISIONS, precision or "auto", "precision")
     from cnn_interp.learning.capsules import SIZES as CLASSIFIERS
     from cnn_interp.learning.capsules import Schedule as Classified
-    from cnn_interp.learning.capsules import predict, train_network
+    from cnn_interp.learning.capsules import predict, train_network, trained_examples
     from cnn_interp.learning.infogan import (
         SIZES,
         InfoGANConfig,
@@ -129,12 +138,13 @@ def infogan(
         load_infogan,
         mode_coverage,
         train_infogan,
+        trained_example,
     )
 
     model: InfoGAN | None = None
     about: dict[str, Any] = {}
-    if network is not None:
-        model, about = load_infogan(network, device)
+    if example or network is not None:
+        model, about = trained_example(device) if network is None else load_infogan(network, device)
     side = model.config.side if model is not None else _SIDE.get(kind, 28)
     wanted, factors, names, files = _images(kind, path, side, seed)
     wanted = wanted.limited(images or len(wanted.train))
@@ -174,18 +184,23 @@ def infogan(
             from dataclasses import replace
 
             few = len(wanted.train) < _FEW
-            classifier, _ = train_network(
-                "ordinary",
-                replace(CLASSIFIERS["cpu"], side=side, categories=wanted.categories),
-                wanted,
-                Classified(
-                    epochs=_CLASSIFIER_EPOCHS if few else 2, batch_size=64 if few else 128, learning_rate=5e-3
-                ),
-                seed=seed,
-                device=device,
-                checkpoint=state / "classifier",
-                quiet=quiet,
-            )
+            if about.get("data") == "MNIST" and (side, len(wanted.categories)) == (28, 10):
+                classifier, _ = trained_examples()["ordinary"]
+            else:
+                classifier, _ = train_network(
+                    "ordinary",
+                    replace(CLASSIFIERS["cpu"], side=side, categories=wanted.categories),
+                    wanted,
+                    Classified(
+                        epochs=_CLASSIFIER_EPOCHS if few else 2,
+                        batch_size=64 if few else 128,
+                        learning_rate=5e-3,
+                    ),
+                    seed=seed,
+                    device=device,
+                    checkpoint=state / "classifier",
+                    quiet=quiet,
+                )
             coverage = mode_coverage(
                 model, lambda drawn: predict(classifier, drawn), wanted.train_labels, seed=seed
             )
@@ -195,7 +210,7 @@ def infogan(
         else:
             classified = None
     return _finding(
-        model, history, wanted, factors, names, coverage, classified, about, network is not None, seed
+        model, history, wanted, factors, names, coverage, classified, about, history is None, seed
     ).reads(*files, *([network] if network else []))
 
 
