@@ -178,6 +178,7 @@ def infogan(
                 "data": wanted.name,
                 "images": len(wanted.train),
                 "epochs": schedule.epochs,
+                "batch_size": schedule.batch_size,
                 "seed": seed,
             }
         if factors is None:
