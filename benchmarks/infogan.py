@@ -37,7 +37,6 @@ from interpretkit.training import resolve_device
 # The article says that the code, taken for a classifier, errs on 5 % of MNIST.
 PUBLISHED = 0.95
 SOURCE = "Chen and others, InfoGAN, NeurIPS 2016, section 7.2 (5 % error)"
-SPRITES_TRAINED, SPRITES_SCORED = 20_000, 5000
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ class Scale:
         Of the network that counts what is drawn.
     seeds : int
         How many.
+    sprites_trained, sprites_scored : int
+        Sprites to train on, and to score on.
     """
 
     network: str
@@ -61,14 +62,18 @@ class Scale:
     sprites: Schedule
     classifier: capsules.Schedule
     seeds: int
+    sprites_trained: int = 20_000
+    sprites_scored: int = 5000
 
 
 QUICK = Scale(
     "cpu",
-    Schedule(epochs=15, batch_size=64),
-    Schedule(epochs=1),
+    Schedule(epochs=6, batch_size=64),
+    Schedule(epochs=2, batch_size=64),
     capsules.Schedule(epochs=8, batch_size=64, learning_rate=5e-3),
     1,
+    3000,
+    1500,
 )
 SMALL = Scale(
     "cpu",
@@ -126,7 +131,7 @@ def run(
             0,
         )
     if quick and mnist is not None:
-        images = images.limited(3000)
+        images = images.limited(1500)
     seeds = list(range(seed, seed + scale.seeds))
     config = InfoGANConfig(side=images.side, categories=len(images.categories), **SIZES[scale.network])
     models = []
@@ -254,7 +259,7 @@ def sprite_rows(scale: Scale, seeds: list[int], device: str, cache: Path | None)
     """Return scores of the codes that are told of rendered sprites, between floor and ceiling."""
     tables = []
     for number in track(seeds, "InfoGANs of sprites"):
-        images, factors, _ = sprite_images(SPRITES_TRAINED, SPRITES_SCORED, seed=number)
+        images, factors, _ = sprite_images(scale.sprites_trained, scale.sprites_scored, seed=number)
         model, _ = train_infogan(
             images.train,
             InfoGANConfig(side=images.side, categories=3, continuous=4, **SIZES[scale.network]),
@@ -276,7 +281,7 @@ def sprite_rows(scale: Scale, seeds: list[int], device: str, cache: Path | None)
                 seed=number,
             )
         )
-    steps = scale.sprites.epochs * (SPRITES_TRAINED // scale.sprites.batch_size)
+    steps = scale.sprites.epochs * (scale.sprites_trained // scale.sprites.batch_size)
     rows = []
     for metric, name in (
         ("mig", "MIG"), ("dci", "DCI disentanglement"), ("factor_vae", "FactorVAE score"), ("sap", "SAP"),
@@ -286,7 +291,7 @@ def sprite_rows(scale: Scale, seeds: list[int], device: str, cache: Path | None)
         rows.append(
             Row(
                 system=f"InfoGAN, size {scale.network}, 3 categories and 4 continuous codes",
-                data=f"rendered sprites, {SPRITES_SCORED} that were not trained on",
+                data=f"rendered sprites, {scale.sprites_scored} that were not trained on",
                 name=name,
                 value=float(np.mean(values)),
                 interval=mean_interval(values),
