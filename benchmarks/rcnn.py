@@ -59,8 +59,8 @@ class Size:
     epochs: int
 
 
-QUICK = Size(90, 60, (120, 100), 1, 4)
-FULL = Size(240, 160, (400, 300), 3, 6)
+QUICK = Size(60, 60, (100, 80), 1, 3)
+FULL = Size(120, 120, (240, 220), 3, 5)
 
 
 def run(
@@ -75,8 +75,8 @@ def run(
     Parameters
     ----------
     quick : bool
-        90 drawn images to train on and 60 to test on, one seed of four epochs, instead of 240 and 160, three seeds of
-        six epochs.
+        60 drawn images to train on and 60 to test on, one seed of three epochs, instead of 120 each, three seeds of
+        five epochs.
     data : mapping of str to path, optional
         ``animal-part``, its folder: mosaics of its crops as well, of which relatives are kept apart.
     seed : int
