@@ -212,7 +212,7 @@ def rows_of(figures: list[dict[str, object]], told: str, seed: int) -> list[Row]
             notes=f"{trainings}; baseline: the plain head", **common,
         ),
         Row(
-            system=system, name="AP at overlap 0.5, parsing less plain",
+            system=system, name="difference of AP at overlap 0.5, parsing less plain",
             value=mean("parsing AP50") - mean("plain AP50"), interval=(float(low), float(high)), reference=BAR,
             source=SOURCE, notes=f"{trainings}; interval over test images drawn anew, the same for both; {ARTICLE}",
             **common,
@@ -228,7 +228,7 @@ def rows_of(figures: list[dict[str, object]], told: str, seed: int) -> list[Row]
     ]  # fmt: skip
     for measure, what in (
         ("best", "tracking R² of the best"),
-        ("best of parts", "tracking R² of the best, mean over parts"),
+        ("best of parts", "tracking R² by part, of the best, mean"),
         ("median", "tracking R² of the median"),
     ):
         rows += [

@@ -279,22 +279,35 @@ class Detector(nn.Module):
         What is detected.
     settings : Settings
         How the head is made.
+    trunk, layer : str
+        The network whose maps it takes, and the layer that gives them.
     """
 
-    def __init__(self, channels: int, category_names: Sequence[str], settings: Settings) -> None:
+    def __init__(
+        self,
+        channels: int,
+        category_names: Sequence[str],
+        settings: Settings,
+        *,
+        trunk: str = "",
+        layer: str = "",
+    ) -> None:
         super().__init__()
         self.channels, self.category_names, self.settings = channels, tuple(category_names), settings
+        self.trunk, self.layer = trunk, layer
         self.refiner = Refiner(channels, settings.grid)
         self.head = make_head(channels, len(self.category_names), settings)
 
-    def save(self, path: Path | str, **more: Any) -> None:
-        """Write it as safetensors; `more` is kept beside its settings."""
+    def save(self, path: Path | str) -> None:
+        """Write it as safetensors."""
         config = {
             "channels": self.channels,
             "category_names": self.category_names,
             "settings": dataclasses.asdict(self.settings),
+            "trunk": self.trunk,
+            "layer": self.layer,
         }
-        save_model(path, self, config | more)
+        save_model(path, self, config)
 
 
 def load_detector(path: Path | str) -> Detector:
@@ -308,7 +321,13 @@ def load_detector(path: Path | str) -> Detector:
 
     def build(config: dict[str, Any]) -> Detector:
         try:
-            return Detector(config["channels"], config["category_names"], Settings(**config["settings"]))
+            return Detector(
+                config["channels"],
+                config["category_names"],
+                Settings(**config["settings"]),
+                trunk=config["trunk"],
+                layer=config["layer"],
+            )
         except (KeyError, TypeError) as error:
             raise InputError(f"{path}: not a detector ({error}); expected one that was saved here") from error
 

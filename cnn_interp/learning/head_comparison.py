@@ -85,6 +85,7 @@ def train_detectors(
     seed: int = 0,
     device: str | torch.device = "cpu",
     folder: Path | None = None,
+    trunk: str = "",
     quiet: bool = True,
 ) -> tuple[dict[str, Detector], dict[str, History]]:
     """Train one refinement of boxes, and heads on the same regions, from the same seed and for as long.
@@ -103,6 +104,8 @@ def train_detectors(
         Where to train the heads.
     folder : path, optional
         Where trainings are kept, to go on from.
+    trunk : str
+        The network's name, which the detectors keep.
     quiet : bool
         Whether to show no progress bars.
     """
@@ -126,7 +129,9 @@ def train_detectors(
             checkpoint=None if folder is None else folder / kind,
             quiet=quiet,
         )
-        detector = Detector(train.maps.units, train.images.category_names, chosen)
+        detector = Detector(
+            train.maps.units, train.images.category_names, chosen, trunk=trunk, layer=train.maps.layer
+        )
         detector.refiner.load_state_dict(refiner.state_dict())
         detector.head = head
         detectors[kind] = detector.eval()

@@ -369,6 +369,9 @@ CASES: dict[str, Case] = {
             ("--data cub=absent", "--data"),
             ("--layer nosuch --model tiny:network", "nosuch"),
             ("--grid 40", "--grid"),
+            ("--example --epochs 3", "--epochs"),
+            ("--example --detector codes.npz", "--detector"),
+            ("--detector codes.npz", "codes.npz"),
         ),
     ),
     "cnn disentangle parts": _OfNetwork(

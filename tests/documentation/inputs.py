@@ -291,6 +291,7 @@ SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit cnn diagnose rules": "--labels-per-class 2",
     "interpretkit cnn diagnose vqa": "--scenes 40 --epochs 1 --questions 20",
     "interpretkit cnn train rcnn": "--images 12 --epochs 1 --grid 3",
+    "interpretkit cnn train rcnn --example": "--images 12",
     "interpretkit scores": "--bootstrap 5",
 }
 """Options that the documentation has, added here to make its lines short; the longest beginning that fits counts."""

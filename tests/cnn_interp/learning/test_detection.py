@@ -194,10 +194,11 @@ def test_a_detector_is_saved_and_loaded(tmp_path: Path, compared: Comparison) ->
     cells = torch.randn(3, CHANNELS, 5, 5)
     for kind, detector in compared.detectors.items():
         path = tmp_path / f"{kind}.safetensors"
-        detector.save(path, layer="layer")
+        detector.save(path)
         loaded = load_detector(path)
         assert isinstance(loaded, Detector)
         assert loaded.category_names == ("one", "other")
+        assert loaded.layer == "layer"
         torch.testing.assert_close(loaded.head(cells), detector.head(cells))
         torch.testing.assert_close(loaded.refiner(cells), detector.refiner(cells))
     with pytest.raises(InputError, match="no such file"):

@@ -19,6 +19,7 @@ from interpretkit.runs.folder import Run
 if TYPE_CHECKING:
     from cnn_interp.images.object_images import ObjectImages
     from cnn_interp.images.part_images import PartImages
+    from cnn_interp.learning.detection import Detector
     from cnn_interp.learning.head_comparison import Comparison
     from cnn_interp.networks.loading import Network
 
@@ -35,6 +36,7 @@ _FINE = 10
 _EMPTY = 0.35
 # With fewer families of images, none is kept apart from its relatives.
 _FAMILIES = 6
+_EXAMPLE_FILE = "rcnn-example.safetensors"
 # Parsed objects shown, and the most detections in the table.
 _SHOWN, _MOST = 12, 2000
 _HEADS = {"parsing": "parsing head", "plain": "plain head"}
@@ -78,6 +80,7 @@ _DETECTION_COLUMNS = {
     out="rcnn",
     example=[
         "interpretkit cnn train rcnn",
+        "interpretkit cnn train rcnn --example",
         "interpretkit cnn train rcnn --data animal-part=animal-part --images 3000 --epochs 10",
     ],
 )
@@ -107,15 +110,36 @@ def rcnn(
         ),
     ] = 240,
     parts: Annotated[
-        int, typer.Option("--parts", metavar="N", min=1, max=32, help="Kinds of parts of each category.")
-    ] = 6,
+        int | None,
+        typer.Option(
+            "--parts", metavar="N", min=1, max=32, help="Kinds of parts of each category; 6 by default."
+        ),
+    ] = None,
     grid: Annotated[
-        int, typer.Option("--grid", metavar="N", min=2, max=12, help="Cells along each side of a region.")
-    ] = 6,
-    epochs: Annotated[int, typer.Option("--epochs", metavar="N", min=1, help="Of the heads' training.")] = 6,
+        int | None,
+        typer.Option(
+            "--grid", metavar="N", min=2, max=12, help="Cells along each side of a region; 6 by default."
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option("--epochs", metavar="N", min=1, help="Of the heads' training; 6 by default."),
+    ] = None,
     plain: Annotated[
-        bool, typer.Option("--plain/--no-plain", help="Train the plain head as well, to compare.")
-    ] = True,
+        bool | None, typer.Option("--plain/--no-plain", help="Train the plain head as well, to compare.")
+    ] = None,
+    detector: Annotated[
+        Path | None,
+        typer.Option(
+            "--detector", metavar="FILE", help="Train nothing: show a parsing detector trained before."
+        ),
+    ] = None,
+    example: Annotated[
+        bool,
+        typer.Option(
+            "--example", help="Train nothing: show the detector that comes along, trained on drawn objects."
+        ),
+    ] = False,
     seed: Seed = 0,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -126,30 +150,55 @@ def rcnn(
     detectors (parsing.safetensors, plain.safetensors), parse trees drawn on images, and report.html.
     """
     kind, path = kind_and_path(data, _KINDS, "data", words=[ARTICULATED])
-    from cnn_interp.learning.detection import Settings, map_images
+    asked = {"parts": parts, "grid": grid, "epochs": epochs, "plain": plain}
+    idle = [name for name, value in asked.items() if value is not None]
+    if example and detector is not None:
+        raise InputError("detector: not with --example; expected one or the other")
+    if (example or detector is not None) and (idle or layer):
+        raise InputError(
+            f"{(idle or ['layer'])[0]}: nothing is trained with --{'example' if example else 'detector'}; leave it out"
+        )
+    if example:
+        import cnn_interp.learning
+
+        detector = Path(cnn_interp.learning.__file__).with_name(_EXAMPLE_FILE)
+    from cnn_interp.learning.detection import Settings, load_detector, map_images
     from cnn_interp.learning.head_comparison import compare, train_detectors
     from cnn_interp.networks.loading import load_network
     from interpretkit.training import resolve_device
 
+    shown = None if detector is None else load_detector(detector)
     train, test, files, apart = _images(kind, path, images, seed)
     network = load_network(model, weights=weights, device=device, seed=seed)
-    layers = chosen_layers(network, layer) if layer else [_trunk_end(network)]
-    if len(layers) > 1:
-        raise InputError(f"layer {layer!r}: names {len(layers)} layers; expected one, where the trunk ends")
-    settings = Settings(parts=parts, grid=grid, epochs=epochs)
-    kinds = ["parsing", "plain"] if plain else ["parsing"]
+    if shown is not None:
+        _check_fits(shown, str(detector), network.name, test)
+        files = [*files, *([] if example or detector is None else [detector])]
+        layers, settings = [shown.layer], shown.settings
+    else:
+        layers = chosen_layers(network, layer) if layer else [_trunk_end(network)]
+        if len(layers) > 1:
+            raise InputError(
+                f"layer {layer!r}: names {len(layers)} layers; expected one, where the trunk ends"
+            )
+        settings = Settings(parts=parts or 6, grid=grid or 6, epochs=epochs or 6)
+    kinds = ["parsing"] if plain is False else ["parsing", "plain"]
     with run.kept(network.digest(), files=files, without=["device", "plain"]) as work:
-        learned = map_images(network, train, layers[0], work / "train", quiet=quiet)
+        histories = {}
+        if shown is None:
+            learned = map_images(network, train, layers[0], work / "train", quiet=quiet)
+            detectors, histories = train_detectors(
+                learned,
+                settings,
+                kinds=kinds,
+                seed=seed,
+                device=resolve_device(device),
+                folder=work,
+                trunk=network.name,
+                quiet=quiet,
+            )
+        else:
+            detectors = {"parsing": shown}
         tested = map_images(network, test, layers[0], work / "test", quiet=quiet)
-        detectors, histories = train_detectors(
-            learned,
-            settings,
-            kinds=kinds,
-            seed=seed,
-            device=resolve_device(device),
-            folder=work,
-            quiet=quiet,
-        )
         measured = compare(detectors, tested, histories=histories, quiet=quiet)
         found = _finding(measured, train, test, network.name, layers[0], settings)
         _add_parses(found, measured, tested)
@@ -158,6 +207,21 @@ def rcnn(
             "Images of one photograph may be trained and tested on: there are too few to keep them apart."
         )
     return found.reads(*files)
+
+
+def _check_fits(shown: Detector, file: str, network: str, test: ObjectImages) -> None:
+    """Refuse a detector that was trained for another trunk, for other categories, or has no grammar."""
+    if shown.settings.kind != "parsing":
+        raise InputError(f"detector {file}: has a plain head; expected one that parses")
+    if shown.trunk != network:
+        raise InputError(
+            f"detector {file}: was trained on {shown.trunk}, not on {network}; expected its own trunk"
+        )
+    if shown.category_names != test.category_names:
+        raise InputError(
+            f"detector {file}: detects {', '.join(shown.category_names)}; the data show "
+            f"{', '.join(test.category_names)}"
+        )
 
 
 def _trunk_end(network: Network) -> str:
@@ -298,14 +362,16 @@ def _finding(
         "an OR node takes a rectangle as one tile or cuts it in two (the largest counts), an AND node is the sum of "
         f"both halves. The grammar has {counts['or']} OR, {counts['and']} AND and {counts['terminal']} terminal nodes, "
         f"shared among {measured.parsing.grammar.n_trees():.3g} parse trees. Parts are learned without labels. "
-        f"Training: {len(train)} images with {train.n_objects} objects of {train.name}. After Wu and others, Towards "
+        + (
+            f"Training: {len(train)} images with {train.n_objects} objects of {train.name}. "
+            if measured.histories
+            else "It was trained before. "
+        )
+        + "After Wu and others, Towards "
         "interpretable R-CNN by unfolding latent structures, 2017.",
     )
     for kind, detector in measured.detectors.items():
-        found.file(
-            f"{kind}.safetensors",
-            lambda path, detector=detector: detector.save(path, trunk=network, layer=layer),
-        )
+        found.file(f"{kind}.safetensors", detector.save)
     found.table("detections.csv", _detection_rows(measured, test), _DETECTION_COLUMNS)
     histories = {kind: history.epochs for kind, history in measured.histories.items()}
     found.values.update(settings=asdict(settings), training=histories)
