@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.commands._loading import ARTICULATED, chosen_layers
+from cnn_interp.commands._loading import ARTICULATED, check_answerer, chosen_layers
 from cnn_interp.commands._options import Model, Weights
 from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, kind_and_path
 from interpretkit.commandline.caution import no_better
@@ -162,25 +162,31 @@ def rcnn(
         import cnn_interp.learning
 
         detector = Path(cnn_interp.learning.__file__).with_name(_EXAMPLE_FILE)
-    from cnn_interp.learning.detection import Settings, load_detector, map_images
-    from cnn_interp.learning.head_comparison import compare, train_detectors
+    if detector is not None:
+        check_answerer(detector)
     from cnn_interp.networks.loading import load_network
-    from interpretkit.training import resolve_device
 
-    shown = None if detector is None else load_detector(detector)
-    train, test, files, apart = _images(kind, path, images, seed)
     network = load_network(model, weights=weights, device=device, seed=seed)
-    if shown is not None:
-        _check_fits(shown, str(detector), network.name, test)
-        files = [*files, *([] if example or detector is None else [detector])]
-        layers, settings = [shown.layer], shown.settings
-    else:
+    layers = []
+    if detector is None:
         layers = chosen_layers(network, layer) if layer else [_trunk_end(network)]
         if len(layers) > 1:
             raise InputError(
                 f"layer {layer!r}: names {len(layers)} layers; expected one, where the trunk ends"
             )
-        settings = Settings(parts=parts or 6, grid=grid or 6, epochs=epochs or 6)
+    from cnn_interp.learning.detection import Settings, load_detector, map_images
+    from cnn_interp.learning.head_comparison import compare, train_detectors
+    from interpretkit.training import resolve_device
+
+    settings = Settings(parts=parts or 6, grid=grid or 6, epochs=epochs or 6)
+    shown = None
+    if detector is not None:
+        shown = load_detector(detector)
+        layers, settings = [shown.layer], shown.settings
+    train, test, files, apart = _images(kind, path, images, seed)
+    if shown is not None:
+        _check_fits(shown, str(detector), network.name, test)
+        files = [*files, *([] if example or detector is None else [detector])]
     kinds = ["parsing"] if plain is False else ["parsing", "plain"]
     with run.kept(network.digest(), files=files, without=["device", "plain"]) as work:
         histories = {}
