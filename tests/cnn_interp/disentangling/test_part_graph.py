@@ -18,6 +18,7 @@ from cnn_interp.disentangling.part_graph import (
     Annotation,
     Answer,
     PartSettings,
+    _best_near,
     expected_position,
     grow,
     infer,
@@ -378,3 +379,11 @@ def test_answers_to_what_is_not_there():
         refine(graph, cells, Answer(1, "wrong template", (5.0, 5.0), template=1))
     with pytest.raises(InputError, match="cells"):
         infer(graph, PartCells(cells.vectors[..., :2], cells.encoder))
+
+
+def test_the_best_near_a_cell_is_what_pooling_finds():
+    maps = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 5, 7)))
+    for reach in (0, 1, 2, 9):
+        padded = torch.nn.functional.pad(maps, [reach] * 4, value=-torch.inf)
+        windows = padded.unfold(2, 2 * reach + 1, 1).unfold(3, 2 * reach + 1, 1)
+        assert torch.equal(_best_near(maps, reach), windows.amax(dim=(4, 5)))
