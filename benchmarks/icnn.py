@@ -79,7 +79,7 @@ class Size:
     epochs: int | None
 
 
-QUICK = Size(80, 120, ("quadruped",), 1, 4)
+QUICK = Size(160, 260, ("quadruped",), 1, None)
 FULL = Size(400, 260, ("quadruped", "bird"), 3, None)
 
 
@@ -95,7 +95,7 @@ def run(
     Parameters
     ----------
     quick : bool
-        One seed, a few epochs, few images.
+        One seed, the main variants, crops that are not shifted.
     data : mapping of str to path, optional
         ``animal-part``, its folder; without it, drawn objects.
     seed : int
@@ -109,7 +109,7 @@ def run(
     network = load_network(NETWORK, device=device, seed=seed)
     every, names = read_images(size, data, seed, network.size)
     rows: list[Row] = []
-    for where in (WHOLE, SHIFTED):
+    for where in (WHOLE,) if quick else (WHOLE, SHIFTED):
         seen = every if where == WHOLE else every.shifted(WINDOW, network.size, seed=seed)
         maps = trunk_features(
             network, seen, [LAYER], None if cache is None else cache / "maps", precision="float16"
@@ -151,7 +151,7 @@ def measure(
     (name,) = task.categories
     found = []
     todo = [(number, variant) for number in range(seed, seed + size.seeds) for variant in MAIN]
-    todo += [(seed, variant) for variant in ONCE if where == WHOLE]
+    todo += [(seed, variant) for variant in ONCE if where == WHOLE and size.seeds > 1]
     for number, variant in track(todo, f"Training on {name}, {where}"):
         kept = None if cache is None else cache / f"{name}-{where}-{variant}-{number}.json".replace(" ", "-")
         if kept is not None and kept.is_file():
