@@ -42,6 +42,7 @@ from interpretkit.runs.progress import track
 
 KIND = "animal-part"
 NETWORK, LAYER = "mobilenet_v2", "features.18"
+DRAWN = "drawn scenes"
 BAR = "the project's bar"
 CATEGORIES = ("quadruped", "bird", "person", "car")
 # What is compared with the method, each given the same images or the same answers.
@@ -69,7 +70,7 @@ class Size:
 
 
 QUICK = Size(CueSettings(train=80, user=60, test=80), 2, ("mark",), ("sticker",))
-FULL = Size(CueSettings(train=200, user=120, test=200), 5, ("mark",), ("sticker", "mark"))
+FULL = Size(CueSettings(train=200, user=120, test=200), 5, ("mark",), ("sticker",))
 
 
 def run(
@@ -99,16 +100,12 @@ def run(
     count = settings.train + settings.user + settings.test
     network = load_network(NETWORK, device=device, seed=seed)
     base = Base.of(network)
-    drawn = articulated_images(count, seed=seed, side=network.size, negatives=0.0, categories=CATEGORIES)
-    sets: list[tuple[str, PartImages, tuple[CueKind, ...]]] = [("drawn scenes", drawn, size.scenes)]
+    sets: list[tuple[str, PartImages, tuple[CueKind, ...]]] = []
     if data and KIND in data:
-        sets.append(
-            (
-                "photographs of animals",
-                evenly(read_parts(KIND, data[KIND], unannotated=True), count),
-                size.photographs,
-            )
-        )
+        photographs = evenly(read_parts(KIND, data[KIND], unannotated=True), count)
+        sets.append(("photographs of animals", photographs, size.photographs))
+    drawn = articulated_images(count, seed=seed, side=network.size, negatives=0.0, categories=CATEGORIES)
+    sets.append((DRAWN, drawn, size.scenes))
     rows: list[Row] = []
     for title, images, kinds in sets:
         for kind in kinds:
@@ -127,7 +124,7 @@ def run(
                 for number in track(range(seed, seed + size.seeds), f"{title}, {kind}", quiet=False)
             ]
             said = f"{title} with a {kind}, {count} images of {len(pool.names)} categories"
-            rows += cue_rows(trials, said, settings, seed, judged=title != "drawn scenes")
+            rows += cue_rows(trials, said, settings, seed, judged=title != DRAWN)
     return rows
 
 
