@@ -58,19 +58,22 @@ class Size:
     settings : CueSettings
         How many images, and what is asked.
     seeds : int
-        How many.
+        How many, of drawn scenes.
     scenes, photographs : tuple of str
         Cues in drawn scenes, and in photographs.
+    photograph_seeds : int
+        How many, of photographs.
     """
 
     settings: CueSettings
     seeds: int
     scenes: tuple[CueKind, ...]
     photographs: tuple[CueKind, ...]
+    photograph_seeds: int
 
 
-QUICK = Size(CueSettings(train=80, user=60, test=80), 2, ("mark",), ("sticker",))
-FULL = Size(CueSettings(train=200, user=120, test=200), 5, ("mark",), ("sticker",))
+QUICK = Size(CueSettings(train=80, user=60, test=80), 2, ("mark",), ("sticker",), 2)
+FULL = Size(CueSettings(train=200, user=120, test=200), 5, ("mark",), ("sticker",), 3)
 
 
 def run(
@@ -100,14 +103,14 @@ def run(
     count = settings.train + settings.user + settings.test
     network = load_network(NETWORK, device=device, seed=seed)
     base = Base.of(network)
-    sets: list[tuple[str, PartImages, tuple[CueKind, ...]]] = []
+    drawn = articulated_images(count, seed=seed, side=network.size, negatives=0.0, categories=CATEGORIES)
+    sets: list[tuple[str, PartImages, tuple[CueKind, ...]]] = [(DRAWN, drawn, size.scenes)]
     if data and KIND in data:
         photographs = evenly(read_parts(KIND, data[KIND], unannotated=True), count)
         sets.append(("photographs of animals", photographs, size.photographs))
-    drawn = articulated_images(count, seed=seed, side=network.size, negatives=0.0, categories=CATEGORIES)
-    sets.append((DRAWN, drawn, size.scenes))
     rows: list[Row] = []
     for title, images, kinds in sets:
+        seeds = size.seeds if title == DRAWN else size.photograph_seeds
         for kind in kinds:
             pool = CuePool(
                 network,
@@ -121,7 +124,7 @@ def run(
             )
             trials = [
                 outcome(pool, replace(settings, kind=kind), base, number, f"{title} {seed}", cache)
-                for number in track(range(seed, seed + size.seeds), f"{title}, {kind}", quiet=False)
+                for number in track(range(seed, seed + seeds), f"{title}, {kind}", quiet=False)
             ]
             said = f"{title} with a {kind}, {count} images of {len(pool.names)} categories"
             rows += cue_rows(trials, said, settings, seed, judged=title != DRAWN)
@@ -189,9 +192,7 @@ def cue_rows(
 ) -> list[Row]:
     """Return the rows of one cue."""
     seeds = f"{len(trials)} seeds"
-    rows = [
-        recovery(trials, method, said, seed, judged=judged and method == REFIT) for method in (REFIT, DROPPED)
-    ]
+    rows: list[Row] = []
 
     def row(name: str, values: Sequence[float], system: str = REFIT, **more: object) -> Row:
         return Row(
@@ -199,6 +200,20 @@ def cue_rows(
             interval=mean_interval(values), seed=seed, **more,  # type: ignore[arg-type]
         )  # fmt: skip
 
+    rows.append(
+        row(
+            "accuracy that the cue costs under shift",
+            [100 * trial.lost for trial in trials],
+            PLAIN,
+            unit="points",
+            notes=f"{seeds}; where this is little, there is nothing to find and nothing to bring back",
+        )
+    )
+    if mean([trial.lost for trial in trials]) > 0:
+        rows += [
+            recovery(trials, method, said, seed, judged=judged and method == REFIT)
+            for method in (REFIT, DROPPED)
+        ]
     for method in (REFIT, DROPPED):
         rows.append(
             row(
