@@ -39,8 +39,8 @@ def run(
     quick
         Facets left out and the learning curve on 300 of the bundled sites; else on all of them.
     data
-        `"hea-oh"`: folder with `sites.extxyz`, 919 DFT-labelled sites of the paper: every split; by slab, or without
-        `quick` by every split, with embeddings as well, which need the extra mlip; and the learning curve.
+        `"hea-oh"`: folder with `sites.extxyz`, 919 DFT-labelled sites of the paper, with embeddings (which need the
+        extra mlip) and without: every split and the learning curve; if `quick`, by slab, and facets without embeddings.
     seed
         Of folds and draws.
     cache
@@ -57,11 +57,12 @@ def run(
     if data and "hea-oh" in data:
         sites = read_sites(data["hea-oh"] / "sites.extxyz", require_energies=True)
         where = f"*OH on IrPdPtRhRu, {len(sites)} DFT sites"
-        for split in SPLITS:
-            rows += _split(kept, UNRELAXED, where, sites, split, seed)
         for split in ("slab",) if quick else SPLITS:
             rows += _split(kept, EMBEDDED, where, sites, split, seed, embeddings="chgnet")
-        rows += _learning_curve(kept, where, sites, seed)
+        for split in ("slab", "facet") if quick else SPLITS:
+            rows += _split(kept, UNRELAXED, where, sites, split, seed)
+        if not quick:
+            rows += _learning_curve(kept, where, sites, seed)
     return rows
 
 
