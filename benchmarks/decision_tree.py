@@ -33,6 +33,7 @@ from cnn_interp.units.positions import UnitGrid
 from interpretkit.bench.evidence import Row, markdown, mean_interval
 from interpretkit.networks.receptive_fields import ReceptiveField
 from interpretkit.runs.progress import track
+from interpretkit.training import resolve_device
 
 KIND = "animal-part"
 NETWORK, LAYER = "mobilenet_v2", "features.18"
@@ -121,6 +122,8 @@ def run(
         A folder in which features are kept.
     """
     size = QUICK if quick else FULL
+    # `auto`, as the bench passes it on, is no device that torch knows.
+    device = str(resolve_device(device))
     network = load_network(NETWORK, device=device, seed=seed)
 
     def tasks(images: PartImages, categories: Iterable[str]) -> list[Task]:
