@@ -337,6 +337,10 @@ class Schedule:
         How strongly every image, real or drawn, is turned (by up to 20 degrees times this), sheared (0.3), scaled (0.2
         more or less) and shifted (by a tenth of its side) at random before the critic sees it. A code that must be told
         from images so changed cannot stand for slant or place; at 0, as in the article, it may.
+    pairing : float
+        Weight of the information that the categories told of two such changes of one real image hold of each other.
+        The article has none: a code may then stand for anything in drawn images, and is read from real ones by luck.
+        Needs `affine`, without which the two are the same image.
     precision : {"auto", "float32", "bfloat16"}
         Of the networks; the losses are computed in single precision.
     """
@@ -349,6 +353,7 @@ class Schedule:
     continuous_weight: float = 1.0
     smoothing: float = 0.0
     affine: float = 0.5
+    pairing: float = 1.0
     precision: Precision = "auto"
 
     def check(self) -> None:
@@ -364,13 +369,15 @@ class Schedule:
         for name in ("generator_rate", "critic_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} {getattr(self, name)!r}: expected a number above 0")
-        for name in ("weight", "continuous_weight"):
+        for name in ("weight", "continuous_weight", "pairing"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} {getattr(self, name)!r}: expected a number of at least 0")
         if not 0 <= self.smoothing < 0.5:
             raise InputError(f"smoothing {self.smoothing!r}: expected 0 to 0.5")
         if not 0 <= self.affine <= 2:
             raise InputError(f"affine {self.affine!r}: expected 0 to 2")
+        if self.pairing and not self.affine:
+            raise InputError(f"pairing {self.pairing!r}: expected 0 without affine changes")
 
 
 def train_infogan(
@@ -507,7 +514,7 @@ class _Trained(nn.Module):
                 functional.grid_sample(some.float(), grid, align_corners=False)
                 for some, grid in zip((pixels, drawn), grids, strict=True)
             )
-        real, _ = critic(pixels)
+        real, read = critic(pixels)
         # Drawn images leave no trace in the statistics with which real ones will be read.
         passing = {name: buffer.clone() for name, buffer in critic.named_buffers()}
         seen, told = functional_call(critic, passing, (drawn.detach(),))
@@ -520,8 +527,16 @@ class _Trained(nn.Module):
         passing = {name: buffer.clone() for name, buffer in critic.named_buffers()}
         fooled, told = functional_call(critic, {**fixed, **passing}, (drawn,))
         drawing = functional.softplus(-fooled).mean()
+        losses = {"critic": judged, "generator": drawing, "missed_information": missed}
         loss = judged + missed + drawing + self._missed(codes, told)
-        return {"loss": loss, "critic": judged, "generator": drawing, "missed_information": missed}
+        if schedule.pairing:
+            grids = random_affine_grids(len(images), pixels, schedule.affine)
+            again = functional.grid_sample(as_pixels(images).float(), grids, align_corners=False)
+            passing = {name: buffer.clone() for name, buffer in critic.named_buffers()}
+            _, other = functional_call(critic, passing, (again,))
+            losses["missed_pairing"] = -paired_information(read.logits, other.logits)
+            loss = loss + schedule.pairing * losses["missed_pairing"]
+        return {"loss": loss, **losses}
 
     def _missed(self, codes: Codes, told: Told) -> Tensor:
         """Return −E log Q, weighted; continuous codes as Gaussians of variance 1."""
@@ -532,6 +547,27 @@ class _Trained(nn.Module):
         _, spread = code_log_density(codes, Told(told.logits, told.mean.detach(), told.log_variance))
         # Worth nothing to either player: it moves the spreads alone, and leaves the loss as it is.
         return missed + (spread.detach() - spread).sum(1).mean()
+
+
+def paired_information(first: Tensor, second: Tensor) -> Tensor:
+    """Return the mutual information of the categories told of two views of the same images, in nats: a scalar.
+
+    It is largest, log k, where both views are told alike, surely, and all k categories equally often.
+
+    Parameters
+    ----------
+    first, second : Tensor, (n, k)
+        Logits. A row of the one and the same row of the other belong to one image.
+
+    References
+    ----------
+    X. Ji, J. F. Henriques and A. Vedaldi, "Invariant information clustering for unsupervised image classification and
+    segmentation", ICCV 2019.
+    """
+    joint = first.softmax(1).T @ second.softmax(1) / len(first)
+    joint = ((joint + joint.T) / 2).clamp_min(torch.finfo(joint.dtype).tiny)
+    alone = joint.sum(1).log()
+    return (joint * (joint.log() - alone[:, None] - alone[None])).sum()
 
 
 def random_affine_grids(count: int, like: Tensor, strength: float) -> Tensor:

@@ -23,6 +23,7 @@ from cnn_interp.learning.infogan import (
     information,
     load_infogan,
     mode_coverage,
+    paired_information,
     save_infogan,
     train_infogan,
     traversals,
@@ -69,7 +70,7 @@ def test_each_player_is_moved_by_its_own_loss_alone() -> None:
     torch.manual_seed(0)
     model = InfoGAN(TINY)
     images, _ = quarters(16)
-    trained = _Trained(model, Schedule(batch_size=16, affine=0))
+    trained = _Trained(model, Schedule(batch_size=16, affine=0, pairing=0))
     torch.manual_seed(1)
     trained(images)["loss"].backward()
     got = {name: weight.grad for name, weight in model.named_parameters()}
@@ -103,13 +104,33 @@ def test_each_player_is_moved_by_its_own_loss_alone() -> None:
         torch.testing.assert_close(got[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_paired_information_is_what_two_views_share() -> None:
+    rng = np.random.default_rng(0)
+    same = torch.from_numpy(1e3 * np.eye(4)[rng.permutation(np.arange(400) % 4)]).float()
+    torch.testing.assert_close(paired_information(same, same), torch.tensor(math.log(4)))
+    # Categories exchanged in one view tell as much only where both ways count alike; independent views tell nothing.
+    pairs = torch.from_numpy(1e3 * np.eye(4)).float()
+    first, second = pairs.repeat_interleave(4, 0), pairs.repeat(4, 1)
+    torch.testing.assert_close(paired_information(first, second), torch.tensor(0.0), atol=1e-6, rtol=0)
+    # One category for all, and no idea of any, are worth nothing either.
+    assert abs(float(paired_information(same[:1].repeat(9, 1), same[:1].repeat(9, 1)))) < 1e-6
+    assert abs(float(paired_information(0 * same, 0 * same))) < 1e-6
+    # From counts, for soft views: the information of the symmetric joint table.
+    logits = torch.from_numpy(rng.normal(size=(2, 50, 3)))
+    first, second = logits.softmax(2).numpy()
+    joint = np.einsum("ni,nj->ij", first, second) / 50
+    joint = (joint + joint.T) / 2
+    expected = (joint * np.log(joint / np.outer(joint.sum(1), joint.sum(0)))).sum()
+    assert float(paired_information(*logits)) == pytest.approx(expected, rel=1e-9)
+
+
 def test_statistics_are_those_of_real_images() -> None:
     torch.manual_seed(0)
     model = InfoGAN(TINY)
     other = InfoGAN(TINY)
     other.load_state_dict(model.state_dict())
     images, _ = quarters(32)
-    _Trained(model, Schedule(affine=0))(images)
+    _Trained(model, Schedule(affine=0, pairing=0))(images)
     other.critic(images[:, None].float() / 255)
     for name, buffer in model.critic.named_buffers():
         assert torch.equal(buffer, dict(other.critic.named_buffers())[name]), name
