@@ -112,7 +112,7 @@ def test_designs_of_a_users_own_model(run: Run, model: Path, tmp_path: Path) -> 
     # Each slab, read as any user's, holds its design.
     again = read_sites(out / "slabs.extxyz")
     assert [site.contact_elements for site in again] == [site.contact_elements for site in sites]
-    assert 'src="data:image/png;base64' in (out / "report.html").read_text()
+    assert 'src="data:image/webp;base64' in (out / "report.html").read_text()
 
 
 def test_the_search_may_be_restricted(run: Run, model: Path, tmp_path: Path) -> None:

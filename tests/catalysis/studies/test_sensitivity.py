@@ -255,7 +255,7 @@ def test_a_potential_answers_to_all_changes_and_is_not_asked_twice(tmp_path: Pat
 
 
 def test_a_metal_that_a_potential_lacks_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"calculator emt: .*Ir"):
+    with pytest.raises(InputError, match=r"calculator: .*EMT.*Ir; expected"):
         by_potential("emt", EMT(), tmp_path / "e.jsonl").energies([pure(symbol="Ir")])
 
 

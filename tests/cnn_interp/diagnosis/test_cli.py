@@ -82,7 +82,7 @@ def whole(folder: Path, *files: str) -> None:
     manifest = load_manifest(folder)
     assert {"report.html", *files} <= set(manifest["files"])
     page = (folder / "report.html").read_text()
-    assert 'src="data:image/png;base64' in page
+    assert 'src="data:image/webp;base64' in page
     assert "interpretkit cnn diagnose" in page
     assert not list(folder.parent.glob(f".{folder.name}*"))
 

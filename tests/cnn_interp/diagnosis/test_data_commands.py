@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_report(out: Path) -> None:
-    assert 'src="data:image/png;base64' in (out / "report.html").read_text()
+    assert 'src="data:image/webp;base64' in (out / "report.html").read_text()
     assert json.loads((out / "manifest.json").read_text())["files"]
 
 

@@ -54,7 +54,7 @@ def test_dissect_writes_a_report_and_the_units(own, run_command, tmp_path):
         assert detectors > 0
     page = (out / "report.html").read_text()
     assert "random weights" in page
-    assert "data:image/png" in page
+    assert "data:image/webp" in page
     assert json.loads((out / "manifest.json").read_text())["summary"]["2"] == shown["2"]
 
 

@@ -86,7 +86,7 @@ def test_one_image_gives_a_sheet_arrays_and_a_report(call: CallCommand, tmp_path
     }
     width, height = Image.open(out / "sheet.png").size
     assert width > 3 * height / 2
-    assert "data:image/png;base64" in (out / "report.html").read_text()
+    assert "data:image/webp;base64" in (out / "report.html").read_text()
     assert json.loads((out / "manifest.json").read_text())["summary"]["n_images"] == 1
     assert left_behind(tmp_path) == ["out"]
 
