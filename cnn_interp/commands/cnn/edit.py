@@ -507,7 +507,7 @@ def _planted(
             "lost_elsewhere", 100 * trial.lost_elsewhere(REFIT), "lost without the cue", unit="points", format="+.1f",
             note="below 0 is a gain",
         )  # fmt: skip
-        found.number("answers", answers, note=f"{len(session.edit.dropped)} patterns dropped")
+        found.number("answers", answers, note=f"patterns dropped: {len(session.edit.dropped)}")
         found.number(
             "found_at", said if said < float("inf") else None, "answer that dropped the cue", on_card=False
         )
@@ -596,18 +596,19 @@ def _headline(session: EditingSession, network: Network, trained: int) -> Findin
     lead = f"{len(session.patterns)} {session.patterns.kind} of `{layer}` in {of}. "
     lead += (
         f"After {answers} answers {dropped} are taken out: accuracy on {len(effect.labels)} images goes from "
-        f"{before:.1%} to {after:.1%}, and {len(effect.changed)} answers change."
+        f"{before:.1%} to {after:.1%}; answers changed: {len(effect.changed)}."
         if answers
         else f"Accuracy on {len(effect.labels)} images is {before:.1%}. Nothing was said yet; the most suspicious come "
         "first below."
     )
-    found = Finding(f"{dropped} patterns of {layer} taken out of {network.name}", lead)
+    what = "1 pattern" if dropped == 1 else f"{dropped} patterns"
+    found = Finding(f"{what} of {layer} taken out of {network.name}", lead)
     found.number("accuracy_before", before, "accuracy before", format=".1%")
     found.number(
         "accuracy_after", after, "accuracy after", format=".1%", note=f"on {len(effect.labels)} images"
     )
     found.number("changed", len(effect.changed), "answers changed")
-    found.number("answers", answers, note=f"{dropped} patterns dropped")
+    found.number("answers", answers, note=f"patterns dropped: {dropped}")
     if session.measured_on_learned:
         found.warn(
             "The last layer was trained anew in an earlier edit, maybe on images that accuracy is measured on here."
