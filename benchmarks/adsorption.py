@@ -1,11 +1,7 @@
-"""Adsorption energies: errors on unseen slabs beside a linear baseline, and what the PGH-VAE holds.
-
-Run as `python -m benchmarks.adsorption [--full] [--hea-oh FOLDER] [--hea-agirpdptru FOLDER]`.
-"""
+"""Adsorption energies: errors on unseen slabs beside a linear baseline, and what the PGH-VAE holds."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +13,7 @@ from catalysis.models.evaluation import evaluate
 from catalysis.models.site_model import SHIPPED, SiteModel
 from catalysis.structure.sites import Site
 from catalysis.structure.user_sites import read_sites
-from interpretkit.bench.evidence import Row, markdown
+from interpretkit.bench.evidence import Row
 
 PAPER = "Wang et al., npj Comput. Mater. (2025)"
 CHEAT = "Clausen et al., High Entropy Alloys & Materials (2022)"
@@ -127,21 +123,3 @@ def _cross_validated(where: str, sites: list[Site], seed: int, published: float 
         notes = "the reference chose its checkpoint on the test set, and its labels are not the DFT energies"
         head = replace(head, reference=0.045, source=f"{PAPER}, abstract", stand_in=True, notes=notes)
     return [teacher, head, calibration]
-
-
-def main() -> None:
-    """Print the rows as a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="also cross-validate the bundled data")
-    parser.add_argument("--hea-oh", type=Path, help="folder with the paper's sites.extxyz")
-    parser.add_argument(
-        "--hea-agirpdptru", type=Path, help="folder with oh_top.extxyz.gz and o_fcc.extxyz.gz"
-    )
-    options = parser.parse_args()
-    given = {"hea-oh": options.hea_oh, "hea-agirpdptru": options.hea_agirpdptru}
-    data = {kind: path for kind, path in given.items() if path is not None}
-    print(markdown(run(quick=not options.full, data=data)))
-
-
-if __name__ == "__main__":
-    main()

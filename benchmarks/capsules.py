@@ -1,11 +1,7 @@
-"""Capsules with 3 and 1 routings, beside an ordinary network of as many parameters, on digits as they are and moved.
-
-Run as `python -m benchmarks.capsules [--full] [--device cpu] [--mnist FOLDER] [--affnist PATH] [--checkpoints FOLDER]`.
-"""
+"""Capsules with 3 and 1 routings, beside an ordinary network of as many parameters, on digits as they are and moved."""
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +24,7 @@ from cnn_interp.learning.capsules import (
     trained_examples,
 )
 from cnn_interp.learning.grey_images import GreyImages, affine_test, grey_images
-from interpretkit.bench.evidence import Row, markdown
+from interpretkit.bench.evidence import Row
 from interpretkit.runs.progress import track
 from interpretkit.training import resolve_device
 
@@ -326,23 +322,3 @@ def _notes(network: Network, schedule: Schedule, count: int, is_mnist: bool, siz
         if size != "paper":
             notes.append("a network of a fraction of the article's parameters")
     return "; ".join(notes)
-
-
-def main() -> None:
-    """Print the rows as a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="with --mnist; on a GPU the size of the article")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--mnist", type=Path, help="the folder of IDX files")
-    parser.add_argument("--affnist", type=Path, help="a .mat file, or a folder of them")
-    parser.add_argument(
-        "--checkpoints", type=Path, help="a folder in which trainings are kept and gone on with"
-    )
-    options = parser.parse_args()
-    data = {kind: path for kind in ("mnist", "affnist") if (path := getattr(options, kind)) is not None}
-    print(markdown(run(not options.full, data, options.seed, options.device, options.checkpoints)))
-
-
-if __name__ == "__main__":
-    main()

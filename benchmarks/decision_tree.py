@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from cnn_interp.images.batches import landmarks_in_inputs
 from cnn_interp.images.part_images import PartImages
 from cnn_interp.networks.loading import load_network
 from cnn_interp.units.positions import UnitGrid
-from interpretkit.bench.evidence import Row, markdown, mean_interval
+from interpretkit.bench.evidence import Row, mean_interval
 from interpretkit.networks.receptive_fields import ReceptiveField
 from interpretkit.runs.progress import track
 from interpretkit.training import resolve_device
@@ -400,20 +399,3 @@ def planted_rows(seed: int, seeds: int) -> list[Row]:
 def mean(values: Iterable[float]) -> float:
     """Return the mean of those that are known."""
     return float(np.nanmean(np.array(list(values), dtype=np.float64)))
-
-
-def main() -> None:
-    """Print the rows as a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="all categories, images and seeds")
-    parser.add_argument("--animal-part", type=Path, help="the folder of animal-part")
-    parser.add_argument("--cache", type=Path, help="a folder in which features are kept")
-    parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
-    options = parser.parse_args()
-    data = {KIND: options.animal_part} if options.animal_part else None
-    print(markdown(run(not options.full, data, options.seed, options.device, options.cache)))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,7 @@
-"""Auto-encoders trained on rendered sprites: how well each method's codes separate the factors, and in which order.
-
-Run as `python -m benchmarks.disentangled_training [--full] [--device cpu] [--dsprites FILE] [--checkpoints FOLDER]`.
-"""
+"""Auto-encoders trained on rendered sprites: how well each method's codes separate the factors, and in which order."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from interpretkit.bench.evidence import Row, markdown, mean_interval
+from interpretkit.bench.evidence import Row, mean_interval
 from interpretkit.disentanglement.autoencoders import Network, train_autoencoder
 from interpretkit.disentanglement.datasets import SPRITES, Images, read_dsprites, render_sprites
 from interpretkit.disentanglement.table import score_table
@@ -282,22 +278,3 @@ def clear_pairs() -> list[tuple[str, str, str]]:
             if round(PUBLISHED[better][score] - PUBLISHED[worse][score], 6) > CLEAR:
                 found.append((score, worse, better))
     return found
-
-
-def main() -> None:
-    """Print the rows as a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="three seeds; on a GPU the size of the articles")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--dsprites", type=Path, help="the published file (.npz)")
-    parser.add_argument(
-        "--checkpoints", type=Path, help="a folder in which trainings are kept and gone on with"
-    )
-    options = parser.parse_args()
-    data = {"dsprites": options.dsprites} if options.dsprites else None
-    print(markdown(run(not options.full, data, options.seed, options.device, options.checkpoints)))
-
-
-if __name__ == "__main__":
-    main()

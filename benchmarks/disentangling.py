@@ -1,11 +1,7 @@
-"""Filters, graph nodes, concepts and sparse codes of one layer, by where they are, what they show and what they keep.
-
-Run as `python -m benchmarks.disentangling [--full] [--animal-part FOLDER] [--cache FOLDER]`.
-"""
+"""Filters, graph nodes, concepts and sparse codes of one layer: where they are, what they show, what they keep."""
 
 from __future__ import annotations
 
-import argparse
 import functools
 import hashlib
 import json
@@ -47,7 +43,7 @@ from cnn_interp.images.concept_images import Concept
 from cnn_interp.images.part_images import PartImages
 from cnn_interp.images.sets import Images
 from cnn_interp.networks.loading import load_network
-from interpretkit.bench.evidence import Row, markdown, mean_interval
+from interpretkit.bench.evidence import Row, mean_interval
 from interpretkit.runs.files import dump_json, write_json
 from interpretkit.runs.progress import track
 
@@ -534,20 +530,3 @@ def localization_rows(
         for what in dict.fromkeys(name for found in errors for one in found for name in one)
         if what != ANNOTATED_MEAN
     ]
-
-
-def main() -> None:
-    """Print the rows as a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="all layers, images and seeds")
-    parser.add_argument("--animal-part", type=Path, help="the folder of animal-part")
-    parser.add_argument("--cache", type=Path, help="a folder in which features and graphs are kept")
-    parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
-    options = parser.parse_args()
-    data = {KIND: options.animal_part} if options.animal_part else None
-    print(markdown(run(not options.full, data, options.seed, options.device, options.cache)))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,7 @@
-"""Patterns of a network judged by a person: planted cues found and taken out, beside other uses of the answers.
-
-Run as `python -m benchmarks.editing [--full] [--animal-part FOLDER] [--cache FOLDER]`.
-"""
+"""Patterns of a network judged by a person: planted cues found and taken out, beside other uses of the answers."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import inspect
 import json
@@ -36,7 +32,7 @@ from cnn_interp.middle_to_end.spurious_cue import (
     cue_trial,
 )
 from cnn_interp.networks.loading import load_network
-from interpretkit.bench.evidence import Row, markdown, mean_interval
+from interpretkit.bench.evidence import Row, mean_interval
 from interpretkit.runs.files import write_json
 from interpretkit.runs.progress import track
 
@@ -260,20 +256,3 @@ def cue_rows(
 def mean(values: Sequence[float]) -> float:
     """Return the mean of those that are known."""
     return float(np.nanmean(np.array(values, dtype=np.float64)))
-
-
-def main() -> None:
-    """Print the rows as a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="all cues, images and seeds")
-    parser.add_argument("--animal-part", type=Path, help="the folder of animal-part")
-    parser.add_argument("--cache", type=Path, help="a folder in which maps are kept")
-    parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
-    options = parser.parse_args()
-    data = {KIND: options.animal_part} if options.animal_part else None
-    print(markdown(run(not options.full, data, options.seed, options.device, options.cache)))
-
-
-if __name__ == "__main__":
-    main()

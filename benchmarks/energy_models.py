@@ -1,11 +1,7 @@
-"""Energy models where it is hard: classes and facets left out, few slabs to learn from, embeddings of relaxed sites.
-
-Run as `python -m benchmarks.energy_models [--full] [--hea-oh FOLDER]`.
-"""
+"""Energy models where it is hard: classes and facets left out, few slabs to learn from, embeddings of relaxed sites."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +15,7 @@ from catalysis.models.evaluation import evaluate
 from catalysis.models.measurement import Predictions, measure_teacher
 from catalysis.structure.sites import Site
 from catalysis.structure.user_sites import read_sites
-from interpretkit.bench.evidence import Row, markdown
+from interpretkit.bench.evidence import Row
 from interpretkit.runs.files import write_json
 
 UNRELAXED = "teacher, class and elements only, unrelaxed input"
@@ -174,17 +170,3 @@ def _learning_curve(kept: _Kept, where: str, sites: Sequence[Site], seed: int) -
             )
         )
     return rows
-
-
-def main() -> None:
-    """Print the rows as a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="all of the bundled sites")
-    parser.add_argument("--hea-oh", type=Path, help="folder with the paper's sites.extxyz")
-    options = parser.parse_args()
-    data = {} if options.hea_oh is None else {"hea-oh": options.hea_oh}
-    print(markdown(run(quick=not options.full, data=data)))
-
-
-if __name__ == "__main__":
-    main()

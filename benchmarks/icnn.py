@@ -1,11 +1,7 @@
-"""Interpretable CNNs: filters trained by each loss beside ordinary ones, on crops of animals whole and off the centre.
-
-Run as `python -m benchmarks.icnn [--full] [--animal-part FOLDER] [--cache FOLDER]`.
-"""
+"""Interpretable CNNs: filters trained by each loss beside ordinary ones, on crops of animals, whole and shifted."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +25,7 @@ from cnn_interp.learning.filter_study import (
     train_filters,
 )
 from cnn_interp.networks.loading import load_network
-from interpretkit.bench.evidence import Row, markdown, mean_interval
+from interpretkit.bench.evidence import Row, mean_interval
 from interpretkit.runs.files import write_json
 from interpretkit.runs.progress import track
 
@@ -320,20 +316,3 @@ def as_rows(found: Sequence[Mapping[str, float | str | int]], data: str, seed: i
                 ),
             ]  # fmt: skip
     return [row for row in rows if not np.isnan(row.value)]
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true")
-    parser.add_argument("--animal-part", type=Path)
-    parser.add_argument("--cache", type=Path)
-    given = parser.parse_args()
-    print(
-        markdown(
-            run(
-                not given.full,
-                None if given.animal_part is None else {KIND: given.animal_part},
-                cache=given.cache,
-            )
-        )
-    )

@@ -1,11 +1,7 @@
-"""InfoGAN: whether its code finds the digits, what it draws, and how well its codes separate factors of sprites.
-
-Run as `python -m benchmarks.infogan [--full] [--device cpu] [--mnist FOLDER] [--checkpoints FOLDER]`.
-"""
+"""InfoGAN: whether its code finds the digits, what it draws, and how well its codes separate factors of sprites."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +25,7 @@ from cnn_interp.learning.infogan import (
     train_infogan,
     trained_example,
 )
-from interpretkit.bench.evidence import Row, markdown, mean_interval
+from interpretkit.bench.evidence import Row, mean_interval
 from interpretkit.disentanglement.table import score_table
 from interpretkit.runs.progress import track
 from interpretkit.training import resolve_device
@@ -304,22 +300,3 @@ def sprite_rows(scale: Scale, seeds: list[int], device: str, cache: Path | None)
             )
         )
     return rows
-
-
-def main() -> None:
-    """Print the rows as a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="with --mnist; on a GPU the size of the article")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--mnist", type=Path, help="the folder of IDX files")
-    parser.add_argument(
-        "--checkpoints", type=Path, help="a folder in which trainings are kept and gone on with"
-    )
-    options = parser.parse_args()
-    data = {"mnist": options.mnist} if options.mnist else None
-    print(markdown(run(not options.full, data, options.seed, options.device, options.checkpoints)))
-
-
-if __name__ == "__main__":
-    main()

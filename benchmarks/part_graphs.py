@@ -1,11 +1,7 @@
-"""Parts located from a few annotations: And-Or graphs against other methods at equal annotations.
-
-Run as `python -m benchmarks.part_graphs [--full] [--animal-part FOLDER] [--cache FOLDER]`.
-"""
+"""Parts located from a few annotations: And-Or graphs against other methods at equal annotations."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import inspect
 import json
@@ -32,7 +28,7 @@ from cnn_interp.images.batches import landmarks_in_inputs
 from cnn_interp.images.part_images import PartImages
 from cnn_interp.images.reading import read_parts
 from cnn_interp.networks.loading import Network, load_network
-from interpretkit.bench.evidence import Row, markdown
+from interpretkit.bench.evidence import Row
 from interpretkit.runs.files import write_json
 from interpretkit.runs.progress import track
 
@@ -248,22 +244,3 @@ def group_rows(said: str, trials: Sequence[Trial], size: Size, seed: int, *, bar
                 for method in BASELINES
             ]  # fmt: skip
     return rows
-
-
-def main() -> None:
-    """Print the rows as a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--full", action="store_true", help="all categories, numbers of annotations and draws"
-    )
-    parser.add_argument("--animal-part", type=Path, help="the folder of animal-part")
-    parser.add_argument("--cache", type=Path, help="a folder in which features and errors are kept")
-    parser.add_argument("--seed", type=int, default=0, help="of drawn objects and of what is annotated")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
-    options = parser.parse_args()
-    data = {KIND: options.animal_part} if options.animal_part else None
-    print(markdown(run(not options.full, data, options.seed, options.device, options.cache)))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,7 @@
-"""Parts taught by answers: images chosen to be asked about against random ones, and an annotator who errs.
-
-Run as `python -m benchmarks.teaching [--full] [--animal-part FOLDER] [--cache FOLDER]`.
-"""
+"""Parts taught by answers: images chosen to be asked about against random ones, and an annotator who errs."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import inspect
 import json
@@ -31,7 +27,7 @@ from cnn_interp.middle_to_end.dialogue import Dialogue
 from cnn_interp.middle_to_end.selection import ACTIVE, SELECTIONS
 from cnn_interp.middle_to_end.simulation import answers_to_reach, falling, taught
 from cnn_interp.networks.loading import Network, load_network
-from interpretkit.bench.evidence import Row, markdown
+from interpretkit.bench.evidence import Row
 from interpretkit.runs.files import write_json
 from interpretkit.runs.progress import track
 from interpretkit.training.seeds import numpy_generator
@@ -430,20 +426,3 @@ def baseline_rows(said: str, curves: Sequence[Curve], size: Size, seed: int) -> 
             ),
         ]  # fmt: skip
     return rows
-
-
-def main() -> None:
-    """Print the rows as a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="all parts, shares, orders and draws")
-    parser.add_argument("--animal-part", type=Path, help="the folder of animal-part")
-    parser.add_argument("--cache", type=Path, help="a folder in which features and curves are kept")
-    parser.add_argument("--seed", type=int, default=0, help="of drawn objects and of all draws")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
-    options = parser.parse_args()
-    data = {KIND: options.animal_part} if options.animal_part else None
-    print(markdown(run(not options.full, data, options.seed, options.device, options.cache)))
-
-
-if __name__ == "__main__":
-    main()

@@ -87,3 +87,11 @@ GreyData = Annotated[
         help="Labelled images, taken as grey: scikit-learn's digits, or mnist=, affnist=, labelled-images=PATH.",
     ),
 ]
+TrainedNetwork = Annotated[
+    Path | None,
+    typer.Option("--network", metavar="FILE", help="Train nothing: show a network that was trained before."),
+]
+Example = Annotated[
+    bool,
+    typer.Option("--example", help="Train nothing: show the network that comes along, trained on MNIST."),
+]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnn_interp.commands._loading import DIGITS, check_grey_data, grey_data
-from cnn_interp.commands._options import PRECISIONS, GreyData, Precision
+from cnn_interp.commands._options import PRECISIONS, Example, GreyData, Precision, TrainedNetwork
 from interpretkit.commandline import (
     Column,
     Device,
@@ -120,16 +120,8 @@ def capsnet(
             "--baseline/--no-baseline", help="Train an ordinary network of as many parameters as well."
         ),
     ] = None,
-    network: Annotated[
-        Path | None,
-        typer.Option(
-            "--network", metavar="FILE", help="Train nothing: show a network that was trained before."
-        ),
-    ] = None,
-    example: Annotated[
-        bool,
-        typer.Option("--example", help="Train nothing: show the network that comes along, trained on MNIST."),
-    ] = False,
+    network: TrainedNetwork = None,
+    example: Example = False,
     precision: Precision = None,
     seed: Seed = 0,
     device: Device = "auto",

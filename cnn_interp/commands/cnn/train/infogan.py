@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cnn_interp.commands._loading import DIGITS, check_grey_data, grey_data
-from cnn_interp.commands._options import PRECISIONS, Precision
+from cnn_interp.commands._options import PRECISIONS, Example, Precision, TrainedNetwork
 from interpretkit.commandline import Column, Device, Finding, Here, Quiet, Seed, command, one_of
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
@@ -86,16 +86,8 @@ def infogan(
     images: Annotated[
         int | None, typer.Option("--images", metavar="N", min=200, help="Train on so many images at most.")
     ] = None,
-    network: Annotated[
-        Path | None,
-        typer.Option(
-            "--network", metavar="FILE", help="Train nothing: show a network that was trained before."
-        ),
-    ] = None,
-    example: Annotated[
-        bool,
-        typer.Option("--example", help="Train nothing: show the network that comes along, trained on MNIST."),
-    ] = False,
+    network: TrainedNetwork = None,
+    example: Example = False,
     precision: Precision = None,
     seed: Seed = 0,
     device: Device = "auto",
