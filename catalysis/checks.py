@@ -146,7 +146,7 @@ def check_design(
     if not 1 <= n <= MOST_DESIGNS:
         raise InputError(f"--n: {n}; expected at least 1 and at most {MOST_DESIGNS}")
     if not 0 <= verify <= n:
-        raise InputError(f"--verify: {verify}; expected at most {n}, as many as there are designs")
+        raise InputError(f"--verify: {verify}; expected 0 to {n}, as many as there are designs")
     if calculator and not verify:
         raise InputError(
             f"--calculator {calculator}: does nothing; expected --verify with a number of designs"

@@ -170,13 +170,17 @@ def _read_labels(folder: Path) -> tuple[LabelledImages, NDArray[np.intp], tuple[
     return found, labels, tuple(found.category_names[v] if found.category_names else str(v) for v in values)
 
 
-def check_answerer(path: Path) -> None:
+def check_trained(path: Path) -> None:
     """Refuse a trained network that is missing or damaged."""
     from cnn_interp.networks.checks import check_file
 
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a trained model (.safetensors)")
-    check_file(path)
+    try:
+        check_file(path)
+    except InputError as error:
+        # The file was given by an option of the command's own, not as a network's weights.
+        raise InputError(str(error).removeprefix("weights ")) from error
 
 
 def scenes_as_pixels(side: int) -> tuple[Tensor, Any, Any]:

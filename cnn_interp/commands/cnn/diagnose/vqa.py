@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.commands._loading import check_answerer, check_given
+from cnn_interp.commands._loading import check_given, check_trained
 from interpretkit.commandline import Column, Device, Finding, Here, Quiet, Seed, command
 from interpretkit.commandline.caution import no_better
 from interpretkit.errors import InputError
@@ -97,7 +97,7 @@ def vqa(
     if image is not None:
         check_given([image], True)
     if model is not None:
-        check_answerer(model)
+        check_trained(model)
     import numpy as np
 
     from cnn_interp.diagnosis.question_answering.answerer import (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.commands._loading import ARTICULATED, check_answerer, chosen_layers
+from cnn_interp.commands._loading import ARTICULATED, check_trained, chosen_layers
 from cnn_interp.commands._options import Model, Weights
 from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, kind_and_path
 from interpretkit.commandline.caution import no_better
@@ -163,7 +163,7 @@ def rcnn(
 
         detector = Path(cnn_interp.learning.__file__).with_name(_EXAMPLE_FILE)
     if detector is not None:
-        check_answerer(detector)
+        check_trained(detector)
     from cnn_interp.networks.loading import load_network
 
     network = load_network(model, weights=weights, device=device, seed=seed)
