@@ -352,7 +352,8 @@ instruments.start("explorer", (root, data) => {
     if (axis && shape.places.length) {
       event.preventDefault();
       const order = [...shape.places].sort((a, b) => a[axis[0]] - b[axis[0]] || a[2] - b[2]);
-      const at = order.findIndex(place => place[2] === shape.index);
+      // A key may be faster than the first structure, which is chosen when the explorer is first seen.
+      const from = shape.index ?? data.first, at = order.findIndex(place => place[2] === from);
       choose(order[Math.min(order.length - 1, Math.max(0, at < 0 ? 0 : at + axis[1]))][2]);
     } else if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
