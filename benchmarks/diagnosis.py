@@ -41,7 +41,8 @@ from cnn_interp.diagnosis.small_network import (
 from cnn_interp.diagnosis.transferability import TREATMENTS, linear_probes, transfer
 from cnn_interp.images.files import photograph
 from cnn_interp.images.jpeg_archive import read_jpeg_archive
-from cnn_interp.networks.loading import Network, load_network
+from cnn_interp.networks.loading import load_network
+from cnn_interp.networks.network import Network
 from interpretkit.bench.evidence import Row
 from interpretkit.disentanglement.datasets import SHAPES3D
 

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from cnn_interp.images.files import photograph
 from cnn_interp.images.jpeg_archive import read_jpeg_archive
-from cnn_interp.networks.loading import Network, load_network
+from cnn_interp.networks.loading import load_network
+from cnn_interp.networks.network import Network
 from interpretkit.attribution import attribute
 from interpretkit.attribution.faithfulness import deletion, energy_inside, pointing_game, weight_randomization
 from interpretkit.attribution.patterns import fit_patterns

@@ -22,7 +22,8 @@ from cnn_interp.metrics.location_instability import (
     location_instability,
 )
 from cnn_interp.metrics.part_interpretability import part_interpretability
-from cnn_interp.networks.loading import Network, load_network
+from cnn_interp.networks.loading import load_network
+from cnn_interp.networks.network import Network
 from interpretkit.bench.evidence import Row
 
 # Layers with maps of 14 × 14 and 7 × 7.

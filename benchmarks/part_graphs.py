@@ -27,7 +27,8 @@ from cnn_interp.images.articulated import articulated_images
 from cnn_interp.images.batches import landmarks_in_inputs
 from cnn_interp.images.part_images import PartImages
 from cnn_interp.images.reading import read_parts
-from cnn_interp.networks.loading import Network, load_network
+from cnn_interp.networks.loading import load_network
+from cnn_interp.networks.network import Network
 from interpretkit.bench.evidence import Row
 from interpretkit.runs.files import write_json
 from interpretkit.runs.progress import track

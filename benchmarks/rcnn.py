@@ -25,7 +25,8 @@ from cnn_interp.learning.head_comparison import (
     pairs,
     train_detectors,
 )
-from cnn_interp.networks.loading import Network, load_network
+from cnn_interp.networks.loading import load_network
+from cnn_interp.networks.network import Network
 from interpretkit.bench.evidence import Row, mean_interval
 from interpretkit.runs.files import write_json
 

@@ -26,7 +26,8 @@ from cnn_interp.middle_to_end.annotators import ErringAnnotator, TrueAnnotator, 
 from cnn_interp.middle_to_end.dialogue import Dialogue
 from cnn_interp.middle_to_end.selection import ACTIVE, SELECTIONS
 from cnn_interp.middle_to_end.simulation import answers_to_reach, falling, taught
-from cnn_interp.networks.loading import Network, load_network
+from cnn_interp.networks.loading import load_network
+from cnn_interp.networks.network import Network
 from interpretkit.bench.evidence import Row
 from interpretkit.runs.files import write_json
 from interpretkit.runs.progress import track

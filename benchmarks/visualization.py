@@ -10,7 +10,8 @@ import numpy as np
 
 from cnn_interp.images.photographs import Photographs
 from cnn_interp.images.reading import read
-from cnn_interp.networks.loading import Network, load_network
+from cnn_interp.networks.loading import load_network
+from cnn_interp.networks.network import Network
 from cnn_interp.visualization.activation_maximization import maximize_activation
 from cnn_interp.visualization.decoder import train_decoder
 from cnn_interp.visualization.deconvnet_projection import project, sufficiency

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cnn_interp.images.part_images import PartImages
     from cnn_interp.images.sets import LabelledImages
     from cnn_interp.learning.grey_images import GreyImages
-    from cnn_interp.networks.loading import Network
+    from cnn_interp.networks.network import Network
 
 # Of the pictures of labelled images, at most, px.
 _THUMBNAIL = 160

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnn_interp.diagnosis.attacks import Attack, Classifier
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 from interpretkit.networks.recording import layer_outputs, map_layers
 from interpretkit.runs.progress import track

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from cnn_interp.diagnosis.influence import Risk, cross_entropy
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 from interpretkit.runs.progress import progress, track
 

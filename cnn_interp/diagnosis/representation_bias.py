@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cnn_interp.diagnosis.attacks import Classifier, logits_of
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from interpretkit.disentanglement.datasets import SHAPES3D, render_shapes3d
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import find_layer

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cnn_interp.disentangling.features import LayerMaps
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 from interpretkit.networks.recording import layer_outputs
 from interpretkit.networks.truncated import From

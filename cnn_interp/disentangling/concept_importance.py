@@ -14,7 +14,7 @@ from torch import Tensor
 from cnn_interp.disentangling.concepts import Concepts
 from cnn_interp.images.batches import network_inputs
 from cnn_interp.images.sets import Images
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented, put_in_place, watched
 from interpretkit.runs.progress import track

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cnn_interp.images.batches import InputBatches
 from cnn_interp.images.sets import Images
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from cnn_interp.units.active_regions import expect_size, layer_maps
 from cnn_interp.units.positions import UnitGrid, unit_grids
 from interpretkit.errors import InputError

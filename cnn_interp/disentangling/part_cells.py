@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cnn_interp.disentangling.features import LayerMaps, TrunkFeatures, trunk_features
 from cnn_interp.images.sets import Images, Picture
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from cnn_interp.units.positions import UnitGrid
 from interpretkit.errors import InputError
 from interpretkit.networks.recording import map_layers

@@ -15,7 +15,7 @@ from torch import Tensor
 from cnn_interp.images.concept_images import ConceptImages
 from cnn_interp.images.part_images import PartImages
 from cnn_interp.images.sets import Images, resized
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 
 Given = TypeVar("Given", covariant=True)
 Set = TypeVar("Set", bound=Images, covariant=True)

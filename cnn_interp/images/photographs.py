@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cnn_interp.images.files import DEFAULT_PHOTOGRAPH, photograph, read_image
 from cnn_interp.images.sets import Images
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 from interpretkit.training import numpy_generator
 

@@ -40,7 +40,7 @@ from cnn_interp.learning.regions import (
     suppressed,
 )
 from cnn_interp.metrics.average_precision import Boxes
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from cnn_interp.units.positions import strongest_places
 from interpretkit.errors import InputError
 from interpretkit.runs.progress import track

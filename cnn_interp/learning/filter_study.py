@@ -31,7 +31,7 @@ from cnn_interp.learning.interpretable_network import PartLayers, Settings, accu
 from cnn_interp.learning.saved_network import assembled
 from cnn_interp.metrics.location_instability import TOP, LocationInstability, Peaks, location_instability
 from cnn_interp.metrics.part_interpretability import PartInterpretability, part_interpretability
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from cnn_interp.units.positions import strongest_places
 from interpretkit.errors import InputError
 from interpretkit.training import History, derive_seed

@@ -14,7 +14,8 @@ from torch import nn
 from cnn_interp.learning.competing_filters import CompetingLayers, CompetingSettings
 from cnn_interp.learning.interpretable_network import InterpretableNetwork, PartLayers, Settings
 from cnn_interp.networks.checks import check_sum
-from cnn_interp.networks.loading import Network, load_network
+from cnn_interp.networks.loading import load_network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 from interpretkit.training import derive_seed, load_config, load_model, save_model
 

@@ -15,7 +15,7 @@ from cnn_interp.images.batches import BATCH, network_inputs, resized_to
 from cnn_interp.images.sets import Images
 from cnn_interp.metrics.dissection import Dissection
 from cnn_interp.metrics.location_instability import LocationInstability, Peaks
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from interpretkit.networks.recording import layer_outputs
 from interpretkit.visualization import colour_of, new_figure, style
 

@@ -22,7 +22,7 @@ from cnn_interp.images.sets import LabelledImages
 from cnn_interp.middle_to_end.answers import number_of
 from cnn_interp.middle_to_end.network_edit import Base, LinearLayer, NetworkEdit, last_linear
 from cnn_interp.middle_to_end.patterns import Kind, Patterns, Towards, find_patterns, strongest
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import find_layer, instrumented
 from interpretkit.networks.recording import layer_outputs

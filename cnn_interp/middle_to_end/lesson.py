@@ -16,7 +16,7 @@ from cnn_interp.images.sets import Images, Picture
 from cnn_interp.middle_to_end.dialogue import Dialogue
 from cnn_interp.middle_to_end.journal import Log
 from cnn_interp.middle_to_end.selection import ACTIVE, SELECTIONS
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 
 

@@ -23,7 +23,8 @@ from cnn_interp.disentangling.features import network_hash
 from cnn_interp.middle_to_end.answers import Answer, Standing, parse_answer, replayed, standing
 from cnn_interp.middle_to_end.patterns import Patterns, patterns_from
 from cnn_interp.networks.checks import EDIT
-from cnn_interp.networks.loading import Network, load_network
+from cnn_interp.networks.loading import load_network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import find_layer, instrumented
 from interpretkit.networks.replaced import with_replaced

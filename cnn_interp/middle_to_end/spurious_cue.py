@@ -21,7 +21,7 @@ from cnn_interp.images.sets import Images, Picture
 from cnn_interp.middle_to_end.editing import Above, Candidate, EditingSession, refitted, trained_head
 from cnn_interp.middle_to_end.network_edit import Base, NetworkEdit
 from cnn_interp.middle_to_end.patterns import Kind, find_patterns
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 from interpretkit.runs.progress import track
 from interpretkit.training.seeds import numpy_generator

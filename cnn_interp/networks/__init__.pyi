@@ -1,2 +1,2 @@
-from .loading import Network as Network
 from .loading import load_network as load_network
+from .network import Network as Network

@@ -16,7 +16,7 @@ from interpretkit.errors import InputError
 from interpretkit.training import load_config
 
 if TYPE_CHECKING:
-    from cnn_interp.networks.loading import Network
+    from cnn_interp.networks.network import Network
 
 Builder = Callable[[Path, Mapping[str, Any], str, int], "Network"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cnn_interp.images.photographs import Photographs
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 from interpretkit.networks.fast_passes import run_fast
 from interpretkit.networks.instrumentation import instrumented

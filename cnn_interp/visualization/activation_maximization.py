@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnn_interp.images.photographs import Photographs
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from cnn_interp.visualization.activation import Place, activations, check_channels, placed
 from cnn_interp.visualization.fourier import from_spectrum, natural_colours, random_spectrum
 from interpretkit.errors import InputError

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnn_interp.images.photographs import Photographs
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from cnn_interp.visualization.top_patches import UnitPatches
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented

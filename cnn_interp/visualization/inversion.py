@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnn_interp.images.photographs import Photographs
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from cnn_interp.visualization.fourier import from_spectrum, natural_colours, random_spectrum
 from interpretkit.errors import InputError
 from interpretkit.networks.fast_passes import run_fast

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cnn_interp.images.photographs import Photographs
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from cnn_interp.visualization import deconvnet_projection
 from cnn_interp.visualization.activation import check_channels
 from cnn_interp.visualization.activation_maximization import maximize_activation

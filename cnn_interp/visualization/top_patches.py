@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnn_interp.images.photographs import Photographs
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from cnn_interp.units.positions import strongest_places
 from cnn_interp.units.streaming import LargestValues
 from cnn_interp.visualization.activation import check_channels

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cnn_interp.networks import weights as weights_module
-from cnn_interp.networks.loading import Network, layer_names, load_network
+from cnn_interp.networks.loading import layer_names, load_network
+from cnn_interp.networks.network import Network
 from cnn_interp.networks.weights import WheelWeights, add_weights, list_weights, read_state_dict
 from interpretkit.errors import InputError
 from interpretkit.networks.recording import layer_outputs, map_layers, recording
@@ -130,7 +131,7 @@ def test_bad_weights_are_refused_in_one_line(network, tmp_path, capsys):
 
 def test_a_factory_of_the_users_own(tmp_path, monkeypatch):
     (tmp_path / "my_networks.py").write_text(
-        "import torch\nfrom cnn_interp.networks.loading import Network\n"
+        "import torch\nfrom cnn_interp.networks.network import Network\n"
         "def plain():\n    pooled = torch.nn.AdaptiveAvgPool2d(2)\n"
         "    return torch.nn.Sequential(pooled, torch.nn.Flatten(), torch.nn.Linear(12, 2))\n"
         "def full():\n    return Network('mine', plain(), size=2, resize=2, categories=('no', 'yes'))\n"

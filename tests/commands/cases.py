@@ -11,7 +11,7 @@ from PIL import Image
 # A network of the user's own, so small that every command is done with it in seconds.
 TINY = """
 from cnn_interp.diagnosis.small_network import SmallNetwork
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 
 def network():
     names = ("dot", "stripe", "blank", "noise")

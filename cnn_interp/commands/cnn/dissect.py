@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cnn_interp.images.sets import Images
     from cnn_interp.metrics.dissection import Dissection
-    from cnn_interp.networks.loading import Network
+    from cnn_interp.networks.network import Network
     from interpretkit.visualization.instruments import Item
 
 # Units drawn for each category, and pictures of each.

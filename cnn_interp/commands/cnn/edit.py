@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cnn_interp.middle_to_end.editing import Candidate, EditingSession, Effect
     from cnn_interp.middle_to_end.network_edit import Base
     from cnn_interp.middle_to_end.spurious_cue import CueTrial
-    from cnn_interp.networks.loading import Network
+    from cnn_interp.networks.network import Network
 
 # As cnn_interp.middle_to_end.patterns, cnn_interp.disentangling.concepts and cnn_interp.images.planted_cue have them;
 # written here so that wrong options are refused at once.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cnn_interp.images.part_images import PartImages
     from cnn_interp.metrics.location_instability import LocationInstability, Peaks
     from cnn_interp.metrics.part_interpretability import PartInterpretability
-    from cnn_interp.networks.loading import Network
+    from cnn_interp.networks.network import Network
 
 _LAYER_COLUMNS = {
     "layer": Column("the layer"),

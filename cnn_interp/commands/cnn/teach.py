@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cnn_interp.middle_to_end.journal import Entry, Journal, Log
     from cnn_interp.middle_to_end.lesson import Lesson
     from cnn_interp.middle_to_end.simulation import Step
-    from cnn_interp.networks.loading import Network
+    from cnn_interp.networks.network import Network
 
 _CATEGORY, _PART = "quadruped", "head"
 ORDERS = ("active", "random", "unsure", "published")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cnn_interp.images.photographs import Photographs
-    from cnn_interp.networks.loading import Network
+    from cnn_interp.networks.network import Network
     from cnn_interp.visualization.request import Request
     from interpretkit.visualization.instruments import MappedImage
 

@@ -17,7 +17,7 @@ from cnn_interp.diagnosis.adversarial import (
 from cnn_interp.diagnosis.attacks import Attack, Classifier
 from cnn_interp.diagnosis.layer_features import layer_change, noise_of_length, stages
 from cnn_interp.diagnosis.one_pixel import one_pixel
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 
 SIDE = 6

@@ -18,7 +18,7 @@ Run = Callable[..., tuple[int, dict[str, Any] | None, str]]
 
 TINY = """
 from cnn_interp.diagnosis.small_network import SmallNetwork
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 
 def network():
     names = ("dot", "stripe", "blank", "noise")
@@ -35,7 +35,7 @@ OWN = ("--model", "tiny:network")
 
 STRICT = """
 from cnn_interp.diagnosis.small_network import SmallNetwork
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 
 class Strict(SmallNetwork):
     def forward(self, pixels):

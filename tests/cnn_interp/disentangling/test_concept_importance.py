@@ -9,7 +9,7 @@ from cnn_interp.disentangling.concept_importance import concept_importance
 from cnn_interp.disentangling.concepts import Concepts, SparseSettings, find_concepts
 from cnn_interp.disentangling.features import trunk_features
 from cnn_interp.images.sets import Images
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 
 SPARSE = SparseSettings(active=2, epochs=2)

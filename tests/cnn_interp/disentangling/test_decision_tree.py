@@ -34,7 +34,7 @@ from cnn_interp.disentangling.features import LayerMaps, trunk_features
 from cnn_interp.disentangling.linear_pieces import LinearPieces, linear_pieces
 from cnn_interp.disentangling.tree_evaluation import EQUAL, OWN, category_tree, contribution_test
 from cnn_interp.images.sets import Images
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from cnn_interp.units.positions import UnitGrid
 from interpretkit.errors import InputError
 from interpretkit.networks.instrumentation import instrumented

@@ -9,7 +9,7 @@ from torch import nn
 from cnn_interp.disentangling.features import trunk_features
 from cnn_interp.images.batches import network_inputs
 from cnn_interp.images.sets import Images
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 from interpretkit.networks.receptive_fields import receptive_field
 from interpretkit.networks.recording import layer_outputs

@@ -22,7 +22,8 @@ from cnn_interp.disentangling.part_cells import (
     part_layers,
 )
 from cnn_interp.images.articulated import articulated_images
-from cnn_interp.networks.loading import Network, load_network
+from cnn_interp.networks.loading import load_network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 
 

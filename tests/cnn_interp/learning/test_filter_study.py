@@ -34,14 +34,15 @@ from cnn_interp.learning.filter_study import (
 from cnn_interp.learning.interpretable_network import PartLayers, Settings
 from cnn_interp.learning.saved_network import assembled, save_network
 from cnn_interp.metrics.location_instability import find_peaks, location_instability
-from cnn_interp.networks.loading import Network, load_network
+from cnn_interp.networks.loading import load_network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 from interpretkit.training.checkpoints import load_config
 
 SIDE = 48
 OWN = """
 import torch
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 
 def network():
     torch.manual_seed(FACTOR)

@@ -6,7 +6,7 @@ from torch import nn
 from cnn_interp.images.batches import ConceptBatches, InputBatches, PartMaskBatches, landmarks_in_inputs
 from cnn_interp.images.concept_images import Concept, ConceptImages
 from cnn_interp.images.part_images import PartImages
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 
 
 def network(size=16):

@@ -13,7 +13,7 @@ from cnn_interp.commands.cnn.instability import best_follower
 from cnn_interp.images import articulated_images
 from cnn_interp.images.batches import landmarks_in_inputs, part_batches
 from cnn_interp.metrics.location_instability import find_peaks, location_instability
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cnn_interp.images.part_images import Masks, PartImages
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 
 SIDE = 16
 LAYER = "filters"

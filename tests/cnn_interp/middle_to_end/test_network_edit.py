@@ -20,7 +20,7 @@ from cnn_interp.images.batches import network_inputs
 from cnn_interp.middle_to_end.network_edit import Base, LinearLayer, NetworkEdit, last_linear, load_edit
 from cnn_interp.middle_to_end.patterns import find_patterns
 from cnn_interp.networks import load_network
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from interpretkit.errors import InputError
 from interpretkit.networks.replaced import with_replaced
 

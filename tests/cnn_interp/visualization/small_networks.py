@@ -8,7 +8,7 @@ from PIL import Image
 from torch import nn
 
 from cnn_interp.images.photographs import Photographs
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 
 SIDE = 32
 NAMES = ("red", "green", "blue", "bright", "dark")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cnn_interp.images.photographs import Photographs
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from cnn_interp.visualization.activation_maximization import maximize_activation
 from cnn_interp.visualization.decoder import UpConvolutionalDecoder, train_decoder
 from cnn_interp.visualization.inversion import invert, total_variation

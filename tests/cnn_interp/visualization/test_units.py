@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from cnn_interp.images.photographs import Photographs
-from cnn_interp.networks.loading import Network
+from cnn_interp.networks.network import Network
 from cnn_interp.units.streaming import LargestValues
 from cnn_interp.visualization.activation import activations
 from cnn_interp.visualization.deconvnet_projection import project, sufficiency

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cnn_interp.images.part_images import PartImages
     from cnn_interp.images.sets import Images
-    from cnn_interp.networks.loading import Network
+    from cnn_interp.networks.network import Network
 
 FOLDER = "images"
 OneKindData = Annotated[

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cnn_interp.disentangling.concepts import Concepts, SparseSettings
     from cnn_interp.disentangling.features import LayerMaps, TrunkFeatures
     from cnn_interp.images.sets import Images
-    from cnn_interp.networks.loading import Network
+    from cnn_interp.networks.network import Network
 
 # As `cnn_interp.disentangling.concepts` has them; written here so that wrong options are refused at once.
 _METHODS = {

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cnn_interp.disentangling.features import TrunkFeatures
     from cnn_interp.images.sets import Images
     from cnn_interp.metrics.location_instability import LocationInstability
-    from cnn_interp.networks.loading import Network
+    from cnn_interp.networks.network import Network
 
 # Annotated images from which parts are located, and how often they are drawn.
 _ANNOTATED, _DRAWS = 3, 5

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from cnn_interp.disentangling.tree_evaluation import CategoryTree, ContributionTest
     from cnn_interp.images.part_images import PartImages
     from cnn_interp.images.sets import Images as ImageSet
-    from cnn_interp.networks.loading import Network
+    from cnn_interp.networks.network import Network
 
 # What is drawn if no category is named; told from pictures that show parts of nothing.
 _DRAWN = "quadruped"

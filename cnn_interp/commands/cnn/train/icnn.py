@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from cnn_interp.images.part_images import PartImages
     from cnn_interp.learning.filter_study import FilterTask, TrainedFilters
-    from cnn_interp.networks.loading import Network
+    from cnn_interp.networks.network import Network
 
 # Without a choice, of the drawn objects one is told from pictures that show parts of nothing.
 _DRAWN = "quadruped"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cnn_interp.images.part_images import PartImages
     from cnn_interp.learning.detection import Detector
     from cnn_interp.learning.head_comparison import Comparison
-    from cnn_interp.networks.loading import Network
+    from cnn_interp.networks.network import Network
 
 _KINDS = ("animal-part", "cub")
 # What is drawn if no data are given: objects with parts that move.
