@@ -7,13 +7,13 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cnn_interp.images.articulated import articulated_images
 from cnn_interp.images.part_images import PartImages
-from cnn_interp.images.planted_cue import CueKind
 from cnn_interp.images.reading import read_parts
 from cnn_interp.middle_to_end import editing, patterns, spurious_cue
 from cnn_interp.middle_to_end.network_edit import Base
@@ -38,7 +38,7 @@ from interpretkit.runs.progress import track
 
 KIND = "animal-part"
 NETWORK, LAYER = "mobilenet_v2", "features.18"
-DRAWN = "drawn scenes"
+DRAWN, PHOTOGRAPHS = "drawn scenes", "photographs of animals"
 BAR = "the project's bar"
 CATEGORIES = ("quadruped", "bird", "person", "car")
 # What is compared with the method, each given the same images or the same answers.
@@ -51,25 +51,29 @@ class Size:
 
     Attributes
     ----------
-    settings : CueSettings
-        How many images, and what is asked.
+    scenes, photographs : tuple of CueSettings
+        Cues in drawn scenes, and in photographs: how many images, and what is asked.
     seeds : int
-        How many, of drawn scenes.
-    scenes, photographs : tuple of str
-        Cues in drawn scenes, and in photographs.
-    photograph_seeds : int
-        How many, of photographs.
+        How many of each.
     """
 
-    settings: CueSettings
+    scenes: tuple[CueSettings, ...]
+    photographs: tuple[CueSettings, ...]
     seeds: int
-    scenes: tuple[CueKind, ...]
-    photographs: tuple[CueKind, ...]
-    photograph_seeds: int
 
 
-QUICK = Size(CueSettings(train=80, user=60, test=80), 2, ("mark",), ("sticker",), 2)
-FULL = Size(CueSettings(train=200, user=120, test=200), 5, ("mark",), ("sticker",), 3)
+# A cue that goes with a category nearly always, and one that always does and is larger: with photographs, which these
+# networks know well, the former is hardly learned.
+_SMALL = CueSettings(kind="sticker")
+_LARGE = CueSettings(kind="sticker", size=1.5, within=1.0, elsewhere=0.0)
+QUICK = Size(
+    (CueSettings(train=80, user=60, test=80),), (replace(_LARGE, train=80, user=60, test=80),), 2
+)  # fmt: skip
+FULL = Size(
+    (CueSettings(train=200, user=120, test=200),),
+    (replace(_LARGE, train=120, user=120, test=200), replace(_SMALL, train=200, user=120, test=200)),
+    5,
+)
 
 
 def run(
@@ -95,35 +99,32 @@ def run(
         A folder in which maps are kept.
     """
     size = QUICK if quick else FULL
-    settings = size.settings
-    count = settings.train + settings.user + settings.test
     network = load_network(NETWORK, device=device, seed=seed)
     base = Base.of(network)
-    drawn = articulated_images(count, seed=seed, side=network.size, negatives=0.0, categories=CATEGORIES)
-    sets: list[tuple[str, PartImages, tuple[CueKind, ...]]] = [(DRAWN, drawn, size.scenes)]
+
+    def drawn(count: int) -> PartImages:
+        return articulated_images(count, seed=seed, side=network.size, negatives=0.0, categories=CATEGORIES)
+
+    planned = [(DRAWN, settings, drawn) for settings in size.scenes]
     if data and KIND in data:
-        photographs = evenly(read_parts(KIND, data[KIND], unannotated=True), count)
-        sets.append(("photographs of animals", photographs, size.photographs))
+        every = read_parts(KIND, data[KIND], unannotated=True)
+        planned += [(PHOTOGRAPHS, settings, partial(evenly, every)) for settings in size.photographs]
     rows: list[Row] = []
-    for title, images, kinds in sets:
-        seeds = size.seeds if title == DRAWN else size.photograph_seeds
-        for kind in kinds:
-            pool = CuePool(
-                network,
-                images,
-                images.categories,
-                images.category_names,
-                kind,
-                LAYER,
-                seed=seed,
-                folder=cache,
-            )
-            trials = [
-                outcome(pool, replace(settings, kind=kind), base, number, f"{title} {seed}", cache)
-                for number in track(range(seed, seed + seeds), f"{title}, {kind}", quiet=False)
-            ]
-            said = f"{title} with a {kind}, {count} images of {len(pool.names)} categories"
-            rows += cue_rows(trials, said, settings, seed, judged=title != DRAWN)
+    for title, settings, given in planned:
+        count = settings.train + settings.user + settings.test
+        images = given(count)
+        pool = CuePool(
+            network, images, images.categories, images.category_names, settings.kind, LAYER,
+            size=settings.size, seed=seed, folder=cache,
+        )  # fmt: skip
+        trials = [
+            outcome(pool, settings, base, number, f"{title} {seed}", cache)
+            for number in track(range(seed, seed + size.seeds), f"{title}, {settings.kind}", quiet=False)
+        ]
+        cue = settings.kind if settings.size == 1 else f"large {settings.kind}"
+        shares = f"in {settings.within:.0%} of one category and {settings.elsewhere:.0%} of the others"
+        said = f"{title} with a {cue} {shares}, {count} images of {len(pool.names)} categories"
+        rows += cue_rows(trials, said, settings, seed, judged=title != DRAWN)
     return rows
 
 

@@ -19,7 +19,7 @@ MOST_BYTES = 5_000_000
 _ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 _FAULTS = Path(__file__).with_name("pages.js").read_text(encoding="utf-8")
 # What follows a change of size is drawn a frame later.
-_DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
+DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
 # Of what can be reached by the keyboard, told apart by its place in the document.
 _CONTROLS = """() => {
   const found = [...document.querySelectorAll(
@@ -67,7 +67,7 @@ class View:
             self.page.set_viewport_size({"width": width, "height": 800})
             for scheme in SCHEMES:
                 self.page.emulate_media(color_scheme=scheme)
-                self.page.evaluate(_DRAWN)
+                self.page.evaluate(DRAWN)
                 found += [f"{width} px, {scheme}: {fault}" for fault in self.page.evaluate(_FAULTS)]
         return [*self.said, *found]
 

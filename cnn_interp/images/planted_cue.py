@@ -21,6 +21,8 @@ CUES: tuple[CueKind, ...] = get_args(CueKind)
 Mask = NDArray[np.bool_]
 # Radius of a mark and side of a sticker over the image's shorter side, and a sticker's way from the corner.
 _RADIUS, _STICKER, _JITTER = (0.08, 0.11), 0.19, 0.03
+# No cue is wider than half an image.
+_WIDEST = 2.2
 # Of a mark's radius, the dark rim.
 _RIM = 0.12
 # Places tried for a mark; the one that hides the least of the object is taken.
@@ -68,6 +70,7 @@ def plant_cue(
     *,
     kind: CueKind = "mark",
     category_names: Sequence[str] = (),
+    size: float = 1.0,
     seed: int = 0,
 ) -> CuedImages:
     """Return images with a cue in some of them.
@@ -88,20 +91,26 @@ def plant_cue(
         One of ``CUES``.
     category_names : sequence of str
         What the categories are called.
+    size : float
+        How wide a mark or a sticker is, over its usual width.
     seed : int
         Of the cue's colours, corner and places.
 
     Raises
     ------
     InputError
-        If the kind is unknown, or a texture is wanted where no masks are.
+        If the kind is unknown, a texture is wanted where no masks are, or a cue would be wider than half an image.
     """
     if kind not in CUES:
         raise InputError(f"kind {kind!r}: expected one of {', '.join(CUES)}")
+    if not 0 < size <= _WIDEST:
+        raise InputError(f"size {size}: expected more than 0, and {_WIDEST} at most")
+    if kind == "texture" and size != 1:
+        raise InputError(f"size {size}: a texture lies over all that is not the object; leave it out")
     masks = images.load_masks if isinstance(images, PartImages) else None
     if kind == "texture" and masks is None:
         raise InputError(f"{images.name}: has no masks of objects; expected such, or a mark or sticker")
-    cue = _Cue(images, kind, seed, masks)
+    cue = _Cue(images, kind, seed, masks, size)
     shown: Mask = np.asarray(has_cue, dtype=bool)
     by_number = np.zeros(int(images.source.max(initial=-1)) + 1, dtype=bool)
     by_number[images.source] = shown
@@ -150,9 +159,14 @@ class _Cue:
     """Puts one cue into images, each by its number in the source."""
 
     def __init__(
-        self, images: Images, kind: CueKind, seed: int, masks: Callable[[int], NDArray[np.bool_]] | None
+        self,
+        images: Images,
+        kind: CueKind,
+        seed: int,
+        masks: Callable[[int], NDArray[np.bool_]] | None,
+        size: float,
     ) -> None:
-        self.images, self.kind, self.seed, self.masks = images, kind, seed, masks
+        self.images, self.kind, self.seed, self.masks, self.size = images, kind, seed, masks, size
         rng = numpy_generator(seed, "cue")
         hue = float(rng.uniform())
         self.colours = tuple(
@@ -209,14 +223,14 @@ class _Cue:
         rng = numpy_generator(self.seed, "cue's place", number)
         side = min(height, width)
         if self.kind == "sticker":
-            reach = 0.5 * _STICKER * side
+            reach = 0.5 * self.size * _STICKER * side
             away = reach + rng.uniform(0, _JITTER * side, size=2)
             row, column = (
                 along if edge == 0 else length - 1 - along
                 for edge, along, length in zip(self.corner, away, (height, width), strict=True)
             )
             return float(row), float(column), float(reach)
-        reach = float(rng.uniform(*_RADIUS)) * side
+        reach = self.size * float(rng.uniform(*_RADIUS)) * side
         tried = rng.uniform(reach, np.array([height, width]) - reach, size=(_PLACES, 2))
         if self.masks is None:
             return float(tried[0, 0]), float(tried[0, 1]), reach

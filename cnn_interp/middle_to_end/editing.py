@@ -18,7 +18,7 @@ from cnn_interp.disentangling.concepts import Method
 from cnn_interp.disentangling.explanatory_graph import Patch, patch_box
 from cnn_interp.disentangling.features import LayerMaps, trunk_features
 from cnn_interp.images.batches import network_inputs
-from cnn_interp.images.sets import LabelledImages
+from cnn_interp.images.sets import Images, LabelledImages
 from cnn_interp.middle_to_end.answers import number_of
 from cnn_interp.middle_to_end.network_edit import Base, LinearLayer, NetworkEdit, last_linear
 from cnn_interp.middle_to_end.patterns import Kind, Patterns, Towards, find_patterns, strongest
@@ -300,6 +300,53 @@ class EditingSession:
             features, layer, kind, count=count, method=method, towards=towards, seed=seed, quiet=quiet
         )
         return cls(network, NetworkEdit(base, patterns), images, targets, features[layer])
+
+    @classmethod
+    def unlabelled(
+        cls,
+        network: Network,
+        base: Base,
+        images: Images,
+        layer: str,
+        kind: Kind = "concepts",
+        *,
+        edit: NetworkEdit | None = None,
+        folder: Path | None = None,
+        seed: int = 0,
+        quiet: bool = True,
+    ) -> EditingSession:
+        """Begin with images of which nobody said what they are: what the network says now stands for it.
+
+        Accuracy is then the share of answers that stay, and no answer is wrong to begin with.
+
+        Parameters
+        ----------
+        network, base, images, layer, kind, folder, seed, quiet
+            See :meth:`begin`.
+        edit : NetworkEdit, optional
+            One to go on from, with its patterns.
+
+        Raises
+        ------
+        InputError
+            If the outputs of the network do not follow from the layer's maps.
+        """
+        features = trunk_features(network, images, [layer], folder, quiet=quiet)
+        above = Above(network, layer, network_inputs(network, images, range(min(2, len(images)))))
+        targets, labels = np.unique(above.outputs(features[layer]).argmax(axis=1), return_inverse=True)
+        known = network.categories
+        told = LabelledImages(
+            name=images.name,
+            ids=images.ids,
+            load=images.load,
+            load_size=images.load_size,
+            source=images.source,
+            labels=labels,
+            category_names=tuple(known[number] if known else str(number) for number in targets),
+        )
+        if edit is None:
+            edit = NetworkEdit(base, find_patterns(features, layer, kind, seed=seed, quiet=quiet))
+        return cls(network, edit, told, targets, features[layer])
 
     @property
     def measured_on_learned(self) -> bool:

@@ -48,6 +48,8 @@ class CueSettings:
     ----------
     kind : str
         What the cue is; see :func:`~cnn_interp.images.planted_cue.plant_cue`.
+    size : float
+        How wide it is, over its usual width.
     within, elsewhere : float
         Which share of the images of one category has it, and of the others; the other way round under shift.
     train, user, test : int
@@ -67,6 +69,7 @@ class CueSettings:
     """
 
     kind: CueKind = "mark"
+    size: float = 1.0
     within: float = 0.9
     elsewhere: float = 0.1
     train: int = 240
@@ -97,6 +100,8 @@ class CuePool:
         Of the cue.
     layer : str
         The layer.
+    size : float
+        How wide the cue is, over its usual width.
     seed : int
         Of the cue's look and places.
     folder : path, optional
@@ -112,6 +117,7 @@ class CuePool:
         kind: CueKind,
         layer: str,
         *,
+        size: float = 1.0,
         seed: int = 0,
         folder: Path | None = None,
         quiet: bool = True,
@@ -121,6 +127,7 @@ class CuePool:
         self.names = tuple(names)
         self._given, self._seed = _held(images), seed
         self._kind: CueKind = kind
+        self._size = size
         self._maps: list[LayerMaps | None] = [None, None]
         self._known = np.zeros((2, len(images)), dtype=bool)
 
@@ -129,8 +136,9 @@ class CuePool:
         chosen = np.asarray(rows)
         some = self._given.subset(chosen)
         return plant_cue(
-            some, self.labels[chosen], has_cue, kind=self._kind, category_names=self.names, seed=self._seed
-        )
+            some, self.labels[chosen], has_cue, kind=self._kind, category_names=self.names, size=self._size,
+            seed=self._seed,
+        )  # fmt: skip
 
     def maps(self, rows: ArrayLike, has_cue: ArrayLike) -> LayerMaps:
         """Return the layer's maps of those images."""

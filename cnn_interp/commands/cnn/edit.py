@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,7 @@ import typer
 
 from cnn_interp.commands._loading import check_folders, chosen_layers
 from cnn_interp.commands._options import Model, Weights
+from cnn_interp.commands._serving import Port, Serve, add_edit, check_port, expect_server, tell_address
 from cnn_interp.middle_to_end.answers import check_answers
 from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, listed, one_of
 from interpretkit.commandline.caution import no_better
@@ -21,6 +22,7 @@ from interpretkit.runs.folder import Run
 
 if TYPE_CHECKING:
     from cnn_interp.images.sets import LabelledImages
+    from cnn_interp.middle_to_end.edit_kept import KeptEdit
     from cnn_interp.middle_to_end.editing import Candidate, EditingSession, Effect
     from cnn_interp.middle_to_end.network_edit import Base
     from cnn_interp.middle_to_end.spurious_cue import CueTrial
@@ -85,6 +87,7 @@ _CUE_COLUMNS = {
     example=[
         "interpretkit cnn edit",
         "interpretkit cnn edit --images my-images",
+        "interpretkit cnn edit --images my-images --serve",
         "interpretkit cnn edit --images my-images --answers answers.txt --refit",
         "interpretkit cnn edit --images my-images --edit edit --undo",
     ],
@@ -189,6 +192,8 @@ def edit(
             show_default=False,
         ),
     ] = None,
+    serve: Serve = False,
+    port: Port = 0,
     seed: Seed = 0,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -203,7 +208,20 @@ def edit(
     takes --model. Without images, a cue is planted in drawn scenes, found and taken out by a simulated person.
     """
     asked = _Options(
-        layer, patterns, count, method, images, answers, earlier, undo, refit, questions, cue, scenes
+        layer,
+        patterns,
+        count,
+        method,
+        images,
+        answers,
+        earlier,
+        undo,
+        refit,
+        questions,
+        cue,
+        scenes,
+        serve,
+        port,
     )
     asked.check(model, weights)
     if images is None:
@@ -227,6 +245,8 @@ class _Options:
     questions: int | None
     cue: str | None
     scenes: int | None
+    serve: bool
+    port: int
 
     def check(self, model: str, weights: str) -> None:
         """Refuse options that would do nothing, or that are seen to be wrong before anything is loaded."""
@@ -239,8 +259,12 @@ class _Options:
             raise InputError(f"count {self.count}: filters are as many as they are; leave it out")
         if self.patterns in ("filters", "nodes") and self.method is not None:
             raise InputError(f"method {self.method!r}: is for concepts; leave it out")
+        check_port(self.port, serve=self.serve)
+        for name in ("answers", "undo", "questions"):
+            if self.serve and getattr(self, name):
+                raise InputError(f"{name}: what is said is said on the page of `serve`; leave one out")
         if self.images is None:
-            for name in ("answers", "earlier", "undo", "refit"):
+            for name in ("answers", "earlier", "undo", "refit", "serve"):
                 if getattr(self, name):
                     raise InputError(f"{name}: is for `images`; expected a folder of them, or neither")
             return
@@ -274,10 +298,13 @@ def _of_images(
     model: str, weights: str, asked: _Options, folder: Path, seed: int, device: str, quiet: bool, run: Run
 ) -> Finding:
     """Edit a network on a user's images."""
+    if asked.serve:
+        expect_server()
     import numpy as np
 
     from cnn_interp.images.folders import read_labelled_folders
-    from cnn_interp.middle_to_end.answers import read_answers, replayed
+    from cnn_interp.middle_to_end.answers import read_answers
+    from cnn_interp.middle_to_end.edit_kept import KeptEdit
     from cnn_interp.middle_to_end.editing import EditingSession
     from cnn_interp.middle_to_end.network_edit import Base, load_edit
     from cnn_interp.networks.loading import load_network
@@ -298,7 +325,9 @@ def _of_images(
     layer = before.patterns.layer if before is not None else chosen_layers(network, asked.layer)[0]
     # What was said in a terminal stays, if the command is interrupted; what a script says is no part of the work.
     with run.kept(
-        network.digest(), files=files, without=["device", "answers", "undo", "refit", "questions"]
+        network.digest(),
+        files=files,
+        without=["device", "answers", "undo", "refit", "questions", "serve", "port"],
     ) as work:
         digests = [sha256(file)[:16] for file in files]
         # What a head was trained on is no measure of it, nor of what is done to it.
@@ -329,16 +358,17 @@ def _of_images(
                 count=asked.count, method=asked.method or "nmf", folder=work / "maps", seed=seed, quiet=quiet,  # type: ignore[arg-type]
             )  # fmt: skip
         first = session.candidates()
-        kept = work / "answers.txt"
+        kept = KeptEdit(work / "answers.txt")
         if asked.answers is not None:
             from dataclasses import replace
 
             said = read_answers(asked.answers, len(session.patterns), session.edit.answers)
             session.edit = replace(session.edit, answers=said, refit=None)
+        elif asked.serve:
+            kept.resume(session)
+            _on_page(session, kept, asked.port)
         elif not asked.undo and not quiet and sys.stdin.isatty() and sys.stderr.isatty():
-            if kept.is_file():
-                lines = kept.read_text(encoding="utf-8").splitlines()
-                session.edit = session.edit.said() if not lines else _resaid(session, replayed, lines)
+            kept.resume(session)
             _in_terminal(session, asked.questions, kept, run.out.parent / f"{run.out.name}-patches")
         if asked.refit:
             session.refit()
@@ -347,7 +377,7 @@ def _of_images(
         _add_effect(found, session)
         _add_patterns(found, session, first)
     _add_method(found, session, given.name, trained)
-    _add_edit(found, session)
+    _add_said(found, session)
     if not session.edit.answers:
         return found.next_step(
             "Say in a file which to drop, and apply it:", "interpretkit cnn edit --answers answers.txt --images",
@@ -356,12 +386,6 @@ def _of_images(
     return found.next_step(
         "Use the edited network in any command:", "interpretkit cnn layers --model", Here("edit.json")
     )
-
-
-def _resaid(session: EditingSession, replayed: Callable[..., Any], lines: Sequence[str]) -> Any:
-    from dataclasses import replace
-
-    return replace(session.edit, answers=replayed(lines, len(session.patterns)), refit=None)
 
 
 def _relabelled(given: LabelledImages, labels: Any, names: tuple[str, ...]) -> LabelledImages:
@@ -409,26 +433,29 @@ def _with_trained_head(
     return headed, own, images.subset(~learn), int(learn.sum())
 
 
-def _in_terminal(session: EditingSession, questions: int | None, kept: Path, folder: Path) -> None:
+def _in_terminal(session: EditingSession, questions: int | None, kept: KeptEdit, folder: Path) -> None:
     """Ask in the terminal; what is said is kept line by line."""
     from cnn_interp.middle_to_end.editing_dialogue import converse
     from cnn_interp.middle_to_end.editing_pictures import write_strip
-    from interpretkit.runs.files import atomic_path
 
     def ask(prompt: str) -> str | None:
         print(prompt, end="", file=sys.stderr, flush=True)
         line = sys.stdin.readline()
         return line.rstrip("\n") if line else None
 
-    def keep() -> None:
-        with atomic_path(kept) as hidden:
-            lines = [answer.line() for answer in session.edit.answers]
-            hidden.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
     converse(
         session, ask, lambda line: print(line, file=sys.stderr, flush=True),
-        lambda number: write_strip(session, number, folder), questions=questions, said=keep,
+        lambda number: write_strip(session, number, folder), questions=questions,
+        said=lambda: kept.keep(session.edit),
     )  # fmt: skip
+
+
+def _on_page(session: EditingSession, kept: KeptEdit, port: int) -> None:
+    """Ask on a page until somebody ends it there; what is said is kept line by line."""
+    from cnn_interp.middle_to_end.page.editing_room import EditingRoom
+    from cnn_interp.middle_to_end.page.serving import serve
+
+    serve(editing=EditingRoom(lambda: session, kept=kept), port=port, ready=tell_address)
 
 
 # ----------------------------------------------------------------------------------------------------- a planted cue
@@ -530,7 +557,7 @@ def _planted(
         _add_effect(found, session)
         _add_patterns(found, session, trial.first)
     _add_method(found, session, f"drawn scenes with a {settings.kind}", settings.train)
-    _add_edit(found, session)
+    _add_said(found, session)
     return found.next_step(
         "Use the edited network in any command:", "interpretkit cnn layers --model", Here("edit.json")
     )
@@ -704,17 +731,9 @@ def _add_method(found: Finding, session: EditingSession, data: str, trained: int
     )
 
 
-def _add_edit(found: Finding, session: EditingSession) -> None:
-    """Keep the edit's two files."""
-
-    def writer(content: bytes) -> Callable[[Path], None]:
-        def write(path: Path) -> None:
-            path.write_bytes(content)
-
-        return write
-
-    for name, content in session.edit.files().items():
-        found.file(name, writer(content))
+def _add_said(found: Finding, session: EditingSession) -> None:
+    """Keep the edit, and what was said."""
+    add_edit(found, session.edit)
     now = session.edit.standing
     found.values["said"] = [answer.line() for answer in session.edit.answers]
     found.values["dropped"] = list(now.dropped)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
@@ -14,6 +14,7 @@ import typer
 
 from cnn_interp.commands._loading import ARTICULATED, PART_KINDS, chosen_layers, spread
 from cnn_interp.commands._options import Model, UnitLayers, Weights
+from cnn_interp.commands._serving import Port, Serve, add_edit, check_port, expect_server, tell_address
 from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, kind_and_path
 from interpretkit.commandline.caution import no_better
 from interpretkit.commandline.finding import Here
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from cnn_interp.images.sets import Images
     from cnn_interp.middle_to_end.annotators import Truth
     from cnn_interp.middle_to_end.dialogue import Dialogue, Question
+    from cnn_interp.middle_to_end.edit_kept import KeptEdit
+    from cnn_interp.middle_to_end.editing import EditingSession
     from cnn_interp.middle_to_end.journal import Entry, Journal, Log
     from cnn_interp.middle_to_end.lesson import Lesson
     from cnn_interp.middle_to_end.simulation import Step
@@ -47,6 +50,8 @@ _HELD = 600
 # Parsed images shown.
 _SHOWN = 8
 JOURNAL = "journal.jsonl"
+# The folder of what was said of the network's patterns.
+_EDIT = "edit"
 _ANSWER_COLUMNS = {
     "answers": Column("which answer"),
     "image": Column("the image asked about"),
@@ -172,18 +177,8 @@ def teach(
             help=f"How many images, spread over the data; at most {_DRAWN} drawn, {_MOST} others by default.",
         ),
     ] = None,
-    serve: Annotated[
-        bool,
-        typer.Option(
-            "--serve", help="Ask on a page in the browser of this machine, instead of in the terminal."
-        ),
-    ] = False,
-    port: Annotated[
-        int,
-        typer.Option(
-            "--port", metavar="N", min=0, max=65535, help="Port of the page; 0 takes one that is free."
-        ),
-    ] = 0,
+    serve: Serve = False,
+    port: Port = 0,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -213,8 +208,7 @@ def teach(
     simulated = (kind == ARTICULATED and not serve) if simulate is None else simulate
     if serve and simulated:
         raise InputError("simulate: nobody is asked on a page then; expected --serve or --simulate")
-    if port and not serve:
-        raise InputError(f"port {port}: is for a page; expected it with --serve")
+    check_port(port, serve=serve)
     if serve and answers is not None:
         raise InputError(
             f"answers {answers}: a page asks until it is stopped; expected --serve without --answers"
@@ -225,6 +219,8 @@ def teach(
         )
     if error_rate and not simulated:
         raise InputError(f"error_rate {error_rate}: is for simulated answers; expected it with --simulate")
+    if serve:
+        expect_server()
     from cnn_interp.disentangling.part_cells import part_layers
     from cnn_interp.middle_to_end.journal import Memory
     from cnn_interp.middle_to_end.lesson import prepare_lesson
@@ -235,9 +231,6 @@ def teach(
     known = _known(chosen, about, network.size) if simulated else None
     fine = chosen_layers(network, about.layer) if about.layer else part_layers(network)
     deep = chosen_layers(network, "")[0]
-    if serve:
-        # What it takes is loaded before anything long is computed.
-        pass
     without = ["device", "answers", "error_rate", "simulate", "resume", "serve", "port"]
     with run.kept(network.digest(), asdict(about), files=files, without=without) as work:
         lesson = prepare_lesson(
@@ -254,11 +247,13 @@ def teach(
     if known is None:
         with _journal(run, said, earlier) as log:
             talk = _dialogue(lesson, about, log)
+            patterns = _patterns(run, network, about, chosen, deep, resume)
             if serve:
-                _serve(talk, chosen, lesson, network, log.path, port)
+                _serve(talk, chosen, lesson, network, log.path, patterns, port)
             else:
                 _converse(run, talk, chosen, answers)
             found = _finding(talk, chosen, about, fine, said, ())
+            _add_patterns(found, patterns)
     else:
         talk = _dialogue(lesson, about, Memory(earlier))
         most = _ANSWERS if answers is None else answers
@@ -453,20 +448,91 @@ def _simulated(talk: Dialogue, known: _Known, error_rate: float, answers: int, s
 
 
 def _serve(
-    talk: Dialogue, images: Images, lesson: Lesson, network: Network, journal: Path, port: int
+    talk: Dialogue,
+    images: Images,
+    lesson: Lesson,
+    network: Network,
+    journal: Path,
+    patterns: _Patterns,
+    port: int,
 ) -> None:
     from cnn_interp.middle_to_end.page.classroom import Classroom
+    from cnn_interp.middle_to_end.page.editing_room import EditingRoom
     from cnn_interp.middle_to_end.page.serving import serve
 
-    def ready(address: str) -> None:
-        print(
-            f"Open {address}\nThe address lets in whoever has it, from this machine alone.",
-            file=sys.stderr,
-            flush=True,
-        )
-
     room = Classroom(talk, images, encode=lambda picture: lesson.encode(network, picture), journal=journal)
-    serve(room, port=port, ready=ready)
+    editing = EditingRoom(patterns.session, kept=patterns.kept, labelled=False)
+    serve(room, editing=editing, port=port, ready=tell_address)
+
+
+class _Patterns:
+    """The network's patterns on the images of the dialogue, found when somebody wants to see them."""
+
+    def __init__(self, begin: Callable[[], EditingSession], kept: KeptEdit, *, earlier: bool) -> None:
+        self._begin, self.kept, self._earlier = begin, kept, earlier
+        self._begun: EditingSession | None = None
+
+    def session(self) -> EditingSession:
+        """Return the session, with what was said in it before."""
+        if self._begun is None:
+            session = self._begin()
+            self.kept.resume(session)
+            self._begun = session
+        return self._begun
+
+    def said(self) -> EditingSession | None:
+        """Return the session if anything was said in it, now or before the command was interrupted."""
+        if self._begun is None and not (self._earlier or self.kept.path.is_file()):
+            return None
+        session = self.session()
+        return session if session.edit.answers else None
+
+
+def _patterns(
+    run: Run, network: Network, about: _About, images: Images, layer: str, resume: Path | None
+) -> _Patterns:
+    from cnn_interp.middle_to_end.edit_kept import KeptEdit
+
+    before = resume / _EDIT if resume is not None and (resume / _EDIT).is_dir() else None
+
+    def begin() -> EditingSession:
+        from cnn_interp.middle_to_end.editing import EditingSession
+        from cnn_interp.middle_to_end.network_edit import Base, load_edit
+
+        base = Base.of(network, about.model, about.weights, about.seed)
+        edit = None if before is None else load_edit(before)
+        return EditingSession.unlabelled(network, base, images, layer, edit=edit, seed=about.seed)
+
+    kept = KeptEdit(run.out.with_name(f"{run.out.name}.edit.txt"))
+    run.afterwards(lambda: kept.path.unlink(missing_ok=True))
+    return _Patterns(begin, kept, earlier=before is not None)
+
+
+def _add_patterns(found: Finding, patterns: _Patterns) -> None:
+    """Keep what was said of the network's patterns, if anything was."""
+    session = patterns.said()
+    if session is None:
+        return
+    from cnn_interp.middle_to_end.editing_pictures import changes_figure, gallery
+
+    effect, now = session.effect(), session.edit.standing
+    add_edit(found, session.edit, f"{_EDIT}/")
+    found.number("answers_kept", effect.accuracy[1], "of the network's answers stay", format=".1%")
+    section = found.section(
+        "What the network goes without",
+        f"Patterns of `{session.patterns.layer}` that were judged: {len(now.judged)}, dropped: {len(now.dropped)}. "
+        f"Of {len(effect.labels)} images {len(effect.changed)} are answered otherwise by the edited network, which is "
+        f"in `{_EDIT}/` and may be given to any command as `--model {_EDIT}/edit.json`.",
+    )
+    figure = gallery(session, [number for number in now.judged if number in now.members])
+    if figure is not None:
+        section.figure(
+            "judged.png", figure, "Each row: a pattern where it is strongest; below its number what was said."
+        )
+    if len(effect.changed):
+        section.figure(
+            "changed.png", changes_figure(session, effect), "Images whose answer changes, before → after."
+        )
 
 
 def _typed() -> str:

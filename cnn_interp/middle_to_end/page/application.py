@@ -1,4 +1,4 @@
-"""The page's server: a few addresses, each of which does one thing."""
+"""The pages' server: a few addresses, each of which does one thing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -15,13 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from cnn_interp.disentangling.part_graph import Verdict
 from cnn_interp.middle_to_end.dialogue import StaleAnswer
 from cnn_interp.middle_to_end.page.classroom import TRY_BYTES, Classroom
+from cnn_interp.middle_to_end.page.editing_room import EditingRoom
 from cnn_interp.middle_to_end.page.guard import Guard
 from interpretkit.errors import InputError
 
 _HERE = Path(__file__).parent
-# What the page is made of: nothing else is read from the disk, whatever is asked for.
-_FILES = {"/": ("page.html", "text/html"), "/page.css": ("page.css", "text/css"),
-          "/page.js": ("page.js", "text/javascript")}  # fmt: skip
+_TEACH, _EDIT = ("teach", "page.html", "Teach a part"), ("edit", "edit.html", "Edit the network")
+# What the pages are made of: nothing else is read from the disk, whatever is asked for.
+_FILES = {"page.css": "text/css", "shared.js": "text/javascript", "page.js": "text/javascript",
+          "edit.js": "text/javascript"}  # fmt: skip
+_VIEWS = "<!-- views -->"
 _Pixel = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 
 
@@ -38,13 +41,25 @@ class _Said(_Numbered):
     template: int | None = Field(default=None, ge=0, le=10**6)
 
 
-def page_application(room: Classroom, token: str, hosts: Sequence[str], stop: Callable[[], None]) -> Guard:
+class _Line(_Numbered):
+    line: str = Field(min_length=1, max_length=1000)
+
+
+def page_application(
+    room: Classroom | None,
+    editing: EditingRoom | None,
+    token: str,
+    hosts: Sequence[str],
+    stop: Callable[[], None],
+) -> Guard:
     """Return the server's application.
 
     Parameters
     ----------
-    room : Classroom
-        The dialogue.
+    room : Classroom, optional
+        The dialogue about a part.
+    editing : EditingRoom, optional
+        The session about a network's patterns. One of both there must be; the first is what the address opens.
     token : str
         Which must stand first in every path.
     hosts : sequence of str
@@ -56,7 +71,8 @@ def page_application(room: Classroom, token: str, hosts: Sequence[str], stop: Ca
 
     @application.exception_handler(StaleAnswer)
     def stale(request: Request, error: StaleAnswer) -> JSONResponse:
-        return JSONResponse({"error": str(error), "state": room.state()}, 409)
+        asked = editing if request.url.path.startswith("/edit/") else room
+        return JSONResponse({"error": str(error), "state": None if asked is None else asked.state()}, 409)
 
     @application.exception_handler(InputError)
     def wrong(request: Request, error: InputError) -> JSONResponse:
@@ -67,12 +83,50 @@ def page_application(room: Classroom, token: str, hosts: Sequence[str], stop: Ca
         places = [".".join(str(step) for step in one["loc"] if step != "body") for one in error.errors()]
         return JSONResponse({"error": f"cannot be understood: {', '.join(places)[:200]}"}, 422)
 
-    def file(name: str, kind: str) -> Callable[[], Response]:
-        content = (_HERE / name).read_bytes()
+    def fixed(content: bytes, kind: str) -> Callable[[], Response]:
         return lambda: Response(content, media_type=kind)
 
-    for path, (name, kind) in _FILES.items():
-        application.add_api_route(path, file(name, kind), methods=["GET"])
+    for name, kind in _FILES.items():
+        application.add_api_route(f"/{name}", fixed((_HERE / name).read_bytes(), kind), methods=["GET"])
+    views = [view for view, given in ((_TEACH, room), (_EDIT, editing)) if given is not None]
+    for view in views:
+        content = (_HERE / view[1]).read_text(encoding="utf-8").replace(_VIEWS, _links(views, view))
+        for path in ("/", f"/{view[0]}") if view is views[0] else (f"/{view[0]}",):
+            application.add_api_route(path, fixed(content.encode(), "text/html"), methods=["GET"])
+
+    @application.post("/stop")
+    def stopped(said: _Numbered) -> Any:
+        stop()
+        return JSONResponse({"stopped": True})
+
+    if room is not None:
+        _teaching(application, room)
+    if editing is not None:
+        _editing(application, editing)
+    return Guard(application, token, hosts, {"/try": TRY_BYTES})
+
+
+def _links(views: Sequence[tuple[str, str, str]], here: tuple[str, str, str]) -> str:
+    """Return the links from one view to all, as HTML; nothing where there is one."""
+    if len(views) < 2:
+        return ""
+    links = []
+    for view in views:
+        current = ' aria-current="page"' if view is here else ""
+        links.append(f'<a href="{view[0]}"{current}>{view[2]}</a>')
+    return f'<nav aria-label="Views">{" ".join(links)}</nav>'
+
+
+def _zipped(content: bytes, name: str) -> Response:
+    return Response(
+        content,
+        media_type="application/zip",
+        headers={"content-disposition": f'attachment; filename="{name}"'},
+    )
+
+
+def _teaching(application: FastAPI, room: Classroom) -> None:
+    """Add what the view has on which a part is taught."""
 
     @application.get("/state")
     def state() -> Any:
@@ -112,14 +166,48 @@ def page_application(room: Classroom, token: str, hosts: Sequence[str], stop: Ca
 
     @application.get("/export.zip")
     def export() -> Response:
-        return Response(
-            room.export(), media_type="application/zip",
-            headers={"content-disposition": 'attachment; filename="taught.zip"'},
-        )  # fmt: skip
+        return _zipped(room.export(), "taught.zip")
 
-    @application.post("/stop")
-    def stopped(said: _Numbered) -> Any:
-        stop()
-        return JSONResponse({"stopped": True})
 
-    return Guard(application, token, hosts, {"/try": TRY_BYTES})
+def _editing(application: FastAPI, editing: EditingRoom) -> None:
+    """Add what the view has on which a network's patterns are judged."""
+
+    @application.get("/edit/state")
+    def state() -> Any:
+        return JSONResponse(editing.state())
+
+    @application.get("/edit/pattern")
+    def pattern(word: Annotated[str, Query(max_length=100)]) -> Any:
+        return JSONResponse(editing.pattern(word))
+
+    @application.get("/edit/patch/{number}/{rank}")
+    def patch(number: int, rank: int) -> Response:
+        return Response(editing.patch(number, rank), media_type="image/jpeg")
+
+    @application.get("/edit/image/{image}")
+    def image(image: int) -> Response:
+        return Response(editing.picture(image), media_type="image/jpeg")
+
+    @application.post("/edit/say")
+    def say(said: _Line) -> Any:
+        editing.say(said.number, said.line)
+        return JSONResponse(editing.state())
+
+    @application.post("/edit/undo")
+    def undo(said: _Numbered) -> Any:
+        editing.undo(said.number)
+        return JSONResponse(editing.state())
+
+    @application.post("/edit/refit")
+    def refit(said: _Numbered) -> Any:
+        editing.refit(said.number)
+        return JSONResponse(editing.state())
+
+    @application.post("/edit/more")
+    def more(said: _Numbered) -> Any:
+        editing.more()
+        return JSONResponse(editing.state())
+
+    @application.get("/edit/edit.zip")
+    def export() -> Response:
+        return _zipped(editing.export(), "edit.zip")

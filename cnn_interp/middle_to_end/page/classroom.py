@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from cnn_interp.disentangling.part_graph import FILES, Answer, PartGraph, infer
 from cnn_interp.images.sets import Images, Picture, resized
 from cnn_interp.middle_to_end.dialogue import Dialogue
+from cnn_interp.middle_to_end.page.pictures import PATCH, jpeg
 from interpretkit.errors import InputError
 
-# Pictures are sent so wide, px; patches so.
-WIDE, PATCH = 448, 96
+# Pictures are sent so wide, px.
+WIDE = 448
 # Of each template so many images it was shown in, and so many patterns with so many patches of each.
 _SHOWN, _PATTERNS, _PATCHES = 8, 4, 5
 # Images that it is least sure of.
@@ -221,7 +221,7 @@ class Classroom:
         InputError
             If there is none.
         """
-        return _jpeg(self._picture(self._known(image)))
+        return jpeg(self._picture(self._known(image)))
 
     def patch(self, image: int, row: float, column: float, half: float) -> bytes:
         """Return what of an image is about a place, JPEG; positions are px of the network's input."""
@@ -235,7 +235,7 @@ class Classroom:
             for place, side in ((row, drawn.shape[0]), (column, drawn.shape[1]))
         )
         cut = drawn[top : top + max(int(2 * half * scale), 1), left : left + max(int(2 * half * scale), 1)]
-        return _jpeg(resized(np.ascontiguousarray(cut), PATCH, PATCH))
+        return jpeg(resized(np.ascontiguousarray(cut), PATCH, PATCH))
 
     def _known(self, image: int) -> int:
         if not 0 <= image < len(self._images):
@@ -264,7 +264,7 @@ class Classroom:
             "box": [float(edge) for edge in parse.boxes[0]],
             "present": bool(parse.present[0]),
             "spread": float(parse.spread[0]),
-            "picture": "data:image/jpeg;base64," + base64.b64encode(_jpeg(drawn)).decode(),
+            "picture": "data:image/jpeg;base64," + base64.b64encode(jpeg(drawn)).decode(),
         }
 
     def export(self) -> bytes:
@@ -303,9 +303,3 @@ def decoded(content: bytes) -> Picture:
             return np.asarray(picture.convert("RGB"), dtype=np.uint8)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, MemoryError) as error:
         raise InputError("picture: cannot be read; expected JPEG, PNG, WebP, GIF or BMP") from error
-
-
-def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    held = io.BytesIO()
-    Image.fromarray(pixels).save(held, "JPEG", quality=88)
-    return held.getvalue()

@@ -1,42 +1,6 @@
 "use strict";
-// What is shown comes from the server's state; what is said goes there with the number of the question.
-const at = (id) => document.getElementById(id);
-let state = null, box = null, moved = false, busy = false, ended = false;
-
-function say(text, wrong) {
-  at("status").textContent = text;
-  at("status").classList.toggle("wrong", Boolean(wrong));
-}
-
-async function call(path, body) {
-  const options = body === undefined ? {} : {
-    method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" },
-  };
-  return fetch(path, options);
-}
-
-async function tell(path, body) {
-  if (busy || ended || !state) return;
-  busy = true;
-  enable();
-  try {
-    const answer = await call(path, { number: state.number, ...body });
-    const found = await answer.json();
-    if (answer.ok) {
-      show(found);
-    } else if (answer.status === 409) {
-      show(found.state);
-      say("Somebody else has answered meanwhile; this is the question now.", true);
-    } else {
-      say(found.error || "That was not understood.", true);
-    }
-  } catch {
-    say("The server does not answer. What was said before is kept; start it again to go on.", true);
-  } finally {
-    busy = false;
-    enable();
-  }
-}
+// The view on which a part is taught; see shared.js.
+let box = null, moved = false;
 
 function scale() { return at("stage").clientWidth / state.frame[1]; }
 
@@ -144,19 +108,7 @@ function said() {
 }
 
 function patch([image, row, column, half], alt) {
-  const picture = document.createElement("img");
-  picture.src = `patch/${image}?row=${row}&column=${column}&half=${half}`;
-  picture.alt = alt;
-  picture.loading = "lazy";
-  picture.width = picture.height = 56;
-  return picture;
-}
-
-function element(name, text, kind) {
-  const made = document.createElement(name);
-  if (text) made.textContent = text;
-  if (kind) made.className = kind;
-  return made;
+  return patchImage(`patch/${image}?row=${row}&column=${column}&half=${half}`, alt);
 }
 
 async function grow() {
@@ -240,19 +192,6 @@ at("template").addEventListener("change", (event) => {
 });
 at("skip").addEventListener("click", () => tell("skip", {}));
 at("undo").addEventListener("click", () => tell("undo", {}));
-at("stop").addEventListener("click", async () => {
-  if (busy || ended) return;
-  try {
-    const found = await call("stop", { number: state.number });
-    if (found.ok) {
-      ended = true;
-      enable();
-      say("Stopped. The terminal says where the result is written; this page can be closed.");
-    }
-  } catch {
-    say("The server does not answer.", true);
-  }
-});
 at("try").addEventListener("change", async (event) => {
   const file = event.target.files[0];
   if (!file) return;
@@ -273,22 +212,14 @@ at("try").addEventListener("change", async (event) => {
   }
 });
 
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || !state || ended) return;
-  if (["SELECT", "INPUT"].includes(event.target.tagName)) return;
+at("box").addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || !state || ended || !box) return;
   const arrows = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-  if (event.key in arrows && event.target === at("box") && box) {
-    const [down, right] = arrows[event.key], step = 4;
-    if (event.shiftKey) setBox(box[0], box[1], box[2] + 2 * step * down, box[3] + 2 * step * right);
-    else setBox(box[0] + step * down, box[1] + step * right, box[2], box[3]);
-    event.preventDefault();
-    return;
-  }
-  const button = document.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
-  if (button && !button.disabled && !button.hidden && !event.repeat) {
-    button.click();
-    event.preventDefault();
-  }
+  if (!(event.key in arrows)) return;
+  const [down, right] = arrows[event.key], step = 4;
+  if (event.shiftKey) setBox(box[0], box[1], box[2] + 2 * step * down, box[3] + 2 * step * right);
+  else setBox(box[0] + step * down, box[1] + step * right, box[2], box[3]);
+  event.preventDefault();
 });
 
 let drag = null;
@@ -325,13 +256,4 @@ at("picture").addEventListener("load", () => { if (state) place(); });
 at("picture").addEventListener("dragstart", (event) => event.preventDefault());
 window.addEventListener("resize", () => { if (state) place(); });
 
-async function begin() {
-  try {
-    const answer = await call("state");
-    if (!answer.ok) throw new Error();
-    show(await answer.json());
-  } catch {
-    say("The server does not answer.", true);
-  }
-}
-begin();
+begin("state");

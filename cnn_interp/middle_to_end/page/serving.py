@@ -1,4 +1,4 @@
-"""The server of the page, bound to this machine alone."""
+"""The server of the pages, bound to this machine alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import uvicorn
 
 from cnn_interp.middle_to_end.page.application import page_application
 from cnn_interp.middle_to_end.page.classroom import Classroom
+from cnn_interp.middle_to_end.page.editing_room import EditingRoom
 from cnn_interp.middle_to_end.page.guard import new_token
 from interpretkit.errors import InputError
 
@@ -16,14 +17,21 @@ ADDRESS = "127.0.0.1"
 
 
 def serve(
-    room: Classroom, *, port: int = 0, token: str = "", ready: Callable[[str], None] | None = None
+    room: Classroom | None = None,
+    *,
+    editing: EditingRoom | None = None,
+    port: int = 0,
+    token: str = "",
+    ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve the page until somebody ends the dialogue on it.
 
     Parameters
     ----------
-    room : Classroom
-        The dialogue.
+    room : Classroom, optional
+        The dialogue about a part, which the page opens with.
+    editing : EditingRoom, optional
+        The session about a network's patterns; another view of the page, or the only one without a classroom.
     port : int
         0 takes any that is free.
     token : str
@@ -57,7 +65,7 @@ def serve(
             assert server is not None
             server.should_exit = True
 
-        application = page_application(room, key, [f"{ADDRESS}:{own}", f"localhost:{own}"], stop)
+        application = page_application(room, editing, key, [f"{ADDRESS}:{own}", f"localhost:{own}"], stop)
         server = uvicorn.Server(
             uvicorn.Config(
                 application, log_level="error", access_log=False, server_header=False, date_header=False,

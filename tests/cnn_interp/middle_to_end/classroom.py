@@ -8,12 +8,17 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "disentangling"))
+sys.path.insert(0, str(Path(__file__).parent))
+from edited_networks import LAYER, NAMES, RED_CUE, colour_network, squares
 from part_planted import IMAGE, planted_cells  # pyright: ignore[reportMissingImports]
 
 from cnn_interp.disentangling.part_graph import PartSettings
+from cnn_interp.images.planted_cue import cue_goes_with, plant_cue
 from cnn_interp.images.sets import Images
 from cnn_interp.middle_to_end.dialogue import Dialogue
+from cnn_interp.middle_to_end.editing import EditingSession
 from cnn_interp.middle_to_end.journal import open_journal
+from cnn_interp.middle_to_end.network_edit import Base
 from cnn_interp.middle_to_end.page.classroom import Classroom
 from cnn_interp.middle_to_end.page.serving import serve
 from cnn_interp.middle_to_end.selection import largest_gain
@@ -59,6 +64,14 @@ def room(journal=None, path=None):
     return Classroom(
         talk, pictures(planted()[1]), encode=lambda picture: talk.cells.subset([0]), journal=path
     )
+
+
+def editing_session() -> EditingSession:
+    """Return a session about the four colour filters of a small network; a red mark goes with one category."""
+    network, images = colour_network(), squares(48)
+    shown = cue_goes_with(images.categories, 0, within=1, elsewhere=0)
+    cued = plant_cue(images, images.categories, shown, category_names=NAMES, seed=RED_CUE)
+    return EditingSession.begin(network, Base.of(network), cued, [0, 1], LAYER, "filters")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from interpretkit.errors import InputError
 class Server:
     """A server in a thread of the test's own."""
 
-    def __init__(self, room):
+    def __init__(self, room=None, editing=None):
         ready = threading.Event()
         self.address = ""
 
@@ -40,7 +40,9 @@ class Server:
             self.address = address
             ready.set()
 
-        self.thread = threading.Thread(target=serve, args=(room,), kwargs={"ready": told}, daemon=True)
+        self.thread = threading.Thread(
+            target=serve, args=(room,), kwargs={"editing": editing, "ready": told}, daemon=True
+        )
         self.thread.start()
         assert ready.wait(30)
         parts = urlsplit(self.address)

@@ -8,9 +8,12 @@ import pytest
 pytest.importorskip("uvicorn", reason="the extra `web` is not installed")
 sys.path.insert(0, str(Path(__file__).parent))
 import classroom
+from edited_networks import BLUE, GREEN, RED
+from pages import DRAWN
 from test_page import Server
 
 from cnn_interp.middle_to_end.journal import open_journal, read_journal
+from cnn_interp.middle_to_end.page.editing_room import EditingRoom
 
 pytestmark = pytest.mark.browser
 
@@ -142,6 +145,8 @@ def test_by_touch(browser):
     person = Person(page, part)
     person.settled(0)
     page.locator("#stage").scroll_into_view_if_needed()
+    # What a finger may do is told from the frame drawn last: before the image is in it, a finger scrolls.
+    page.evaluate(DRAWN)
     stage = page.locator("#stage").bounding_box()
     # Chromium turns these into pointer events of kind touch, as from a finger.
     session = context.new_cdp_session(page)
@@ -152,10 +157,10 @@ def test_by_touch(browser):
             else [{"x": stage["x"] + stage["width"] * share, "y": stage["y"] + stage["height"] * share}]
         )
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-    row, column = page.evaluate("box.slice(0, 2)")
-    assert abs(row - 0.7 * 224) < 3
-    assert abs(column - 0.7 * 224) < 3
-    assert page.evaluate("moved")
+    # The page is told of moves once for each frame, after the browser was.
+    page.wait_for_function(
+        "() => drag === null && moved && Math.max(...box.slice(0, 2).map(x => Math.abs(x - 0.7 * 224))) < 3"
+    )
     page.locator('#answers button[data-verdict="new template"]').tap()
     person.settled(1)
     context.close()
@@ -175,3 +180,61 @@ def test_whoever_is_late_is_told(view):
     assert "meanwhile" in second.page.locator("#status").text_content()
     assert second.page.locator("#said li").count() == 1
     server.stop()
+
+
+def said_on(page, number):
+    """Wait until so many things were said, and return all lines."""
+    page.wait_for_function("number => state && state.number === number && !busy", arg=number)
+    return page.locator("#said li").all_text_contents()
+
+
+def test_patterns_are_judged_and_the_effect_is_seen_at_once(view):
+    server = Server(editing=EditingRoom(classroom.editing_session))
+    seen = view(server.address)
+    page = seen.page
+    assert said_on(page, 0) == []
+    asked = page.evaluate("state.asked")
+    before = page.locator("#effect").text_content()
+    page.keyboard.press("d")
+    assert said_on(page, 1) == [f"drop {asked}"]
+    assert page.locator("#effect").text_content() != before
+    assert page.locator("#pictures figure").count() == page.evaluate("Math.min(state.changed, 12)") > 0
+    page.keyboard.press("u")
+    said_on(page, 2)
+    assert page.locator("#effect").text_content() == before
+    page.get_by_label(f"A name for pattern {GREEN}", exact=True).fill("leaf")
+    # Letters that are typed are no answers.
+    page.get_by_label(f"A name for pattern {GREEN}", exact=True).press("Enter")
+    assert said_on(page, 3) == [f"rename {GREEN} leaf"]
+    for name in ("leaf", str(BLUE)):
+        page.get_by_label(f"Pattern {name}", exact=True).check()
+    page.locator("#merged").fill("colour")
+    page.locator("#merge-them").click()
+    assert said_on(page, 4)[-1] == f"merge {GREEN} {BLUE} as colour"
+    page.get_by_label(f"Drop pattern {RED}", exact=True).click()
+    said_on(page, 5)
+    page.locator("#line").fill("drop nothing")
+    page.locator("#say").click()
+    page.wait_for_function("document.getElementById('status').className === 'wrong'")
+    assert "no pattern 'nothing'" in page.locator("#status").text_content()
+    page.locator("#refit").click()
+    said_on(page, 6)
+    assert "trained without it" in page.locator("#effect-note").text_content()
+    page.locator("#word").fill("colour")
+    page.locator("#word").press("Enter")
+    page.wait_for_selector("#found .card img")
+    # What is refused stands in the console as well.
+    refused = [line for line in seen.said if "400" in line]
+    assert seen.said == refused
+    seen.said.clear()
+    assert seen.faults() == []
+    assert seen.unreachable() == []
+    page.reload()
+    assert len(said_on(page, 6)) == 3
+    page.wait_for_function(
+        "() => [...document.images].every(one => one.loading === 'lazy' || one.naturalWidth)"
+    )
+    assert seen.said == []
+    page.locator("#stop").click()
+    server.thread.join(20)
+    assert not server.thread.is_alive()
