@@ -30,7 +30,7 @@ function show(next) {
   const asked = state.patterns.find((one) => one.pattern === state.asked);
   at("asked-heading").textContent = asked ? `Is pattern ${asked.called} a piece of the object?` : "All are judged";
   at("about").textContent = asked ? about(asked) : "Nothing is left to ask about.";
-  at("asked").replaceChildren(...(asked ? patches(asked) : []));
+  at("asked").replaceChildren(...(asked ? patches(asked, "Asked about: pattern") : []));
   effect();
   at("patterns").replaceChildren(...state.patterns.map((one) => card(one, marked.has(String(one.pattern)))));
   at("found").replaceChildren();
@@ -46,10 +46,10 @@ function about(one) {
 }
 
 // Of which patterns it is made goes into the address: a merged one has other patches than it had before.
-function patches(one) {
+function patches(one, where) {
   if (!one.patches) return [element("p", "Is seen in no image.", "quiet")];
   return Array.from({ length: one.patches }, (_, rank) => patchImage(
-    `edit/patch/${one.pattern}/${rank}?of=${one.members.join("-")}`, `Pattern ${one.called}, patch ${rank + 1}`));
+    `edit/patch/${one.pattern}/${rank}?of=${one.members.join("-")}`, `${where} ${one.called}, patch ${rank + 1}`));
 }
 
 function effect() {
@@ -120,7 +120,7 @@ function card(one, marked) {
   });
   line.append(renamed);
   const shown = element("div", "", "patches");
-  shown.append(...patches(one));
+  shown.append(...patches(one, "Pattern"));
   block.append(line, element("p", about(one), "quiet"), shown);
   return block;
 }
@@ -143,8 +143,10 @@ at("look-up").addEventListener("submit", async (event) => {
   try {
     const answer = await call(`edit/pattern?word=${encodeURIComponent(at("word").value)}`), found = await answer.json();
     if (!answer.ok) throw new Error(found.error);
-    at("found").replaceChildren(card(found, false));
+    const known = document.querySelector(`#patterns input[value="${found.pattern}"]`);
+    at("found").replaceChildren(...(known ? [] : [card(found, false)]));
     enable();
+    (known || document.querySelector("#found input")).focus();
   } catch (error) {
     at("found").replaceChildren(element("p", error.message));
   }

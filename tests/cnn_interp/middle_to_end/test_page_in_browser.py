@@ -189,9 +189,13 @@ def said_on(page, number):
 
 
 def test_patterns_are_judged_and_the_effect_is_seen_at_once(view):
-    server = Server(editing=EditingRoom(classroom.editing_session))
+    server = Server(classroom.room(), EditingRoom(classroom.editing_session))
     seen = view(server.address)
     page = seen.page
+    Person(page, None).settled(0)
+    assert seen.faults() == []
+    page.get_by_role("link", name="Edit the network").click()
+    page.wait_for_selector("#keep")
     assert said_on(page, 0) == []
     asked = page.evaluate("state.asked")
     before = page.locator("#effect").text_content()
@@ -215,14 +219,15 @@ def test_patterns_are_judged_and_the_effect_is_seen_at_once(view):
     said_on(page, 5)
     page.locator("#line").fill("drop nothing")
     page.locator("#say").click()
-    page.wait_for_function("document.getElementById('status').className === 'wrong'")
+    page.wait_for_function("() => document.getElementById('status').className === 'wrong'")
     assert "no pattern 'nothing'" in page.locator("#status").text_content()
     page.locator("#refit").click()
     said_on(page, 6)
     assert "trained without it" in page.locator("#effect-note").text_content()
     page.locator("#word").fill("colour")
     page.locator("#word").press("Enter")
-    page.wait_for_selector("#found .card img")
+    page.wait_for_function("() => document.activeElement.type === 'checkbox'")
+    assert page.evaluate("document.activeElement.value") == str(GREEN)
     # What is refused stands in the console as well.
     refused = [line for line in seen.said if "400" in line]
     assert seen.said == refused
