@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cnn_interp.disentangling import part_baselines, part_cells, part_graph
@@ -86,8 +84,6 @@ class Size:
 
 QUICK = Size(6, 2, 30, 15, (0.33,), (ACTIVE, "random", ERRING), (3, 6))
 FULL = Size(12, 5, 48, 40, SHARES, (ACTIVE, "random", ERRING, "unsure"), (3, 6, 12, 24, 48))
-# Images, as many as an answer is timed with, and the bar for it in seconds.
-TIMED, SOON = 500, 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +177,7 @@ def run(
         plans = [(subject, share) for subject in every for share in size.shares]
         for subject, share in track(plans, f"Draw {draw + 1} of {size.seeds}", quiet=False):
             curves += drawn_curves(subject, size, share, seed + draw, cache)
-    return [*rows_of(curves, size, seed), timed_row(every[0], seed)]
+    return rows_of(curves, size, seed)
 
 
 def subjects(
@@ -306,29 +302,6 @@ def rows_of(curves: Sequence[Curve], size: Size, seed: int) -> list[Row]:
             rows += share_rows(said, share, some, size, seed)
         rows += baseline_rows(f"{data}, {kinds}, {' and '.join(parts)}", own, size, seed)
     return rows
-
-
-def timed_row(subject: Subject, seed: int) -> Row:
-    """Return how long it takes from an answer to the next question with many images."""
-    cells = part_cells.part_cells(subject.features, subject.layers)
-    rows = np.resize(np.arange(len(cells)), TIMED)
-    whole = np.stack([one[DEEP].tensor(rows).mean(dim=(2, 3)).numpy() for one in subject.features], axis=1)
-    many = cells.subset(rows)
-    talk = Dialogue(many, whole, part=subject.part, selection=SELECTIONS[ACTIVE](TIMED, seed), seed=seed)
-    annotator = TrueAnnotator(talk, Truth(np.resize(subject.positions, (TIMED, 2))))
-    took = []
-    for _ in range(12):
-        assert talk.question is not None
-        answer = annotator(talk.question)
-        clock = time.perf_counter()
-        talk.answer(answer)
-        took.append(time.perf_counter() - clock)
-    return Row(
-        system=f"{NETWORK}: {ACTIVE}", data=f"{DRAWN}, {TIMED} images", name="from an answer to the next question",
-        value=float(np.median(took[2:])), unit="s", reference=SOON, source=BAR, seed=seed,
-        notes=f"median of {len(took) - 2} answers with {torch.get_num_threads()} threads; the machine may have been "
-        "busy with other work",
-    )  # fmt: skip
 
 
 def by_seed(curves: Sequence[Curve], order: str) -> NDArray[np.float64]:

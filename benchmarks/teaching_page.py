@@ -1,4 +1,4 @@
-"""The page on which a part is taught: requests that must be refused, many people at once, servers killed in mid-answer.
+"""The page on which a part is taught: bad requests, many people at once, servers killed in mid-answer, and its speed.
 
 Run as `python -m benchmarks.teaching_page [--full]`.
 """
@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -40,6 +41,9 @@ BAR = "the bar set for this benchmark"
 ABOUT = {"part": "noise"}
 TOKEN = "token-of-the-benchmark"
 IMAGES, SIDE, UNITS = 80, 14, 8
+# An answer is timed with so many images, which are so many drawn ones over and over, and the bar for it in seconds.
+TIMED, DRAWN, ANSWERS, SOON = 500, 40, 12, 0.5
+NETWORK, DEEP = "mobilenet_v2", "features.18"
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,11 @@ def run(
     """
     size = QUICK if quick else FULL
     with tempfile.TemporaryDirectory() as folder:
-        return [*request_rows(Path(folder), size, seed), kill_row(Path(folder), size, seed)]
+        return [
+            *request_rows(Path(folder), size, seed),
+            kill_row(Path(folder), size, seed),
+            timed_row(Path(folder), seed),
+        ]
 
 
 def request_rows(folder: Path, size: Size, seed: int) -> list[Row]:
@@ -246,6 +254,68 @@ def kill_row(folder: Path, size: Size, seed: int) -> Row:
     return Row(
         system=SYSTEM, data=DATA, name="answers lost by servers killed in mid-answer", value=lost, reference=0.0,
         source=BAR, seed=seed, notes=f"kill -9, {size.kills} times; {told} answers had been said to be taken",
+    )  # fmt: skip
+
+
+def timed_row(folder: Path, seed: int) -> Row:
+    """Return how long it takes from an answer to the next question with many images, on a server of this process."""
+    import torch
+
+    from cnn_interp.disentangling.part_cells import part_layers
+    from cnn_interp.images.articulated import articulated_images
+    from cnn_interp.images.batches import landmarks_in_inputs
+    from cnn_interp.middle_to_end.lesson import prepare_lesson
+    from cnn_interp.middle_to_end.page.classroom import Classroom
+    from cnn_interp.middle_to_end.page.serving import serve
+    from cnn_interp.networks.loading import load_network
+
+    network = load_network(NETWORK, seed=seed)
+    drawn = articulated_images(
+        DRAWN, seed=seed, side=network.size, negatives=0.3, occlusion=0.0, categories=("quadruped",)
+    ).cropped()
+    rows = np.resize(np.arange(DRAWN), TIMED)
+    images = drawn.subset(rows)
+    where = landmarks_in_inputs(drawn, network.size)[rows, drawn.part_names.index("head")]
+    lesson = prepare_lesson(network, drawn, part_layers(network), DEEP)
+    # No two images are quite alike.
+    noise = np.random.default_rng(seed).normal(size=(TIMED, 1, lesson.features.shape[2]))
+    features = lesson.features[rows] + 0.1 * lesson.features.std() * noise
+    wall, work = [], []
+    with open_journal(folder / "timed.jsonl", ABOUT) as log:
+        talk = Dialogue(
+            lesson.cells.subset(rows), features, part="head", selection=largest_gain, log=log, seed=seed
+        )
+        address: queue.Queue[str] = queue.Queue()
+        room = Classroom(talk, images, journal=folder / "timed.jsonl")
+        thread = threading.Thread(target=serve, args=(room,), kwargs={"ready": address.put}, daemon=True)
+        thread.start()
+        parts = urlsplit(address.get(timeout=60))
+        headers = {"Origin": f"http://{parts.netloc}", "Content-Type": "application/json"}
+        link = http.client.HTTPConnection(parts.netloc, timeout=120)
+        with contextlib.closing(link):
+            state = room.state()
+            for _ in range(ANSWERS):
+                place = where[state["question"]["image"]]
+                shown = not np.isnan(place[0])
+                kind = "wrong box" if "box" in state["question"] else "new template"
+                said = {"number": state["number"], "verdict": kind if shown else "absent",
+                        "box": [*map(float, place), 50.0, 50.0] if shown else None}  # fmt: skip
+                clock, processor = time.perf_counter(), time.process_time()
+                link.request("POST", f"{parts.path}answer", json.dumps(said), headers)
+                state = json.loads(link.getresponse().read())
+                wall.append(time.perf_counter() - clock)
+                work.append(time.process_time() - processor)
+            link.request("POST", f"{parts.path}stop", json.dumps({"number": 0}), headers)
+            link.getresponse().read()
+        thread.join(20)
+    # The first answers build less than those that come after.
+    return Row(
+        system=f"{NETWORK}, {SYSTEM}", data=f"{TIMED} images of drawn animals, on loopback",
+        name="processor time from an answer to the next question", value=float(np.median(work[2:])), unit="s",
+        reference=SOON, source=BAR, seed=seed,
+        notes=f"median of {len(work) - 2} answers, {np.min(work[2:]):.2f} to {np.max(work[2:]):.2f} s, all threads together "
+        f"({torch.get_num_threads()}): on an idle machine it takes no longer; by the clock {np.median(wall[2:]):.2f} s, "
+        "beside whatever else the machine did",
     )  # fmt: skip
 
 
