@@ -313,9 +313,9 @@ def timed_row(folder: Path, seed: int) -> Row:
         system=f"{NETWORK}, {SYSTEM}", data=f"{TIMED} images of drawn animals, on loopback",
         name="processor time from an answer to the next question", value=float(np.median(work[2:])), unit="s",
         reference=SOON, source=BAR, seed=seed,
-        notes=f"median of {len(work) - 2} answers, {np.min(work[2:]):.2f} to {np.max(work[2:]):.2f} s, all threads together "
-        f"({torch.get_num_threads()}): on an idle machine it takes no longer; by the clock {np.median(wall[2:]):.2f} s, "
-        "beside whatever else the machine did",
+        notes=f"median of {len(work) - 2} answers, {np.min(work[2:]):.2f} to {np.max(work[2:]):.2f} s over all threads "
+        f"({torch.get_num_threads()}), so that it takes no longer on an idle machine; by the clock "
+        f"{np.median(wall[2:]):.2f} s, beside whatever else the machine did",
     )  # fmt: skip
 
 
