@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,8 +118,16 @@ def whole_images(images: PartImages, side: int) -> ObjectImages:
     )
 
 
-def mosaics(images: PartImages, *, seed: int = 0, side: int = 320, empty: float = 0.35) -> ObjectImages:
-    """Put crops of objects and images without any together by fours, each crop once.
+def mosaics(
+    images: PartImages,
+    *,
+    seed: int = 0,
+    side: int = 320,
+    empty: float = 0.35,
+    copies: int = 1,
+    mirrored: bool = False,
+) -> ObjectImages:
+    """Put crops of objects and images without any together by fours, each crop as often as all others.
 
     The four cells of a mosaic meet where two lines cross that are drawn at random, so that every cell has another size
     and shape, and a crop fills its cell: the cell is the object's box. Seams run around objects and around cells
@@ -134,37 +143,49 @@ def mosaics(images: PartImages, *, seed: int = 0, side: int = 320, empty: float 
         Height and width of the mosaics, px.
     empty : float
         Share of cells without an object, 0 to 1; they show negatives, again and again where there are few.
+    copies : int
+        How often each crop is shown, each time in another cell.
+    mirrored : bool
+        Whether half of the cells, drawn at random, show their image mirrored, landmarks and all.
 
     Raises
     ------
     InputError
-        If there are no crops, no negatives where cells shall be without an object, or the share is out of range.
+        If there are no crops, no negatives where cells shall be without an object, or a number is out of range.
     """
     if not 0 <= empty < 1:
         raise InputError(f"empty {empty}: expected a share from 0 to below 1")
+    if copies < 1:
+        raise InputError(f"copies {copies}: expected at least 1")
     shown, negatives = np.flatnonzero(images.categories >= 0), np.flatnonzero(images.categories < 0)
     if len(shown) == 0 or (empty > 0 and len(negatives) == 0):
         raise InputError(f"{images.name}: expected crops of objects, and images without one for empty cells")
-    rng = numpy_generator(seed, "mosaics-of-objects")
-    order = list(rng.permutation(shown))
-    cells: list[tuple[tuple[int, tuple[int, int, int, int]], ...]] = []
+    rng, sides = numpy_generator(seed, "mosaics-of-objects"), numpy_generator(seed, "mirrored-crops")
+    order = [row for _ in range(copies) for row in rng.permutation(shown)]
+    cells: list[tuple[_Cell, ...]] = []
     objects = []
     while order:
         y, x = (round(side * share) for share in rng.uniform(*_LINES, size=2))
         boxes = [(0, 0, y, x), (0, x, y, side), (y, 0, side, x), (y, x, side, side)]
         bare = rng.random(4) < empty
+        turned = (sides.random(4) < 0.5) & mirrored
         filled = [
-            (int(rng.choice(negatives)) if bare[place] or not order else int(order.pop()), box)
-            for place, box in enumerate(boxes)
+            _Cell(
+                int(rng.choice(negatives)) if bare[at] or not order else int(order.pop()),
+                box,
+                bool(turned[at]),
+            )
+            for at, box in enumerate(boxes)
             if len(negatives) or order
         ]
         cells.append(tuple(filled))
-        objects.append(_objects(images, [(row, box) for row, box in filled if images.categories[row] >= 0]))
+        objects.append(_objects(images, [cell for cell in filled if images.categories[cell.row] >= 0]))
 
     def load(number: int) -> Picture:
         canvas = np.zeros((side, side, 3), dtype=np.uint8)
-        for row, (top, left, bottom, right) in cells[number]:
-            canvas[top:bottom, left:right] = resized(images.image(row), bottom - top, right - left)
+        for row, (top, left, bottom, right), turned in cells[number]:
+            picture = resized(images.image(row), bottom - top, right - left)
+            canvas[top:bottom, left:right] = picture[:, ::-1] if turned else picture
         return canvas
 
     return ObjectImages(
@@ -179,13 +200,23 @@ def mosaics(images: PartImages, *, seed: int = 0, side: int = 320, empty: float 
     )
 
 
-def _objects(images: PartImages, filled: list[tuple[int, tuple[int, int, int, int]]]) -> Objects:
-    rows = np.array([row for row, _ in filled], dtype=np.intp)
-    boxes = np.array([box for _, box in filled], dtype=np.float64).reshape(-1, 4)
+class _Cell(NamedTuple):
+    """A cell of a mosaic: the image's number, the cell's edges in pixels, and whether the image is mirrored."""
+
+    row: int
+    box: tuple[int, int, int, int]
+    turned: bool
+
+
+def _objects(images: PartImages, filled: list[_Cell]) -> Objects:
+    rows = np.array([cell.row for cell in filled], dtype=np.intp)
+    boxes = np.array([cell.box for cell in filled], dtype=np.float64).reshape(-1, 4)
     sizes = np.array([images.size(int(row)) for row in rows], dtype=np.float64).reshape(-1, 1, 2)
+    shares = (images.landmarks[rows] + 0.5) / sizes
+    turned = np.array([cell.turned for cell in filled], dtype=bool)
+    shares[turned, :, 1] = 1 - shares[turned, :, 1]
     extent = (boxes[:, 2:] - boxes[:, :2])[:, None]
-    landmarks = (images.landmarks[rows] + 0.5) / sizes * extent + boxes[:, None, :2] - 0.5
-    return Objects(boxes, images.categories[rows], landmarks)
+    return Objects(boxes, images.categories[rows], shares * extent + boxes[:, None, :2] - 0.5)
 
 
 def split_by_groups(images: PartImages, shares: tuple[float, ...], *, seed: int = 0) -> list[PartImages]:

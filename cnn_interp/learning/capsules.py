@@ -24,7 +24,7 @@ from interpretkit.training import (
     resolve_device,
     save_model,
 )
-from interpretkit.training.distributed import parallelize, unwrap
+from interpretkit.training.distributed import further, parallelize, unwrap
 from interpretkit.training.precision import Precision
 from interpretkit.training.schedules import one_cycle
 
@@ -409,7 +409,7 @@ def train_network(
             f"{len(config.categories)}, as the network has"
         )
     where = resolve_device(device)
-    with own_draws(seed, "capsules", device=where):
+    with own_draws(seed, "capsules", *further(), device=where):
         network = _KINDS[kind](config).to(where)
         if where.type == "cpu":
             # Batches in this order of memory are convolved faster.

@@ -14,7 +14,7 @@ from torch.nn import functional
 from cnn_interp.images.sets import LabelledImages
 from interpretkit.errors import InputError
 from interpretkit.training import TensorBatches, numpy_generator, torch_generator
-from interpretkit.training.distributed import is_joined, world
+from interpretkit.training.batches import shared_out
 
 # The affine changes of affNIST: degrees, shear, and the scale along either axis.
 TURN, SHEAR, SCALES = 20.0, 0.2, (0.8, 1.2)
@@ -157,12 +157,11 @@ class GreyBatches(TensorBatches):
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         generator = torch_generator(self.seed, "shifts", self._epoch)
-        for batch in super().__iter__():
-            batch["images"] = shifted(batch["images"], self.shift, generator)
-            if is_joined():
-                here = world()
-                batch = {name: tensor[here.rank :: here.size] for name, tensor in batch.items()}
-            yield batch
+        images, labels = self.tensors["images"], self.tensors["labels"]
+        for rows in self.rows():
+            # Shifted before they are shared out, so that together the processes see what one alone would.
+            moved = shifted(images[rows], self.shift, generator)
+            yield {"images": shared_out(moved), "labels": shared_out(labels[rows])}
 
 
 def as_pixels(images: Tensor) -> Tensor:

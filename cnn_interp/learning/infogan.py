@@ -32,7 +32,7 @@ from interpretkit.training import (
     save_model,
     torch_generator,
 )
-from interpretkit.training.distributed import parallelize, unwrap
+from interpretkit.training.distributed import further, parallelize, unwrap
 from interpretkit.training.precision import Precision
 from interpretkit.variational import gaussian_log_density
 
@@ -439,7 +439,7 @@ def train_infogan(
     if len(images) < schedule.batch_size:
         raise InputError(f"images: {len(images)}; expected at least a batch of {schedule.batch_size}")
     where = resolve_device(device)
-    with own_draws(seed, "infogan", device=where):
+    with own_draws(seed, "infogan", *further(), device=where):
         model = InfoGAN(config).to(where)
         batches = _WholeBatches(
             images,

@@ -58,14 +58,21 @@ class TensorBatches:
     def __len__(self) -> int:
         return -(-self.n // self.batch_size)
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+    def rows(self) -> Iterator[torch.Tensor]:
+        """Give the rows of the epoch's batches, whole: the same in every process."""
         if self.shuffle:
             order = torch.randperm(self.n, generator=torch_generator(self.seed, "batches", self._epoch))
         else:
             order = torch.arange(self.n)
-        here, size = (dist.get_rank(), dist.get_world_size()) if is_joined() else (0, 1)
-        for batch in order.split(self.batch_size):
-            if len(batch) < size:
-                continue
-            rows = batch[here::size]
+        size = dist.get_world_size() if is_joined() else 1
+        return (batch for batch in order.split(self.batch_size) if len(batch) >= size)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        for batch in self.rows():
+            rows = shared_out(batch)
             yield {name: tensor[rows.to(tensor.device)] for name, tensor in self.tensors.items()}
+
+
+def shared_out(batch: torch.Tensor) -> torch.Tensor:
+    """Return this process's share of a batch ``(n, ...)``: every one of as many rows as processes train together."""
+    return batch[dist.get_rank() :: dist.get_world_size()] if is_joined() else batch

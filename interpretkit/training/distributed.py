@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +23,7 @@ __all__ = [
     "World",
     "average",
     "from_main",
+    "further",
     "gather",
     "is_joined",
     "parallelize",
@@ -65,6 +67,35 @@ def process_group(device: torch.device) -> Iterator[tuple[World, torch.device]]:
 def is_joined() -> bool:
     """Return whether this process has joined others."""
     return dist.is_available() and dist.is_initialized()
+
+
+def further() -> tuple[int, ...]:
+    """Return this process's rank as a name for a seed of its own; nothing for the first, or one alone.
+
+    What is drawn within a model, such as noise, would else be the same in every process. Weights that differ at first
+    do no harm: :func:`parallelize` gives all the first process's.
+    """
+    return (dist.get_rank(),) if is_joined() and dist.get_rank() else ()
+
+
+@contextmanager
+def training_together(device: torch.device, folder: Path) -> Iterator[tuple[torch.device, Path]]:
+    """Join the other processes, as :func:`process_group`, with one folder to go on from.
+
+    Parameters
+    ----------
+    device : torch.device
+        The kind of device to train on.
+    folder : path
+        Where this process would keep checkpoints.
+
+    Yields
+    ------
+    torch.device, path
+        This process's own device, and the first process's folder, since all must go on from the same epoch.
+    """
+    with process_group(device) as (_, where):
+        yield where, Path(from_main(str(folder.absolute()), where))
 
 
 def parallelize(model: torch.nn.Module) -> torch.nn.Module:

@@ -159,6 +159,9 @@ def capsnet(
         trained_examples,
     )
 
+    from interpretkit.training import resolve_device
+    from interpretkit.training.distributed import training_together
+
     trained: dict[str, tuple[Network, History | None]] = {}
     about: dict[str, Any] = {}
     if example or network is not None:
@@ -194,7 +197,10 @@ def capsnet(
         base = replace(SIZES[chosen], side=side, categories=wanted.categories)
         plans = [(CAPSULES, replace(base, routings=count)) for count in counts]
         plans += [(ORDINARY, base)] if baseline is not False else []
-        with run.kept(files=files, without=["device", "test"]) as state:
+        with (
+            run.kept(files=files, without=["device", "test"]) as place,
+            training_together(resolve_device(device), place) as (where, state),
+        ):
             for what, config in plans:
                 name = _name(what, config.routings)
                 trained[name] = train_network(
@@ -203,7 +209,7 @@ def capsnet(
                     wanted,
                     schedule,
                     seed=seed,
-                    device=device,
+                    device=where,
                     checkpoint=state / name.replace(" ", "-"),
                     quiet=quiet,
                 )

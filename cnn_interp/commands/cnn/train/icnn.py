@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.commands._loading import ARTICULATED, FOLDERS, PART_KINDS, folders_as_parts, spread
+from cnn_interp.commands._loading import (
+    ARTICULATED,
+    FOLDERS,
+    PART_KINDS,
+    check_alone,
+    folders_as_parts,
+    spread,
+)
 from cnn_interp.commands._options import Model, Weights
 from interpretkit.commandline import (
     Column,
@@ -190,6 +197,7 @@ def icnn(
     idle = [name for name, value in given.items() if value]
     if example and idle:
         raise InputError(f"{idle[0]}: nothing is trained with --example; expected one or the other")
+    check_alone("its filters train")
     one_of(_LOSSES, loss, "loss")
     if beta is not None and loss not in _WITH_TEMPLATES:
         raise InputError(

@@ -132,6 +132,8 @@ def infogan(
         train_infogan,
         trained_example,
     )
+    from interpretkit.training import resolve_device
+    from interpretkit.training.distributed import training_together
 
     model: InfoGAN | None = None
     about: dict[str, Any] = {}
@@ -142,7 +144,10 @@ def infogan(
     wanted = wanted.limited(images or len(wanted.train))
     history: History | None = None
     coverage: Coverage | None = None
-    with run.kept(files=[*files, *([network] if network else [])], without=["device"]) as state:
+    with (
+        run.kept(files=[*files, *([network] if network else [])], without=["device"]) as place,
+        training_together(resolve_device(device), place) as (where, state),
+    ):
         if model is None:
             usual = _CODES.get(kind, (len(wanted.categories), 2))
             config = InfoGANConfig(
@@ -162,7 +167,7 @@ def infogan(
                 config,
                 schedule,
                 seed=seed,
-                device=device,
+                device=where,
                 checkpoint=state / "infogan",
                 quiet=quiet,
             )
@@ -190,7 +195,7 @@ def infogan(
                         learning_rate=5e-3,
                     ),
                     seed=seed,
-                    device=device,
+                    device=where,
                     checkpoint=state / "classifier",
                     quiet=quiet,
                 )
