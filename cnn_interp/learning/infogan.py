@@ -262,6 +262,52 @@ class InfoGAN(nn.Module):
         return Told(*(torch.cat(parts).cpu() for parts in zip(*found, strict=True)))
 
 
+class Contrast(nn.Module):
+    """Two images to the code that they were drawn from in common, as all others were drawn anew.
+
+    To be told which, each code must change images in a way of its own. The bound of the information does not ask for
+    that: it is as large where two codes stand for mixtures of two things.
+
+    Parameters
+    ----------
+    config : InfoGANConfig
+        The shapes.
+
+    References
+    ----------
+    Z. Lin, K. Thekumparampil, G. Fanti and S. Oh, "InfoGAN-CR and ModelCentrality: Self-supervised model training and
+    selection for disentangling GANs", ICML 2020.
+    """
+
+    def __init__(self, config: InfoGANConfig) -> None:
+        super().__init__()
+        width, quarter = config.width, config.side // 4
+        self.layers = nn.Sequential(
+            nn.Conv2d(2, width, 4, 2, 1),
+            nn.LeakyReLU(_LEAK),
+            nn.Conv2d(width, 2 * width, 4, 2, 1),
+            nn.LeakyReLU(_LEAK),
+            nn.Flatten(),
+            nn.Linear(2 * width * quarter**2, config.units),
+            nn.LeakyReLU(_LEAK),
+            nn.Linear(config.units, 1 + config.continuous),
+        )
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return logits (n, 1 + c) of the categorical code and each continuous one, for pixels (n, 1, side, side)."""
+        return self.layers(torch.cat([first, second], 1)).float()
+
+
+def paired_codes(model: InfoGAN, count: int) -> tuple[Codes, Codes, Tensor]:
+    """Return codes of pairs of images with one code in common, and which: 0 the category, i the i-th continuous."""
+    first, second = model.codes(count), model.codes(count)
+    shared = torch.randint(1 + model.config.continuous, (count,), device=first.category.device)
+    category = torch.where(shared == 0, first.category, second.category)
+    common = shared[:, None] == torch.arange(1, 1 + model.config.continuous, device=shared.device)
+    continuous = torch.where(common, first.continuous, second.continuous)
+    return first, Codes(category, continuous, second.noise), shared
+
+
 def code_log_density(codes: Codes, told: Told) -> tuple[Tensor, Tensor]:
     """Return log Q of the categorical code, (n,), and of each continuous code, (n, c), in nats."""
     category = -functional.cross_entropy(told.logits, codes.category, reduction="none")
@@ -341,6 +387,9 @@ class Schedule:
         Weight of the information that the categories told of two such changes of one real image hold of each other.
         The article has none: a code may then stand for anything in drawn images, and is read from real ones by luck.
         Needs `affine`, without which the two are the same image.
+    contrast : float
+        Weight of telling which one code two drawn images have in common; see :class:`Contrast`. The article has none,
+        and nothing in it keeps two continuous codes from standing for mixtures of the same two things.
     precision : {"auto", "float32", "bfloat16"}
         Of the networks; the losses are computed in single precision.
     """
@@ -354,6 +403,7 @@ class Schedule:
     smoothing: float = 0.0
     affine: float = 0.5
     pairing: float = 1.0
+    contrast: float = 0.0
     precision: Precision = "auto"
 
     def check(self) -> None:
@@ -369,7 +419,7 @@ class Schedule:
         for name in ("generator_rate", "critic_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name} {getattr(self, name)!r}: expected a number above 0")
-        for name in ("weight", "continuous_weight", "pairing"):
+        for name in ("weight", "continuous_weight", "pairing", "contrast"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} {getattr(self, name)!r}: expected a number of at least 0")
         if not 0 <= self.smoothing < 0.5:
@@ -447,11 +497,17 @@ def train_infogan(
             schedule.batch_size,
             seed=seed,
         )
-        trained = parallelize(_Trained(model, schedule))
+        player = _Trained(model, schedule).to(where)
+        trained = parallelize(player)
         optimizer = torch.optim.Adam(
             [
                 {"params": list(model.generator.parameters()), "lr": schedule.generator_rate},
                 {"params": list(model.critic.parameters()), "lr": schedule.critic_rate},
+                *(
+                    [{"params": list(player.contrast.parameters()), "lr": schedule.generator_rate}]
+                    if player.contrast
+                    else []
+                ),
             ],
             betas=(0.5, 0.999),
             fused=where.type != "mps",
@@ -490,6 +546,7 @@ class _Trained(nn.Module):
         super().__init__()
         self.model = model
         self.schedule = schedule
+        self.contrast = Contrast(model.config) if schedule.contrast else None
 
     def get_extra_state(self) -> str:
         """Return what a checkpoint must share with the training that goes on from it."""
@@ -536,6 +593,11 @@ class _Trained(nn.Module):
             _, other = functional_call(critic, passing, (again,))
             losses["missed_pairing"] = -paired_information(read.logits, other.logits)
             loss = loss + schedule.pairing * losses["missed_pairing"]
+        if self.contrast is not None:
+            first, second, shared = paired_codes(model, len(images) // 2)
+            seen = self.contrast(model.generator(first), model.generator(second))
+            losses["missed_contrast"] = functional.cross_entropy(seen, shared)
+            loss = loss + schedule.contrast * losses["missed_contrast"]
         return {"loss": loss, **losses}
 
     def _missed(self, codes: Codes, told: Told) -> Tensor:

@@ -23,6 +23,7 @@ from cnn_interp.learning.infogan import (
     information,
     load_infogan,
     mode_coverage,
+    paired_codes,
     paired_information,
     save_infogan,
     train_infogan,
@@ -104,6 +105,34 @@ def test_each_player_is_moved_by_its_own_loss_alone() -> None:
         torch.testing.assert_close(got[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_pairs_have_one_code_in_common_and_telling_it_moves_no_critic() -> None:
+    torch.manual_seed(2)
+    model = InfoGAN(replace(TINY, continuous=2))
+    first, second, shared = paired_codes(model, 300)
+    assert (torch.bincount(shared, minlength=3) > 60).all()
+    same = first.continuous == second.continuous
+    assert torch.equal(same, shared[:, None] == torch.tensor([1, 2]))
+    assert (first.category == second.category)[shared == 0].all()
+    # The others are drawn anew, and fall together as often as chance has it.
+    assert 0.15 < float((first.category == second.category)[shared != 0].double().mean()) < 0.5
+    assert not (first.noise == second.noise).any()
+
+    images, _ = quarters(16)
+    gradients = []
+    for contrast in (0.0, 1.0):
+        trained = _Trained(model, Schedule(affine=0, pairing=0, contrast=contrast))
+        model.zero_grad(set_to_none=True)
+        torch.manual_seed(3)
+        losses = trained(images)
+        losses["loss"].backward()
+        gradients.append({name: weight.grad for name, weight in model.named_parameters()})
+    assert losses["missed_contrast"].item() == pytest.approx(math.log(3), abs=0.2)
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradients[1][name], gradient, rtol=1e-4, atol=1e-7) == name.startswith(
+            "critic"
+        ), name
+
+
 def test_paired_information_is_what_two_views_share() -> None:
     rng = np.random.default_rng(0)
     same = torch.from_numpy(1e3 * np.eye(4)[rng.permutation(np.arange(400) % 4)]).float()
@@ -154,7 +183,7 @@ def test_the_code_comes_to_be_told_from_drawn_images() -> None:
 
 def test_a_killed_training_goes_on_with_both_players(tmp_path: Path) -> None:
     images, _ = quarters(96)
-    schedule = Schedule(epochs=4, batch_size=32)
+    schedule = Schedule(epochs=4, batch_size=32, contrast=0.5)
     whole, _ = train_infogan(images, TINY, schedule, seed=5, device="cpu", quiet=True)
     calls = 0
     forward = _Trained.forward
