@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,35 @@ def test_each_crop_fills_the_box_of_one_object() -> None:
     assert 0.1 < 1 - len(seen) / cells < 0.6
     again = mosaics(source, seed=3, side=64)
     assert np.array_equal(again.image(2), found.image(2))
+
+
+def test_copies_are_mirrored_with_their_landmarks() -> None:
+    plain = crops()
+
+    def load(number: int) -> Picture:
+        # The left half of each picture is darker.
+        picture = np.full((40, 50, 3), number, dtype=np.uint8)
+        picture[:, 25:] += 100
+        return picture
+
+    source = replace(plain, load=load)
+    found = mosaics(source, seed=3, side=64, copies=3, mirrored=True)
+    turned, counts = [], np.zeros(len(source), dtype=int)
+    for index, objects in enumerate(found.objects):
+        picture = found.image(index)
+        for box, marks in zip(objects.boxes.astype(int), objects.in_boxes(), strict=True):
+            left, right = (int(picture[box[0], column, 0]) for column in (box[1], box[3] - 1))
+            assert abs(left - right) == 100
+            number = min(left, right)
+            counts[number] += 1
+            turned.append(left > right)
+            expected = (source.landmarks[number] + 0.5) / (40, 50)
+            expected[:, 1] = 1 - expected[:, 1] if turned[-1] else expected[:, 1]
+            assert np.allclose(marks, expected, equal_nan=True)
+    assert counts.tolist() == np.where(source.categories >= 0, 3, 0).tolist()
+    assert 0.3 < np.mean(turned) < 0.7
+    with pytest.raises(InputError, match="copies 0"):
+        mosaics(source, copies=0)
 
 
 def test_whole_images_keep_boxes_and_landmarks_in_their_frame() -> None:

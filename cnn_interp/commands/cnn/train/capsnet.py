@@ -158,7 +158,6 @@ def capsnet(
         train_network,
         trained_examples,
     )
-
     from interpretkit.training import resolve_device
     from interpretkit.training.distributed import training_together
 
