@@ -1,4 +1,4 @@
-.PHONY: install test lint docs design clean
+.PHONY: install test lint docs gallery design clean
 VENV ?= .venv
 
 install:
@@ -16,6 +16,11 @@ lint:
 docs:
 	$(VENV)/bin/pip install -c constraints.txt -e ".[docs]"
 	$(VENV)/bin/mkdocs build --strict
+
+# The site with the reports of its gallery to open; takes minutes the first time.
+gallery:
+	$(VENV)/bin/python docs/hooks/gallery.py
+	$(MAKE) docs
 
 design:
 	$(VENV)/bin/interpretkit catalyst design

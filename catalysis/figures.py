@@ -130,9 +130,13 @@ def barcode_sheet(site: Site, bars: Sequence[Bar], grid: np.ndarray, curves: np.
             )
         right.set_xlim(0, end)
         right.set_yscale("symlog", linthresh=1)
+        most = max(10.0, float(np.max(curves)))
+        right.set_ylim(-0.15, 1.3 * most)
+        counts = [0, *(10**power for power in range(int(np.log10(most)) + 1))]
+        right.set_yticks(counts, [str(count) for count in counts])
         right.set_title("Betti curves")
         right.set_xlabel("distance threshold (Å)")
-        right.set_ylabel("number of classes alive")
+        right.set_ylabel("bars alive")
         right.legend()
         return figure
 

@@ -102,6 +102,41 @@
     }
   }
 
+  // What is chosen in a list is read whole.
+  const ruler = document.createElement("canvas").getContext("2d");
+  for (const select of document.querySelectorAll("select")) {
+    if (!shown(select) || !select.selectedOptions.length) continue;
+    const style = getComputedStyle(select), text = select.selectedOptions[0].textContent.trim();
+    ruler.font = `${style.fontSize} ${style.fontFamily}`;
+    // The arrow at its end takes about a letter and a half.
+    const room = select.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight) - 1.2 * parseFloat(style.fontSize);
+    if (ruler.measureText(text).width > room + 1 && select.clientWidth < width - 80)
+      faults.push(`a list cuts what is chosen: ${named(select)} "${text}"`);
+  }
+
+  // People read words and numbers, not names of a program's variables and numbers as computers print them.
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const odd = [
+    [/(?<![\w./-])[a-z]+(?:_[a-z]+)+(?![\w./])/, "a name of a program's variable"],
+    [/\d[eE][+-]\d\d/, "a computer's way to write powers of ten"],
+    [/\d\.0*[1-9]\d{5,}/, "too many digits"],
+    [/(?<![\w.)\]-])-\d/, "a hyphen for a minus sign"],
+    [/\b(?:NaN|undefined|null)\b|^\s*None\s*$/, "a computer's word for nothing"],
+  ];
+  while (texts.nextNode()) {
+    const element = texts.currentNode.parentElement;
+    if (element.closest("script, style, code, pre, footer, noscript, [data-foreign], option[value]:not(:checked)")) continue;
+    for (const [pattern, what] of odd) {
+      const found = texts.currentNode.textContent.match(pattern);
+      if (found) faults.push(`${what}: "${found[0]}" in ${named(element)}`);
+    }
+  }
+
+  // A card, and a table, hold something.
+  for (const value of document.querySelectorAll(".number .value"))
+    if (["", "–"].includes(value.textContent.trim())) faults.push(`a card without a value: ${named(value.parentElement)}`);
+  for (const body of document.querySelectorAll("tbody")) if (!body.rows.length) faults.push(`an empty table: ${named(body.closest(".table") ?? body)}`);
+
   // A control says what it does.
   for (const control of document.querySelectorAll("button, input, select, textarea, a[href]")) {
     if (!shown(control)) continue;

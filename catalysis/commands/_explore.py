@@ -146,7 +146,7 @@ def designs_among_data(
     properties = {
         "energy_ev": energy_property(
             [*(design.energy_ev for design in designs), *model.sites.energy_ev[rows].tolist()],
-            "energy (of designs predicted, of data given)",
+            "energy, predicted for designs",
         ),
         "deviation_ev": Property(
             "standard deviation of the prediction", [*(d.deviation_ev for d in designs), *gap], "eV"

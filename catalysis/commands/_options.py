@@ -15,6 +15,14 @@ from catalysis.checks import BUNDLED
 if TYPE_CHECKING:
     from catalysis.structure.sites import Site
 
+# What people call the zones of a site.
+ZONES = {
+    "contact": "contacts",
+    "common": "common neighbours",
+    "shell": "shell",
+    "second": "second neighbours",
+}
+
 Data = Annotated[
     str,
     typer.Option(

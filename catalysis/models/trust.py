@@ -59,6 +59,7 @@ def trust_warnings(numbers: Mapping[str, Any]) -> list[str]:
                 numbers.get("baseline_mae_ev"),
                 lower_is_better=True,
                 form=".3f",
+                unit="eV",
             )
         ),
     ]

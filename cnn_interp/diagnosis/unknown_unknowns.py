@@ -114,7 +114,7 @@ def binary_attributes(columns: Mapping[str, Sequence[object]]) -> tuple[NDArray[
     -------
     attributes : ndarray of bool, (n, a)
     names : tuple of str, (a,)
-        Such as ``colour=red``.
+        Such as ``colour is red``.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def binary_attributes(columns: Mapping[str, Sequence[object]]) -> tuple[NDArray[
             continue
         for value in distinct:
             found.append(texts == value)
-            names.append(f"{name}={value}")
+            names.append(f"{name} is {value}")
     return np.stack(found, axis=1), tuple(names)
 
 

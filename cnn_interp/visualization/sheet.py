@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 
+from interpretkit.attribution.titles import method_title
 from interpretkit.visualization import new_figure, style
 from interpretkit.visualization.style import INK, MUTED
 
@@ -115,7 +116,7 @@ def comparison_sheet(rows: Sequence[Explained], *, title: str = "") -> Figure:
             for cell, method in zip(line[1:], methods, strict=True):
                 _picture(cell, overlay(row.pixels, heat(row.values[method], signed=method not in UNSIGNED)))
         for cell, name in zip(axes[0], ["image", *methods], strict=True):
-            cell.set_title(name.replace("_", " "), loc="center", fontsize=10)
+            cell.set_title(method_title(name), loc="center", fontsize=10)
         if title:
             figure.suptitle(title, fontsize=12.5, fontweight="bold", color=INK, x=0.012, ha="left")
     return figure

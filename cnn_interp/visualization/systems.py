@@ -27,6 +27,7 @@ from interpretkit.commandline.caution import no_better
 from interpretkit.commandline.finding import Column, Finding
 from interpretkit.errors import InputError
 from interpretkit.networks.recording import map_layers
+from interpretkit.visualization.instruments import Gallery, Item
 
 
 @dataclass
@@ -149,10 +150,17 @@ def _add(
     rows: list[dict[str, Any]],
     summary: Mapping[str, Any],
     warnings: Sequence[str] = (),
+    browsed: Sequence[tuple[str, Sequence[NDArray[np.floating]], Mapping[str, float]]] = (),
 ) -> None:
-    """Add what a system shows: a picture, a table, arrays and a few words."""
+    """Add what a system shows: a picture, a table, arrays and a few words.
+
+    Units with pictures of their own, and numbers to sort them by, are browsed on the page instead of the one picture.
+    """
     section = found.section(title, text)
-    section.figure(f"{name}.png", figure, caption).table(f"{name}.csv", rows, _COLUMNS)
+    if browsed:
+        items = [Item(unit, beside(pictures), numbers=numbers) for unit, pictures, numbers in browsed]
+        section.instrument(Gallery(items, placeholder="a unit", side=28, label=f"{title}, to browse"))
+    section.figure(f"{name}.png", figure, caption, on_page=not browsed).table(f"{name}.csv", rows, _COLUMNS)
     found.arrays(f"{name}.npz", **arrays)
     found.values[name] = dict(summary)
     found.warn(*warnings)
@@ -205,6 +213,11 @@ def activation_maximization(question: Question, found: Finding) -> None:
         },
         side=2.3,
     )
+    stronger = sum(row["reached"] > row["best photograph"] for row in rows)
+    found.lead += (
+        f" Images that were made excite {stronger} of {len(rows)} {'units' if layer else 'classes'} more than the best "
+        f"of {len(question.photographs)} photographs does."
+    )
     what = "logits" if layer is None else f"the mean of a channel of `{layer}`"
     _add(
         found,
@@ -230,6 +243,16 @@ def activation_maximization(question: Question, found: Finding) -> None:
                 row["reached"],
                 "the best photograph",
                 row["best photograph"],
+            )
+        ],
+        [
+            (
+                str(row["unit"]),
+                [made, photograph.clip(0, 1)],
+                {"made": row["reached"], "best photograph": row["best photograph"], "noise": row["noise"]},
+            )
+            for row, made, photograph in zip(
+                rows, _pictures(result.images), _pictures(best_pictures.cpu().numpy()), strict=True
             )
         ],
     )
@@ -424,7 +447,25 @@ def top_patches_of_units(question: Question, found: Finding) -> None:
          "positions": result.positions, "boxes": result.boxes},
         rows,
         {"layer": result.layer, "units": result.units.tolist()},
+        browsed=[
+            (
+                f"unit {unit}",
+                [framed(crop, result, u, rank) for rank, crop in enumerate(crops[u])],
+                {"strongest activation": float(result.values[u].max())},
+            )
+            for u, unit in enumerate(result.units)
+        ],
     )  # fmt: skip
+
+
+def beside(pictures: Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
+    """Return pictures of one size side by side, with a little white between them."""
+    height = pictures[0].shape[0]
+    white = np.ones((height, max(1, height // 40), 3))
+    coloured = [
+        picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, -1) for picture in pictures
+    ]
+    return np.concatenate([part for picture in coloured for part in (picture, white)][:-1], axis=1)
 
 
 def deconvnet_projections(question: Question, found: Finding) -> None:

@@ -13,6 +13,7 @@ def no_better(
     *,
     lower_is_better: bool = False,
     form: str = ".3g",
+    unit: str = "",
 ) -> list[str]:
     """Return a line that says so if a value is no better than its baseline; nothing otherwise.
 
@@ -26,6 +27,8 @@ def no_better(
         Whether it is an error or a distance.
     form : str
         How both numbers are written, such as ``.1%``.
+    unit : str
+        Their unit.
 
     Returns
     -------
@@ -36,6 +39,8 @@ def no_better(
     --------
     >>> no_better("the probe", 0.5, "the most frequent label", 0.52, form=".0%")
     ['THE PROBE IS NO BETTER THAN THE MOST FREQUENT LABEL: 50% beside 52%']
+    >>> no_better("the teacher", 0.3, "the mean", 0.2, lower_is_better=True, unit="eV")
+    ['THE TEACHER IS NO BETTER THAN THE MEAN: 0.3 eV beside 0.2 eV']
     >>> no_better("the decoder", 0.1, "the mean image", 0.2, lower_is_better=True)
     []
     """
@@ -43,4 +48,5 @@ def no_better(
         return []
     if value < baseline if lower_is_better else value > baseline:
         return []
-    return [f"{what.upper()} IS NO BETTER THAN {than.upper()}: {value:{form}} beside {baseline:{form}}"]
+    told = " beside ".join(f"{number:{form}} {unit}".rstrip() for number in (value, baseline))
+    return [f"{what.upper()} IS NO BETTER THAN {than.upper()}: {told}"]

@@ -139,7 +139,7 @@ def as_command(function: Callable[..., Finding], name: str) -> Command:
                 place = options["out"]
                 with tempfile.TemporaryDirectory() if helping else nullcontext() as nowhere:
                     place = place if nowhere is None else Path(nowhere) / "out"
-                    found, places = _in_folder(function, given, place, title, wants_run)
+                    found, places = _in_folder(function, given, place, title, wants_run, quiet)
             try:
                 if as_json:
                     print(dump_json(found.summary() | places), file=stdout, flush=True)
@@ -170,7 +170,12 @@ def as_command(function: Callable[..., Finding], name: str) -> Command:
 
 
 def _in_folder(
-    function: Callable[..., Finding], given: Mapping[str, Any], out: Path, title: str, wants_run: bool
+    function: Callable[..., Finding],
+    given: Mapping[str, Any],
+    out: Path,
+    title: str,
+    wants_run: bool,
+    quiet: bool,
 ) -> tuple[Finding, dict[str, Path]]:
     """Call a command's function within a run, and write what it found."""
     from interpretkit.commandline.writing import REPORT, write
@@ -184,5 +189,5 @@ def _in_folder(
         if found.transient:
             run.discarded = True
             return found, {}
-        write(found, run, out, command=title, seed=seed)
+        write(found, run, out, command=title, seed=seed, quiet=quiet)
     return found, {"out": out, "report": out / REPORT}

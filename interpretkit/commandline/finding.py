@@ -38,6 +38,8 @@ class Column:
     between : (str, str)
         Two other columns, the bottom and the top of what can be expected of this one: it is drawn as a bar from 0
         with marks at them, and what is beyond says so.
+    words : mapping of str to str
+        What people call the names that the file holds, such as ``Grad-CAM`` for ``gradcam``.
     """
 
     meaning: str
@@ -45,6 +47,11 @@ class Column:
     heading: str = ""
     format: str = ""
     between: tuple[str, str] | tuple[()] = ()
+    words: Mapping[str, str] = field(default_factory=dict)
+
+    def said(self, value: Any) -> Any:
+        """Return a value of the column as people are told it."""
+        return self.words.get(value, value) if isinstance(value, str) else value
 
     def title(self, name: str) -> str:
         """Return the heading with its unit, of a column called `name` in the file."""
@@ -70,6 +77,8 @@ class Number:
         How it is written, such as ``.1%``; with three digits by default.
     on_card : bool
         Whether it stands at the top of the page.
+    words : mapping of str to str
+        What people call the keys of a mapping, such as ``FGSM`` for ``fgsm``.
     """
 
     value: Any
@@ -78,6 +87,7 @@ class Number:
     note: str | Mapping[str, str] = ""
     format: str = ""
     on_card: bool = True
+    words: Mapping[str, str] = field(default_factory=dict)
 
     def single(self) -> Iterator[Number]:
         """Give the figure, or each one of a mapping, labelled by its key."""
@@ -86,11 +96,15 @@ class Number:
             return
         for key, value in self.value.items():
             note = self.note if isinstance(self.note, str) else self.note.get(key, "")
-            yield Number(value, f"{self.label}: {key}", self.unit, note, self.format, self.on_card)
+            told = self.words.get(key, key)
+            yield Number(value, f"{self.label}: {told}", self.unit, note, self.format, self.on_card)
 
     def text(self) -> str:
         """Return the value with its unit, as people read it; of several, one after the other."""
-        return _text(self.value, self.format, self.unit)
+        value = self.value
+        if isinstance(value, Mapping):
+            value = {self.words.get(key, key): item for key, item in value.items()}
+        return _text(value, self.format, self.unit)
 
 
 @dataclass(frozen=True)
@@ -329,6 +343,7 @@ class Finding:
         note: str | Mapping[str, str] = "",
         format: str = "",
         on_card: bool = True,
+        words: Mapping[str, str] | None = None,
     ) -> Self:
         """Add a headline figure.
 
@@ -338,10 +353,12 @@ class Finding:
             Its name in the manifest and under ``--json``, such as ``mae_ev``.
         value : object
             A number or a word.
-        label, unit, note, format, on_card
+        label, unit, note, format, on_card, words
             See :class:`Number`; the label is the name by default.
         """
-        self.numbers[name] = Number(value, label or spoken(name, unit), unit, note, format, on_card)
+        self.numbers[name] = Number(
+            value, label or spoken(name, unit), unit, note, format, on_card, words or {}
+        )
         return self
 
     def warn(self, *lines: str) -> Self:
@@ -439,6 +456,8 @@ def _text(value: Any, format: str, unit: str = "") -> str:
     value = value.item() if getattr(value, "size", 0) == 1 and hasattr(value, "item") else value
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_text(item, format, unit)}" for key, item in value.items()) or "–"
+    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(end, float) for end in value):
+        return " … ".join(_text(end, format, unit) for end in value)  # an interval
     if isinstance(value, (list, tuple, set, frozenset)):
         return ", ".join(_text(item, format, unit) for item in value) or "–"
     if isinstance(value, (bool, int, float)):

@@ -63,7 +63,7 @@ def _table(block: TableBlock) -> Any:
     for row in rows:
         cells = []
         for name in names:
-            value: Any = row.get(name)
+            value: Any = block.column(name).said(row.get(name))
             value = value.item() if hasattr(value, "item") else value
             format = block.column(name).format or None
             cells.append(escape(format_number(value, format=format) if not isinstance(value, str) else value))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from interpretkit.commandline.finding import FigureBlock, Finding, InstrumentBlock, TableBlock, TextBlock
 from interpretkit.runs.folder import Run, run_folder
+from interpretkit.runs.progress import progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +47,15 @@ def save(
         write(found, run, out, command=command, seed=seed)
 
 
-def write(found: Finding, run: Run, out: Path | str, *, command: str, seed: int | None = None) -> None:
+def write(
+    found: Finding,
+    run: Run,
+    out: Path | str,
+    *,
+    command: str,
+    seed: int | None = None,
+    quiet: bool = True,
+) -> None:
     """Write a Finding's files and its page into the folder of a run, and sum it up for the manifest.
 
     Parameters
@@ -61,6 +70,8 @@ def write(found: Finding, run: Run, out: Path | str, *, command: str, seed: int 
         The command as it is typed, without the program's name and options.
     seed : int, optional
         The seed.
+    quiet : bool
+        Show no progress: to draw many figures takes a while.
 
     Raises
     ------
@@ -85,17 +96,23 @@ def write(found: Finding, run: Run, out: Path | str, *, command: str, seed: int 
     for file, writer in found.other_files.items():
         writer(run.path(file))
     pictures: dict[str, bytes] = {}
-    for block in found.blocks(FigureBlock):
-        if block.file.endswith(".png"):
-            pictures[block.file] = _png(block.figure)
-            run.path(block.file).write_bytes(pictures[block.file])
-        else:
-            run.save_figure(block.file, block.figure)
-            if block.on_page:
+    figures = found.blocks(FigureBlock)
+    with progress("Writing the result", len(figures) + 1, quiet=quiet) as bar:
+        for block in figures:
+            bar.stage(block.file)
+            if block.file.endswith(".png"):
                 pictures[block.file] = _png(block.figure)
-    run.summary.update(found.summary())
-    run.described.update(_described(found))
-    page(found, pictures, command=command, seed=seed, out=Path(out)).save(run.path(REPORT))
+                run.path(block.file).write_bytes(pictures[block.file])
+            else:
+                run.save_figure(block.file, block.figure)
+                if block.on_page:
+                    pictures[block.file] = _png(block.figure)
+            bar.advance()
+        run.summary.update(found.summary())
+        run.described.update(_described(found))
+        bar.stage(REPORT)
+        page(found, pictures, command=command, seed=seed, out=Path(out)).save(run.path(REPORT))
+        bar.advance()
 
 
 def page(
@@ -111,6 +128,8 @@ def page(
             for number in found.numbers.values()
             if number.on_card
             for single in number.single()
+            # A card without a value would only ask what is missing; the manifest says that there is none.
+            if single.text() != "–"
         }
     )
     for text in found.warnings:
@@ -146,13 +165,24 @@ def page(
 
 
 def _add_table(report: Report, table: TableBlock) -> None:
+    if not table.rows_shown():
+        kept = (
+            f"`{table.file}` holds {len(table.rows):,} rows.".replace(",", " ")
+            if table.rows
+            else "There are none."
+        )
+        report.add_text(f"{table.caption} {kept}".strip())
+        return
     names = table.names()
     headings = {name: table.column(name).title(name) for name in names}
     caption = table.caption
     if table.most is not None and len(table.rows) > table.most and table.file is not None:
         caption = f"{caption} The first {table.most} of {len(table.rows)}; `{table.file}` holds all.".strip()
     report.add_table(
-        [{headings[name]: row.get(name) for name in names} for row in table.rows_shown()],
+        [
+            {headings[name]: table.column(name).said(row.get(name)) for name in names}
+            for row in table.rows_shown()
+        ],
         caption,
         formats={headings[name]: table.column(name).format for name in names if table.column(name).format},
         meanings={headings[name]: table.column(name).meaning for name in names},

@@ -11,7 +11,7 @@ from interpretkit.commandline import Column, Finding, Quiet, Seed, command, list
 from interpretkit.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
@@ -89,7 +89,7 @@ def scores(
     )
     from interpretkit.disentanglement.information import Discretiser
     from interpretkit.disentanglement.inputs import check_codes, check_factors
-    from interpretkit.disentanglement.score import check_resamples
+    from interpretkit.disentanglement.score import ABOVE, check_resamples
     from interpretkit.disentanglement.table import check_metrics, definitions, score_table, taking
     from interpretkit.runs.folder import load_arrays
 
@@ -153,9 +153,10 @@ def scores(
 
     found = Finding(
         f"How well {codes.count} codes separate {factors.count} factors",
-        "Each score stands beside its floor (as many codes of noise) and its ceiling (the exact factors as codes, with "
-        "noise for the rest) on the same rows: a score is read between the two, for few metrics reach 1 on perfect "
-        "codes. The ceiling is no bound.",
+        _verdict(rows)
+        + "Each score stands beside its floor (as many codes of noise) and its ceiling (the exact factors as codes, "
+        "with noise for the rest) on the same rows: a score is read between the two, for few metrics reach 1 on "
+        "perfect codes. The ceiling is no bound.",
     ).reads(file)
     headline = [row for row in rows if row["metric"] in ("mig", "sap", "dci", "factor_vae") or len(rows) < 5][
         :4
@@ -172,18 +173,23 @@ def scores(
         ],
         scores=rows,
     )
-    for line in _warning_lines(table):
-        found.warn(line)
+    lines = _warning_lines(table)
+    # What lies above its ceiling is to be understood, and no reason to distrust the page.
+    above = [line for line in lines if ABOVE in line]
+    found.warn(*(line for line in lines if ABOVE not in line))
     kinds = ", ".join(
         f"{name} ({'discrete' if kind else 'continuous'})"
         for name, kind in zip(factor_names, factors.discrete, strict=True)
     )
-    found.section("Scores", f"{len(codes)} rows. Factors: {kinds}.").table(
+    section = found.section("Scores", f"{len(codes)} rows. Factors: {kinds}.").table(
         None, [_cells(row) for row in rows], _COLUMNS, shown=_IN_TERMINAL, in_terminal=True
-    ).text(_intervals_text(rows))
+    )
+    if above:
+        section.note("\n".join(f"- {line}" for line in above))
+    section.text(_intervals_text(rows))
     found.section(
         "What they mean",
-        "\n".join(f"- `{name}`: {definition}" for name, definition in definitions(table).items())
+        "\n".join(f"- {definition} (`{name}`)" for name, definition in definitions(table).items())
         + "\n\nThe marks on a bar are the floor and the ceiling. A value above its ceiling is no error: the ceiling is "
         "what exact factors reach on these rows, and codes that hold them several times, or "
         "cut otherwise, may reach more.",
@@ -248,6 +254,16 @@ def _add_matrices(
     found.arrays("matrices.npz", **matrices, factor_names=factor_names)
 
 
+def _verdict(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return in a sentence how far the best known of the scores is from noise and from the exact factors."""
+    known = [row for name in ("mig", "dci", "sap") for row in rows if row["metric"] == name] or list(rows)
+    row = known[0]
+    reach = row["ceiling"] - row["floor"]
+    told = f"{_title(row)} is {row['value']:.3f}, between {row['floor']:.3f} for noise and {row['ceiling']:.3f} for "
+    told += "the exact factors"
+    return told + (f": {(row['value'] - row['floor']) / reach:.0%} of the way. " if reach > 0 else ". ")
+
+
 def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
     interval = "" if row["low"] is None else f"{row['low']:.3f} … {row['high']:.3f}"
     kept = {name: row[name] for name in ("value", "floor", "ceiling", "better", "method")}
@@ -255,7 +271,9 @@ def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _title(row: Mapping[str, Any]) -> str:
-    return f"{row['metric']} {row['part']}".strip()
+    from interpretkit.disentanglement.table import score_title
+
+    return score_title(row["metric"], row["part"])
 
 
 def _array(file: Path, arrays: Mapping[str, np.ndarray], key: str, option: str) -> np.ndarray:
@@ -320,9 +338,11 @@ def _chosen(
 
 def _warning_lines(table: ScoreTable) -> list[str]:
     """Return what to mind, a line each, beginning with the metrics concerned where they are not all."""
+    from interpretkit.disentanglement.table import score_title
+
     everywhere = len(table)
     return [
-        line if len(metrics) == everywhere else f"{', '.join(metrics)}: {line}"
+        line if len(metrics) == everywhere else f"{', '.join(map(score_title, metrics))}: {line}"
         for line, metrics in table.warnings().items()
     ]
 
@@ -354,10 +374,12 @@ def _matrices(
 
 
 def _intervals_text(rows: list[dict[str, Any]]) -> str:
+    from interpretkit.disentanglement.table import score_title
+
     drawn: dict[str, list[str]] = {}
     for row in rows:
         if row["low"] is not None:
-            drawn.setdefault(row["resampled"], []).append(row["metric"])
+            drawn.setdefault(row["resampled"], []).append(score_title(row["metric"]))
     if not drawn:
         return "No intervals were asked for."
     lines = [f"- {what}: {', '.join(dict.fromkeys(metrics))}" for what, metrics in drawn.items()]

@@ -16,6 +16,8 @@ from interpretkit.errors import InputError, check_count
 _NORMAL_95 = 1.959964
 # A value further above its ceiling than this is explained; ceiling and floor nearer to each other tell nothing apart.
 _ABOVE = 0.005
+# How a warning begins that says so.
+ABOVE = "above its ceiling, which is no bound"
 _TOGETHER = 0.05
 
 
@@ -187,7 +189,7 @@ def _beside_bounds(scores: Mapping[str, Score], measured: Measurement) -> list[s
                 "perfect codes from noise"
             )
         elif measured.bounds[1] < np.inf and score.value > score.ceiling + _ABOVE:
-            found.append(f"{name}above its ceiling, which is no bound: {measured.above}")
+            found.append(f"{name}{ABOVE}: {measured.above}")
     return found
 
 

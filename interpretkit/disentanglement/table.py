@@ -54,7 +54,31 @@ ORDER = (
     "tc",
     "udr",
 )
+# What scores and their parts are called by people.
+TITLES = {
+    "beta_vae": "BetaVAE score",
+    "factor_vae": "FactorVAE score",
+    "mig": "MIG",
+    "dcimig": "DCIMIG",
+    "sap": "SAP",
+    "dci": "DCI",
+    "med": "MED",
+    "infomec": "InfoMEC",
+    "infom": "InfoM",
+    "infoe": "InfoE",
+    "infoc": "InfoC",
+    "irs": "IRS",
+    "tc": "total correlation",
+    "udr": "UDR",
+}
 LOWER_IS_BETTER = frozenset({"tc"})
+
+
+def score_title(metric: str, part: str = "") -> str:
+    """Return what a score, or a part of one, is called by people: ``DCI completeness``, ``InfoM``."""
+    if part in TITLES:
+        return TITLES[part]
+    return f"{TITLES.get(metric, metric)} {part.replace('_', ' ')}".strip()
 
 
 def taking(option: str) -> list[str]:

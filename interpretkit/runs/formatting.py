@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 
 def format_number(value: str | float | int | None, *, digits: int = 4, format: str | None = None) -> str:
@@ -28,14 +29,24 @@ def format_number(value: str | float | int | None, *, digits: int = 4, format: s
         # What is rounded to zero has no sign.
         if not any(digit in text for digit in "123456789"):
             text = text.replace("-", "")
-        return text.replace("-", "−")
+        return _with_power(text)
     if isinstance(value, int):
         return f"{value:,}".replace(",", " ").replace("-", "−")
-    text = f"{value:.{digits}g}"
-    if "e" in text:
-        mantissa, exponent = text.split("e")
+    return _with_power(f"{value:.{digits}g}")
+
+
+def _with_power(text: str) -> str:
+    """Return a number as it was formatted, with a power of ten for a computer's exponent, and a minus sign."""
+    mantissa, found, exponent = text.partition("e")
+    if found:
         text = f"{mantissa}·10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
     return text.replace("-", "−")
 
 
+def with_minus_signs(text: str) -> str:
+    """Return a text in which a hyphen before a number, where it can only be its sign, is a minus sign."""
+    return _SIGN.sub("−", text)
+
+
+_SIGN = re.compile(r"(?<![\w.)\]-])-(?=\d)")
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")

@@ -19,7 +19,7 @@ from PIL import Image
 
 from interpretkit.runs.environment import versions
 from interpretkit.runs.files import Table, atomic_path, sha256, to_jsonable
-from interpretkit.runs.formatting import format_number
+from interpretkit.runs.formatting import format_number, with_minus_signs
 from interpretkit.runs.invocation import command_line, quoted
 from interpretkit.runs.streams import printable
 from interpretkit.visualization.instruments.parts import Instrument, packed, source
@@ -60,7 +60,7 @@ class Report:
     """
 
     def __init__(self, title: str, lead: str = "", *, kicker: str = "interpretkit") -> None:
-        self.title = title
+        self.title = with_minus_signs(title)
         self.lead = lead
         self.kicker = kicker
         self._alarms: list[Markup] = []
@@ -82,7 +82,8 @@ class Report:
         """
         for name, number in numbers.items():
             value, note = number if isinstance(number, tuple) else (number, "")
-            self._numbers.append({"name": name, "value": format_number(value, digits=3), "note": note})
+            told = {"name": name, "value": format_number(value, digits=3), "note": note}
+            self._numbers.append({key: with_minus_signs(text) for key, text in told.items()})
         return self
 
     def add_alarm(self, text: str) -> Self:
@@ -113,7 +114,7 @@ class Report:
         table, table_caption, formats
             See :meth:`add_table`.
         """
-        self._sections.append({"title": title, "blocks": []})
+        self._sections.append({"title": with_minus_signs(title), "blocks": []})
         if text:
             self.add_text(text)
         if figures:
@@ -340,7 +341,7 @@ def _cell(value: Any, numeric: bool, format: str | None) -> dict[str, Any]:
         }
     if isinstance(value, (list, dict)):
         value = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    text = format_number(value)
+    text = with_minus_signs(format_number(value))
     return {"text": text, "css": "long" if len(text) > 60 else "", "key": None}
 
 
@@ -394,8 +395,14 @@ def embedded(png: bytes) -> tuple[int, int, str]:
 
 
 def _inline(text: str) -> Markup:
-    """Escape a line and mark what stands in backquotes as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    """Escape a line, mark what stands in backquotes as code, and give the other numbers their minus signs."""
+    parts = re.split(r"`([^`]+)`", str(escape(text)))
+    return Markup(
+        "".join(
+            f"<code>{part}</code>" if place % 2 else with_minus_signs(part)
+            for place, part in enumerate(parts)
+        )
+    )
 
 
 def _prose(text: str) -> Markup:

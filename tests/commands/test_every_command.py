@@ -103,22 +103,34 @@ class _Page(HTMLParser):
         self.alts: list[str] = []
         self.headings: list[str] = []
         self.words: list[str] = []
+        self.values: list[str] = []
+        self.first = ""
         self._within = ""
+        self._in_first = False
 
     def handle_data(self, data: str) -> None:
         if self._within in ("th", "dt"):
             self.headings.append(data)
+        if self._within == "value":
+            self.values.append(data)
+        if self._in_first:
+            self.first += data
         if self._within not in ("script", "style"):
             self.words.append(data)
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in (self._within, "th"):
+        if tag in (self._within, "th") or (tag == "dd" and self._within == "value"):
             self._within = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         if tag in ("th", "dt", "script", "style"):
             self._within = tag
+        if tag == "dd" and given.get("class") == "value":
+            self._within = "value"
+        # Title and lead, up to the warnings or the cards.
+        if tag == "h1" or tag in ("dl", "nav", "main") or given.get("class") == "alarm":
+            self._in_first = tag == "h1"
         if tag == "img":
             self.alts.append(given.get("alt") or "")
         for name in ("src", "href"):
@@ -191,6 +203,9 @@ def test_a_run_leaves_a_whole_result(words: str, result: Path) -> None:
     assert all(page.alts)
     assert len(set(page.alts)) == len(page.alts)
     assert (folder / "report.html").stat().st_size < MOST_BYTES
+    # The first lines say what was found: one of the figures on the cards, or what was found out in words.
+    cards = [text for text in page.values if any(character.isdigit() for character in text)]
+    assert not cards or any(value.removesuffix(" eV") in page.first for value in cards), page.first
     # People read words and numbers, not names of a program's variables.
     assert not [text for text in page.headings if re.search(r"\w_\w|\b(ev|nan)\b", text)]
     assert not re.search(r"\bnan\b", " ".join(page.words))

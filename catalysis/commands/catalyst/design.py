@@ -34,6 +34,7 @@ from catalysis.commands._options import (
 from interpretkit.commandline import Column, Device, Finding, Here, Quiet, Seed, command
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
+from interpretkit.runs.formatting import format_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -314,10 +315,10 @@ def _headline(model: SiteModel, result: Search, verified: Verification | None) -
 
     numbers, target = result.numbers, result.target
     found = Finding(
-        "Designed sites",
-        f"{numbers['n_designs']} sites whose *{model.adsorbate} energy should be "
-        f"{target.energy_ev:+.2f} ± {target.window_ev:.2f} eV, decoded from the latent space of a PGH-VAE and ranked "
-        "by a separate energy model.",
+        f"{numbers['n_designs']} sites designed for *{model.adsorbate} at {target.energy_ev:+.2f} eV",
+        f"{numbers['designs_in_window']} of them lie within {target.energy_ev:+.2f} ± {target.window_ev:.2f} eV by the "
+        f"energy model that ranked them. Before any ranking {numbers['share_in_window']:.0%} of what the latent space "
+        f"of a PGH-VAE proposed did, and {numbers['random_share_in_window']:.2%} of sites drawn at random.",
     )
     found.number(
         "designs_in_window",
@@ -438,16 +439,17 @@ def _add_designs(
     if priced:
         metals = conditions.allowed(result.chosen.elements)
         costs = ", ".join(
-            f"{e} {usd:.3g}" for e, usd in zip(metals, conditions.usd_per_mol(metals), strict=True)
+            f"{e} {format_number(round(usd))}"
+            for e, usd in zip(metals, conditions.usd_per_mol(metals), strict=True)
         )
         every.note(
-            f"Prices in USD/mol: {costs}. By default rounded means of 2024; give your own with --prices."
+            f"Prices in USD/mol: {costs}. By default rounded means of 2024; give your own with `--prices`."
         )
     every.note(
         "Choosing by prediction favours what the teacher errs upon. Judged without the slab that each belongs to, the "
         f"sites of the data lie {numbers['bias_ev']:+.3f} ± {numbers['bias_deviation_ev']:.3f} eV from a prediction of "
         f"{target.energy_ev:+.2f} eV; that has been taken off. What remains is the error of an extrapolation, since "
-        "designs are unlike the data by intent: --verify measures it."
+        "designs are unlike the data by intent: `--verify` measures it."
     )
 
 

@@ -11,6 +11,7 @@ from catalysis.checks import ENERGY_KEY, check_sites
 from catalysis.commands._model_page import warn_of
 from catalysis.commands._options import (
     BUNDLED,
+    ZONES,
     Data,
     EnergyKey,
     Facet,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _ATOM_COLUMNS = {
     "atom": Column("number within the site"),
     "element": Column("its element"),
-    "zone": Column("contact, common neighbour, shell or second neighbour"),
+    "zone": Column("contact, common neighbour, shell or second neighbour", words=ZONES),
     "distance": Column("from the binding atom", "Å", format=".2f"),
     "teacher_ev": Column("Shapley value for the teacher's energy", "eV", "teacher", "+.4f"),
     "vae_ev": Column("integrated gradients of the VAE's head", "eV", "VAE", "+.4f"),
@@ -48,7 +49,7 @@ _ATOM_COLUMNS = {
     ),
 }
 _ZONE_COLUMNS = {
-    "zone": Column("of the metals"),
+    "zone": Column("of the metals", words=ZONES),
     "metals": Column("how many"),
     "teacher_ev": Column("sum of the Shapley values", "eV", "teacher", "+.3f"),
     "vae_ev": Column("sum of the integrated gradients", "eV", "VAE", "+.3f"),
@@ -59,8 +60,10 @@ _AGREEMENT_COLUMNS = {
     "rank_correlation": Column(
         "mean over sites of Spearman's, over the metals", heading="rank correlation", format=".3f"
     ),
-    "low": Column("lower end of the 95 % interval, by bootstrap over slabs", heading="from", format=".3f"),
-    "high": Column("upper end", heading="to", format=".3f"),
+    "low": Column(
+        "lower end of the 95 % interval, by bootstrap over slabs", heading="95 % from", format=".3f"
+    ),
+    "high": Column("upper end", heading="95 % to", format=".3f"),
     "sites": Column("how many"),
 }
 _INFLUENCE_COLUMNS = {

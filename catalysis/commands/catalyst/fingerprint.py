@@ -18,6 +18,7 @@ from catalysis.commands._options import (
     load_sites,
 )
 from interpretkit.commandline import Column, Finding, Here, command
+from interpretkit.runs.formatting import format_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,8 +92,9 @@ def fingerprint(
     classes = sorted(set(prints.site_classes))
 
     found = Finding(
-        "Fingerprints of sites",
-        f"{len(sites)} sites of {len(classes)} classes as Betti curves and elements by slot.",
+        f"Fingerprints of {format_number(len(sites))} site{'s' * (len(sites) != 1)}",
+        f"{format_number(len(sites))} sites of {format_number(len(classes))} class{'es' * (len(classes) != 1)} "
+        "as Betti curves and elements by slot. " + _topology_text(prints),
     ).reads(*data_files(structures))
     found.number("n_sites", len(sites), "sites").number("n_classes", len(classes), "classes")
     found.number(
@@ -125,6 +127,14 @@ def fingerprint(
         "python -c 'import sys, numpy; print(*numpy.load(sys.argv[1]))'",
         Here("fingerprints.npz"),
     )
+
+
+def _topology_text(prints: Fingerprints) -> str:
+    """Return in a sentence how many sites have loops or voids at any threshold."""
+    loops, voids = ((prints.coordination[:, k] > 0).any(axis=1) for k in (1, 2))
+    if not loops.any() and not voids.any():
+        return "None has a loop (β1) or a void (β2) at any threshold: components merge, and that is all."
+    return f"{int(loops.sum())} have a loop (β1) at some threshold, and {int(voids.sum())} a void (β2)."
 
 
 def _add_examples(

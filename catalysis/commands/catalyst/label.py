@@ -12,6 +12,7 @@ from catalysis.potentials.calculators import POTENTIALS
 from interpretkit.commandline import Column, Device, Finding, Here, Quiet, command
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
+from interpretkit.runs.formatting import format_number
 
 _COLUMNS = {
     "site_id": Column("the site"),
@@ -107,9 +108,12 @@ def label(
         )
     lost = [start for start, row in zip(starts, rows, strict=True) if row["converged"] and not row["usable"]]
 
+    energies = [row["energy_ev"] for row in rows if row["usable"]]
+    lowest, highest = (format_number(bound, format="+.3f") for bound in (min(energies), max(energies)))
     found = Finding(
-        f"{len(usable)} labelled sites",
-        f"By {get_potential(calculator).level_of_theory}. The metals were held, the adsorbate was relaxed; "
+        f"{len(usable)} labelled site{'s' * (len(usable) != 1)}",
+        f"{len(usable)} of {len(rows)} adsorbates stayed on their sites, with energies of {lowest} to {highest} eV. By "
+        f"{get_potential(calculator).level_of_theory}. The metals were held, the adsorbate was relaxed; "
         + (
             "energies are E(slab + adsorbate) − E(slab)."
             if absolute

@@ -39,8 +39,10 @@ _PROBE_COLUMNS = {
     "channel": Column("of the latent space"),
     "factor": Column("physical quantity"),
     "skill": Column("of a linear probe on the channel, on unseen slabs; 0 chance, 1 perfect", format=".2f"),
-    "low": Column("lower end of its 95 % interval, by bootstrap over slabs", heading="from", format=".2f"),
-    "high": Column("upper end", heading="to", format=".2f"),
+    "low": Column(
+        "lower end of its 95 % interval, by bootstrap over slabs", heading="95 % from", format=".2f"
+    ),
+    "high": Column("upper end", heading="95 % to", format=".2f"),
     "control": Column("largest skill of the same probe for shuffled values", format=".2f"),
     "dimension": Column("the one dimension that tells most"),
     "dimension_skill": Column("its skill alone", heading="alone", format=".2f"),
@@ -48,13 +50,14 @@ _PROBE_COLUMNS = {
     "chance": Column("the largest that any dimension has with shuffled values", format=".2f"),
     "verdict": Column("what carries the factor: one dimension, a direction, or nothing linear"),
 }
+_PROBE_FIRST = ("channel", "factor", "verdict")
 _SCORE_COLUMNS = {
     "codes": Column("which channel, on the factors that belong to it; or both, on all"),
     "metric": Column("score"),
     "part": Column("of the metric"),
     "value": Column("of these codes", format=".3f", between=("floor", "ceiling")),
-    "low": Column("lower end of the 95 % interval", heading="from", format=".3f"),
-    "high": Column("upper end", heading="to", format=".3f"),
+    "low": Column("lower end of the 95 % interval", heading="95 % from", format=".3f"),
+    "high": Column("upper end", heading="95 % to", format=".3f"),
     "floor": Column("of noise", format=".3f"),
     "ceiling": Column("of the exact factors", format=".3f"),
 }
@@ -62,8 +65,8 @@ _ABLATION_COLUMNS = {
     "inputs": Column("the channels that are left"),
     "head_ev": Column("error of the network's own head, the other channel at its mean", "eV", "head", ".3f"),
     "refitted_ev": Column("of a kernel regression fitted anew on what is left", "eV", "refitted", ".3f"),
-    "low_ev": Column("that less the one of both, lower end of the 95 % interval", "eV", "from", "+.3f"),
-    "high_ev": Column("upper end", "eV", "to", "+.3f"),
+    "low_ev": Column("that less the one of both, lower end of the 95 % interval", "eV", "95 % from", "+.3f"),
+    "high_ev": Column("upper end", "eV", "95 % to", "+.3f"),
 }
 _STEP_COLUMNS = {
     "traversal": Column("channel, and the dimension or direction that is moved along"),
@@ -148,7 +151,7 @@ def latent(
         bar.advance()
 
     found = Finding(
-        "The latent space, read",
+        "What the latent space holds",
         f"What {len(model.vae.config.classes)} classes and {', '.join(model.vae.config.elements)} have become in "
         f"{codes.by_channel['coordination'].shape[1]} coordination and {codes.by_channel['ligand'].shape[1]} ligand "
         f"dimensions; probes learned on {len(train)} sites and measured on {len(test)} of other slabs.",
@@ -236,7 +239,7 @@ def _add_explorer(
             if factor.name not in ("energy", "class", "facet", "contact elements")
         },
     }
-    flat = next(iter(directions.flat), "")
+    flat, last = next(iter(directions.flat), ""), next(reversed(directions.flat), "")
     found.section(
         "Explore the latent space",
         "Each point is a site, placed by the directions of a channel that go most with the energy (partial least "
@@ -246,7 +249,8 @@ def _add_explorer(
             kept,
             properties,
             x=f"{flat}_1" if flat else "energy_ev",
-            y=f"{flat}_2" if flat else "energy_ev",
+            # A channel that holds geometry alone has few different points: the first of each says more.
+            y=f"{last}_1" if last != flat else f"{flat}_2" if flat else "energy_ev",
             colour="energy_ev",
             file="latent",
         )
@@ -271,6 +275,12 @@ def _add_probes(found: Finding, probes: Sequence[Probe], factors: Sequence[Facto
     )
     found.number("carried_by_a_direction", counts["a direction"], "in a direction of several")
     found.number("not_readable", counts["not linearly"], "not linearly readable")
+    strong = max(best, key=lambda probe: probe.skill)
+    found.lead = (
+        f"Of {len(best)} physical factors {counts['one dimension']} stand in one latent dimension each, "
+        f"{counts['a direction']} in a direction of several, and {counts['not linearly']} cannot be read linearly; "
+        f"read best is the {strong.factor}, with a skill of {strong.skill:.2f} in the {strong.channel} channel. "
+    ) + found.lead
     crossed = [
         probe
         for probe, factor in ((p, f) for p in probes for f in factors if f.name == p.factor)
@@ -294,7 +304,9 @@ def _add_probes(found: Finding, probes: Sequence[Probe], factors: Sequence[Facto
         _probes_figure(probes, names),
         "Skill of linear probes by channel, with intervals; hollow: the best single dimension; grey: the control.",
     )
-    section.table("probes.csv", rows_of(probes), _PROBE_COLUMNS)
+    # The verdict first, and the numbers that it comes from behind it.
+    order = [*_PROBE_FIRST, *(name for name in _PROBE_COLUMNS if name not in _PROBE_FIRST)]
+    section.table("probes.csv", rows_of(probes), _PROBE_COLUMNS, shown=order)
 
 
 def _probes_figure(probes: Sequence[Probe], names: Sequence[str]) -> Figure:
@@ -394,11 +406,14 @@ def _add_scores(found: Finding, tables: Mapping[str, ScoreTable]) -> None:
         for name, table in tables.items()
         for row in table.rows()
     ]
+    from interpretkit.disentanglement.table import TITLES
+
+    columns = _SCORE_COLUMNS | {"metric": Column("score", words=TITLES)}
     section = found.section(
         "Disentanglement",
         "The usual scores on physical factors, each between its floor (noise) and its ceiling (the exact factors). "
         "Factors that follow from each other, as the coordination number from the class, lower the ceiling.",
-    ).table("scores.csv", rows, _SCORE_COLUMNS)
+    ).table("scores.csv", rows, columns)
     warnings = {line for table in tables.values() for line in table.warnings()}
     for line in sorted(warnings):
         section.note(line)

@@ -197,7 +197,9 @@ def _check_alloy(
 
 def _percent(result: Optimization) -> str:
     """Return how activities are written."""
-    return ".2%" if result.goal.activity == "window" else ".3g"
+    if result.goal.activity != "window":
+        return ".3g"
+    return ".1%" if result.best.confirmed.value >= 0.1 else ".2%"
 
 
 def _headline(result: Optimization, adsorbate: str) -> Finding:
@@ -213,7 +215,7 @@ def _headline(result: Optimization, adsorbate: str) -> Finding:
     found = Finding(
         "The best composition and facet",
         f"{name} on ({best.facet}): of all alloys of {', '.join(result.elements)} it has the largest "
-        f"{goal.name}, *{adsorbate} {wanted}, as the teacher sees it.",
+        f"{goal.name}, {best.confirmed.value:{form}}, *{adsorbate} {wanted}, as the teacher sees it.",
     )
     found.number("best_composition", name, "best composition", note=f"on the facet {best.facet}")
     found.number("best_facet", best.facet, "best facet", on_card=False)
@@ -293,7 +295,8 @@ def _add_facets(found: Finding, result: Optimization) -> None:
     shown = ["facet", "composition", "activity", "sampling", "teacher", "gain", "good_per_nm2"]
     found.section(
         "The best composition of each facet",
-        "A facet is the sites that the teacher knows on it, so and so many of each class per area. The value is that "
+        "A facet is taken for the sites that the teacher knows on it, as many of each class as there are per area. The "
+        "value is that "
         "of plain Monte Carlo at the optimum, with sites that had no part in finding it.",
     ).table("optima.csv", rows, columns, shown=shown, in_terminal=True)
 

@@ -15,6 +15,7 @@ from catalysis.commands._teacher import load_teacher
 from interpretkit.commandline import Column, Finding, Here, Quiet, Seed, command, listed
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
+from interpretkit.runs.formatting import format_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -290,9 +291,11 @@ def _headline(
     name = composition_text(np.array(plan.shares), plan.elements)
     of_shard = f", shard {part[0]} of {part[1]}" if part[1] > 1 else ""
     found = Finding(
-        "Screened sites",
-        f"{drawn} sites of {name} on {len(plan.templates)} classes{of_shard}, every class equally often: fingerprint, "
-        f"energy with its deviation, and whether it lies in {plan.target_ev:+.2f} ± {plan.window_ev:.2f} eV.",
+        f"{format_number(drawn)} sites of {name} screened",
+        f"{format_number(selected)} of them lie within {plan.target_ev:+.2f} ± {plan.window_ev:.2f} eV with a "
+        f"probability of at least {plan.least_probability:g}; of all, {result.expected.sum() / drawn:.2%} are expected "
+        f"there. Drawn from {len(plan.templates)} class{'es' * (len(plan.templates) != 1)}{of_shard}, "
+        "each equally often.",
     )
     found.number("n_sites", drawn, "sites screened")
     found.number(
@@ -483,9 +486,10 @@ def _of_frames(
     order = chosen[np.argsort(-probability[chosen], kind="stable")]
     matched = table["matched"].to_numpy(zero_copy_only=False)
     found = Finding(
-        "Screened sites",
-        f"{len(table)} sites of your own: fingerprint, energy with its deviation, and whether it lies in "
-        f"{target_ev:+.2f} ± {window_ev:.2f} eV. The teacher judges class and elements, not relaxed positions.",
+        f"{format_number(len(table))} sites of your own screened",
+        f"{format_number(len(chosen))} of them lie within {target_ev:+.2f} ± {window_ev:.2f} eV with a probability of "
+        f"at least {least:g}; of all, {probability.mean():.2%} are expected there. The teacher judges class and "
+        "elements, not relaxed positions.",
     )
     found.number("n_sites", len(table), "sites screened")
     found.number(

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from catalysis.checks import check_numbers, check_sites, some_of
-from catalysis.commands._options import BUNDLED, Data, EnergyKey, Facet, Kind, data_files, load_sites
+from catalysis.commands._options import BUNDLED, ZONES, Data, EnergyKey, Facet, Kind, data_files, load_sites
 from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
+from interpretkit.runs.formatting import format_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,8 @@ _CHANGE_COLUMNS = {
     "change": Column("what was done to a site"),
     "size": Column("how far an atom was moved, or how the surface was strained"),
     "zone": Column(
-        "where: the contacts, their common neighbours, the shell, second neighbours, the adsorbate"
+        "where: the contacts, their common neighbours, the shell, second neighbours, the adsorbate",
+        words=ZONES,
     ),
     "changes": Column("how many such changes"),
     "bottleneck_geometry": Column(
@@ -38,14 +40,14 @@ _CHANGE_COLUMNS = {
         ".3f",
     ),
     "curves_geometry": Column(
-        "median area between the Betti curves, arrows both ways", "classes·Å", "curves", ".2f"
+        "median area between the Betti curves, arrows both ways", "bars·Å", "curves", ".2f"
     ),
     "rewired_geometry": Column("share of changes that made or broke an arrow", "", "rewired", ".0%"),
     "bottleneck_elements": Column(
         "the same with arrows directed by elements", "Å", "bottleneck, directed", ".3f"
     ),
     "curves_elements": Column(
-        "the same with arrows directed by elements", "classes·Å", "curves, directed", ".2f"
+        "the same with arrows directed by elements", "bars·Å", "curves, directed", ".2f"
     ),
     "rewired_elements": Column("the same with arrows directed by elements", "", "rewired, directed", ".0%"),
 }
@@ -60,12 +62,14 @@ _STABILITY_COLUMNS = {
 _BAR_COLUMNS = {
     "direction": Column("of the digraph's arrows"),
     "dimension": Column("0 components, 1 loops, 2 voids"),
-    "zone": Column("zone of the innermost atom on the cycle that carries the bar"),
+    "zone": Column("zone of the innermost atom on the cycle that carries the bar", words=ZONES),
     "measure": Column("how many bars, their total length (Å), their mean birth (Å)"),
     "level": Column("within classes, or between their means"),
     "correlation": Column("with the energy (Pearson)", format="+.2f"),
-    "low": Column("lower end of the 95 % interval, by bootstrap over slabs", heading="from", format="+.2f"),
-    "high": Column("upper end", heading="to", format="+.2f"),
+    "low": Column(
+        "lower end of the 95 % interval, by bootstrap over slabs", heading="95 % from", format="+.2f"
+    ),
+    "high": Column("upper end", heading="95 % to", format="+.2f"),
     "p": Column("two-sided p, with dependence within slabs", format=".2g"),
     "q": Column("after Benjamini and Hochberg over all rows", format=".2g"),
     "n": Column("sites, or classes"),
@@ -75,8 +79,10 @@ _ABLATION_COLUMNS = {
     "mae_ev": Column("mean absolute error without Betti curves", "eV", "without", ".4f"),
     "with_topology_ev": Column("with them", "eV", "with", ".4f"),
     "difference_ev": Column("with less without", "eV", "difference", "+.4f"),
-    "low_ev": Column("lower end of the paired 95 % interval, by bootstrap over slabs", "eV", "from", "+.4f"),
-    "high_ev": Column("upper end", "eV", "to", "+.4f"),
+    "low_ev": Column(
+        "lower end of the paired 95 % interval, by bootstrap over slabs", "eV", "95 % from", "+.4f"
+    ),
+    "high_ev": Column("upper end", "eV", "95 % to", "+.4f"),
     "chosen": Column("folds in which the inner folds gave the curves any weight"),
 }
 
@@ -187,7 +193,7 @@ def sensitivity(
         measure([by_teacher(teacher)])
 
     found = Finding(
-        "Structural sensitivity",
+        "How sites answer to changes",
         f"{len(found_changes)} changes of {len(chosen)} sites, one typical site of each class"
         f"{'' if per_class == 1 else f' and up to {per_class - 1} more'}; {len(sites)} sites with energies.",
     ).reads(*data_files(data))
@@ -218,6 +224,11 @@ def _add_changes(
             "violations of the stability bound",
             note=f"in {bounded} checks; a single one would be a fault of the engine",
         )
+        broken = sum(check.violated for check in checks)
+        found.lead += (
+            f" The stability bound of persistent homology was broken in {broken} of {bounded} checks of "
+            "displacements and strains."
+        )
     sources = list(measured[0].energy_ev) if measured else []
     for source in sources:
         value, low, high = agreement(measured, source, seed=seed)
@@ -230,6 +241,13 @@ def _add_changes(
                 note=f"rank correlation of how much both change, 95 % interval {low:+.2f} … {high:+.2f}",
             )
             found.values[f"swap_agreement_{source}_interval"] = [low, high]
+            found.lead += (
+                f" The more a swap of metals changes the fingerprint, the more it changes the energy by {source}: "
+                f"rank correlation {format_number(value, format='+.2f')}."
+                if low > 0
+                else f" How much a swap changes the fingerprint does not tell how much it changes the energy by "
+                f"{source}: rank correlation {format_number(value, format='+.2f')}."
+            )
     rows = by_kind(measured)
     columns = dict(_CHANGE_COLUMNS)
     for source in sources:
@@ -330,7 +348,7 @@ def _changes_figure(measured: Sequence[Response]) -> Figure:
                 axis.legend()
         axes[0].set_yticks(range(len(places)), names)
         axes[0].invert_yaxis()
-        axes[0].set_xlabel("area between Betti curves (classes·Å)")
+        axes[0].set_xlabel("area between Betti curves (bars·Å)")
         axes[0].set_title("The fingerprint's answer")
         axes[1].set_xlabel("absolute change of the energy (eV)")
         axes[1].set_title("The energy's answer")

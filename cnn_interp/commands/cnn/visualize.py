@@ -30,8 +30,11 @@ IMAGES_IN_VIEWER = 12
 # Fewer photographs are neither worth searching nor enough to learn from and to test on.
 LEAST_PHOTOGRAPHS = 3
 MOST_TARGETS = 3
+# Of many images the first few are told in the first lines of the page.
+_MOST_NAMED = 4
 _COLUMNS = {
     "image": Column("the image's file"),
+    "path": Column("where it lies"),
     "target": Column("the output explained", heading="explained"),
     "probability": Column("the network's probability of it", format=".1%"),
     "largest": Column("the most probable output", heading="taken for"),
@@ -162,8 +165,14 @@ def visualize(
             SYSTEMS[name](asked, found)
     if set(request.systems) - {"inversion"}:
         found.sections[-1].text(f"Searched and learned from: {len(searched)} {searched.source}.")
-    table = [{name: value for name, value in row.items() if name != "others"} for row in rows]
-    found.section("Images").table("images.csv", table, _COLUMNS, shown=list(_COLUMNS), most=200)
+    table = [
+        {"image": Path(str(row["image"])).name, "path": row["image"]}
+        | {name: value for name, value in row.items() if name not in ("image", "others")}
+        for row in rows
+    ]
+    found.section("Images").table(
+        "images.csv", table, _COLUMNS, shown=[name for name in _COLUMNS if name != "path"], most=200
+    )
     found.values.update(
         n_images=len(shown),
         model=model,
@@ -186,31 +195,40 @@ def _headline(network: Network, rows: Sequence[Mapping[str, Any]], request: Requ
 
     import numpy as np
 
-    from cnn_interp.visualization.sheet import percent
-
     first, one = rows[0], len(rows) == 1
     if not request.attributions:
         asked = ", ".join(name.replace("_", " ") for name in request.systems)
         found = Finding(
             f"What {network.name} responds to: {asked}",
-            "Of its classes, units and layers; what each system does stands beside its pictures.",
+            "What each system does stands beside its pictures.",
         )
         return found.number("network", network.name, note=network.source)
     found = Finding(
         f"What {network.name} sees in {Path(str(first['image'])).name if one else f'{len(rows)} images'}",
-        f"Explained is “{first['target']}”, to which the network gives {percent(first['probability'])}."
+        _seen(first) + "."
         if one
-        else "Each image with the output that is explained, and the places that spoke for it and against it.",
+        else "; ".join(f"{Path(str(row['image'])).name}: {_seen(row)}" for row in rows[:_MOST_NAMED])
+        + (f"; and {len(rows) - _MOST_NAMED} more." if len(rows) > _MOST_NAMED else "."),
     )
     found.number("network", network.name, note=network.source)
     found.number(
         "mean_probability",
         float(np.mean([row["probability"] for row in rows])),
         "probability" if one else "mean probability",
-        format=".1%",
+        format=".0%",
         note=f"of {'the output' if one else 'the outputs'} explained",
     )
     return found
+
+
+def _seen(row: Mapping[str, Any]) -> str:
+    """Return what the network takes an image for, and what is explained if that is something else."""
+    from cnn_interp.visualization.sheet import percent
+
+    told = f"“{row['target']}” ({percent(row['probability'])})"
+    if row["target"] != row["largest"]:
+        told += f", though it says “{row['largest']}” ({percent(row['largest_probability'])})"
+    return told
 
 
 def _explain(
@@ -238,7 +256,7 @@ def _explain(
     import numpy as np
     import torch
 
-    from interpretkit.attribution import METHODS, attribute
+    from interpretkit.attribution import METHODS, attribute, method_title
     from interpretkit.errors import InputError
     from interpretkit.networks.instrumentation import instrumented
     from interpretkit.runs.folder import ResumableTable
@@ -269,7 +287,7 @@ def _explain(
                 values: dict[str, np.ndarray] = {}
                 seconds: dict[str, float] = {}
                 for output, method in ((o, m) for o in (explained, *others) for m in request.attributions):
-                    bar.stage(f"{Path(name).name}, {method} of {network.category(output)}")
+                    bar.stage(f"{Path(name).name}, {method_title(method)} of {network.category(output)}")
                     started = time.perf_counter()
                     layer = request.layer if METHODS[method].takes_layer else None
                     found = attribute(
@@ -377,6 +395,7 @@ def _mapped(
     from pathlib import Path
 
     from cnn_interp.visualization.sheet import UNSIGNED, percent, scaled_heat
+    from interpretkit.attribution import method_title
     from interpretkit.visualization.instruments import Map, MappedImage
 
     picture = shown.load(int(row["number"])).convert("RGB")
@@ -390,8 +409,9 @@ def _mapped(
             target = f"{row['target']} ({percent(row['probability'])})"
         signed = method not in UNSIGNED
         scaled, top = scaled_heat(given, signed=signed)
-        meaning = "each pixel's part, as the method counts it" if signed else "size of each pixel's gradient"
-        maps.append(Map(scaled, target, method.replace("_", " "), top, signed, f"({meaning}; {method})"))
+        called = method_title(method)
+        meaning = f"what each pixel adds, in units of {called}" if signed else "size of each pixel's gradient"
+        maps.append(Map(scaled, target, called, top, signed, f"({meaning})"))
     note = f"“{row['target']}” has {percent(row['probability'])}."
     if row["target"] != row["largest"]:
         note += f" Taken for “{row['largest']}”, {percent(row['largest_probability'])}."

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from interpretkit.runs.formatting import with_minus_signs
 from interpretkit.visualization.instruments.parts import as_data, picture_data, rendered
 
 _DPI = 110
@@ -79,7 +80,10 @@ class Frames:
         """Return what stands in the page."""
         ways = []
         for name, frames in self.ways.items():
-            drawn = [{**_picture(frame.picture, self.enlarged), "caption": frame.caption} for frame in frames]
+            drawn = [
+                {**_picture(frame.picture, self.enlarged), "caption": with_minus_signs(frame.caption)}
+                for frame in frames
+            ]
             first = len(frames) // 2 if self.first is None else min(self.first, len(frames) - 1)
             ways.append({"name": name, "first": first, "frames": drawn})
         return rendered(

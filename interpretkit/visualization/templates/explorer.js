@@ -88,7 +88,7 @@ instruments.start("explorer", (root, data) => {
     const context = map.getContext("2d"), ink = instruments.ink(root, "--ink"), line = instruments.ink(root, "--line"), paper = instruments.ink(root, "--card");
     context.scale(ratio, ratio); context.clearRect(0, 0, box.width, box.height);
     context.font = "12px system-ui, sans-serif";
-    const [left, right, top, bottom] = [62, box.width - 10, 10, box.height - 44];
+    const [left, right, top, bottom] = [70, box.width - 10, 10, box.height - 44];
     const [x, y] = ["x", "y"].map(axis => choice(axis).value);
     const [xLow, xHigh] = range(x, items), [yLow, yHigh] = range(y, items);
     const across = v => left + (v - xLow) / (xHigh - xLow) * (right - left), up = v => bottom - (v - yLow) / (yHigh - yLow) * (bottom - top);
@@ -96,12 +96,12 @@ instruments.start("explorer", (root, data) => {
     context.textAlign = "center"; context.textBaseline = "top";
     for (const tick of ticks(xLow, xHigh, Math.max(2, (right - left) / 70))) {
       context.beginPath(); context.moveTo(across(tick), top); context.lineTo(across(tick), bottom); context.stroke();
-      context.fillText(instruments.number(tick), across(tick), bottom + 5);
+      context.fillText(instruments.number(tick, 12), across(tick), bottom + 5);
     }
     context.textAlign = "right"; context.textBaseline = "middle";
     for (const tick of ticks(yLow, yHigh, 8)) {
       context.beginPath(); context.moveTo(left, up(tick)); context.lineTo(right, up(tick)); context.stroke();
-      context.fillText(instruments.number(tick), left - 6, up(tick));
+      context.fillText(instruments.number(tick, 12), left - 6, up(tick));
     }
     context.textAlign = "center"; context.textBaseline = "bottom";
     context.fillText(titled(byKey[x]), (left + right) / 2, box.height - 4, right - left);

@@ -11,11 +11,15 @@ const instruments = {
   },
   css(stops, share) { return `rgb(${this.mixed(stops, share).join(" ")})`; },
   gradient(stops) { return `linear-gradient(90deg, ${stops.map(c => `rgb(${c.join(" ")})`).join(", ")})`; },
-  number(value) {
+  number(value, digits = 3) {
     if (value === null || value === undefined || Number.isNaN(value)) return "–";
     const size = Math.abs(value);
-    const text = size !== 0 && (size < 1e-3 || size >= 1e6) ? value.toExponential(2) : String(+value.toPrecision(4));
-    return text.replace("-", "−");
+    if (size !== 0 && (size < 1e-3 || size >= 1e6)) {
+      const [mantissa, power] = value.toExponential(digits - 1).split("e");
+      const raised = [...String(+power)].map(sign => "⁰¹²³⁴⁵⁶⁷⁸⁹"[sign] ?? "⁻").join("");
+      return `${+mantissa}·10${raised}`.replace("-", "−");
+    }
+    return String(size >= 10 ** digits ? Math.round(value) : +value.toPrecision(digits)).replace("-", "−");
   },
   bytes(text) { return Uint8Array.from(atob(text), c => c.charCodeAt(0)); },
   save(name, text) {

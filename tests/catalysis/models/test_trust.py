@@ -28,7 +28,7 @@ def test_a_sound_model_gets_no_warning() -> None:
     ("changes", "words"),
     [
         ({"mae_ev": 0.10}, "THE TEACHER, WHICH RANKS DESIGNS, IS NO BETTER THAN ITS BASELINE: 0.100"),
-        ({"vae_mae_ev": 0.2}, "PROPOSES DESIGNS, IS NO BETTER THAN ITS BASELINE: 0.200 beside 0.100"),
+        ({"vae_mae_ev": 0.2}, "PROPOSES DESIGNS, IS NO BETTER THAN ITS BASELINE: 0.200 eV beside 0.100 eV"),
         ({"r2": -0.1}, "THE TEACHER IS NO BETTER THAN THE MEAN ENERGY: -0.10"),
         ({"teacher_rms_z": 2.4}, "TOO NARROW: residuals on unseen sites are 2.4 times"),
     ],

@@ -43,7 +43,7 @@ def test_what_no_pattern_holds_is_held_by_everything() -> None:
 
 def test_categories_become_attributes() -> None:
     attributes, names = binary_attributes({"colour": ["red", "blue", "red"], "large": [True, False, True]})
-    assert names == ("colour=blue", "colour=red", "large")
+    assert names == ("colour is blue", "colour is red", "large")
     np.testing.assert_array_equal(attributes, [[0, 1, 1], [1, 0, 0], [0, 1, 1]])
 
 
@@ -61,7 +61,7 @@ def test_a_partition_has_every_example_once_and_follows_the_clusters() -> None:
     for number in range(len(found.patterns)):
         assert len(set(colours[found.part == number])) == 1
     assert {p.describe(names).split(" and ")[0] for p in found.patterns} == {
-        "colour=red", "colour=blue", "colour=green",
+        "colour is red", "colour is blue", "colour is green",
     }  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def test_a_planted_blind_spot_is_found() -> None:
     }
     assert found["bandit"].wrong.sum() > 2 * found["random"].wrong.sum()
     worst = part_table(parts, names, found["bandit"], confidence[sure])[0]
-    assert "colour=blue" in str(worst["pattern"])
+    assert "colour is blue" in str(worst["pattern"])
 
 
 @pytest.mark.parametrize(

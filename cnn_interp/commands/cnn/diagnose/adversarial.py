@@ -28,7 +28,7 @@ _MOST_SHOWN = 6
 _TITLES = {"fgsm": "FGSM", "pgd": "PGD", "deepfool": "DeepFool", "minimal": "smallest (L-BFGS)"}
 _COLUMNS = {
     "image": Column("the image attacked"),
-    "method": Column("the attack"),
+    "method": Column("the attack", words=_TITLES),
     "said": Column("what the network says of the image"),
     "says then": Column("what it says of the changed image", heading="then"),
     "probability": Column("how sure it is of what it says then", format=".1%"),
@@ -99,8 +99,9 @@ def adversarial(
 
     found = Finding(
         f"{network}: how little fools it",
-        f"{len(names)} image{'s' if len(names) > 1 else ''}, attacked in pixels between 0 and 1. What the network "
-        "says of itself is what it is led away from" + (f", to “{target}”." if target else "."),
+        _fooled(attacks)
+        + f" {len(names)} image{'s' if len(names) > 1 else ''}, attacked in pixels between 0 and 1; the network is led "
+        "away from what it says of itself" + (f", to “{target}”." if target else "."),
     ).reads(*files)
     found.number(
         "fooled",
@@ -108,6 +109,7 @@ def adversarial(
         "images fooled",
         format=".0%",
         note={name: f"median L2 {float(attack.l2.median()):.3g}" for name, attack in attacks.items()},
+        words=_TITLES,
     )
     found.values.update(
         median_l2={name: float(attack.l2.median()) for name, attack in attacks.items()},
@@ -172,6 +174,18 @@ def _amplification(change: LayerChange) -> float:
     import numpy as np
 
     return float(np.exp(np.log(change.amplification[:, -1]).mean()))
+
+
+def _fooled(attacks: Mapping[str, Attack]) -> str:
+    """Return how many images each attack fools, and which needs the shortest change."""
+    told = ", ".join(
+        f"{attack.succeeded.double().mean():.0%} by {_TITLES[name]}" for name, attack in attacks.items()
+    )
+    shortest = min(attacks, key=lambda name: float(attacks[name].l2.median()))
+    length = float(attacks[shortest].l2.median())
+    return (
+        f"Fooled: {told}. The shortest change is that of {_TITLES[shortest]}, {length:.3g} long (L2, median)."
+    )
 
 
 def _attack_sheet(attacks: Sequence[Attack], row: int, name: Naming) -> Figure:

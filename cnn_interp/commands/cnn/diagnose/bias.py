@@ -121,7 +121,11 @@ def bias(
 
     found = Finding(
         "Which attributes does the network mix up?",
-        "; ".join(f"{name}: {', '.join(some) or 'no pair stands out'}" for name, some in suspected.items())
+        "; ".join(
+            f"{name}: {', '.join(some) or 'no pair stands out'} (the largest divergence is "
+            f"{pairs[name][0].divergence:.2f} nats)"
+            for name, some in suspected.items()
+        )
         + ".",
     ).reads(*files)
     found.number(

@@ -36,8 +36,8 @@ _COLUMNS = {
     "of random directions": Column("that of random directions", heading="random", format=".3f"),
     "of images at random": Column("that of images drawn at random", heading="chance", format=".3f"),
     "difference": Column("how far units are above directions", format="+.3f"),
-    "from": Column("lower end of the 95 % interval of the difference", format="+.3f"),
-    "to": Column("upper end of the 95 % interval of the difference", format="+.3f"),
+    "from": Column("lower end of the 95 % interval of the difference", heading="95 % from", format="+.3f"),
+    "to": Column("upper end of the 95 % interval of the difference", heading="95 % to", format="+.3f"),
     "unit purer than direction": Column(
         "how often a unit is purer than a direction; half is no difference", heading="purer", format=".1%"
     ),
@@ -95,10 +95,12 @@ def directions(
     controls = {layer: compare_directions(rotated(features[layer], seed), **options) for layer in chosen}
 
     purer = [layer for layer, result in compared.items() if result.interval[0] > 0]
+    where = f"{len(purer)} of {len(compared)} layers ({', '.join(purer)})" if purer else "no layer"
     found = Finding(
         f"{network}: units against random directions",
-        f"In {', '.join(purer) or 'none of the layers do'} the strongest images of units have more in common than "
-        f"those of random directions. {len(pixels)} {'images' if images else 'rendered scenes'}, {top} strongest.",
+        f"In {where} the strongest images of units have more in common than those of random directions; in "
+        f"{chosen[-1]} a unit is the purer one in {compared[chosen[-1]].superiority:.0%} of comparisons (50 % by "
+        f"chance). {len(pixels)} {'images' if images else 'rendered scenes'}, {top} strongest.",
     ).reads(*files)
     found.number(
         "superiority",

@@ -55,11 +55,14 @@ def features(
     everything = {"pixels": images.reshape(len(images), -1) / 255, **read}
     shares = {layer: variance_shares(values, factors, names) for layer, values in everything.items()}
     layer = chosen[-1]
+    most = max(shares[layer].factors, key=lambda effect: effect.share)
 
     found = Finding(
         f"{network}: what its features are about",
-        f"{len(pixels)} scenes, all combinations of {', '.join(_plain(name) for name in names)}. A "
-        "feature is taken for the sum of one effect of each factor; the rest is what factors do together.",
+        f"At {layer} the {_plain(most.name)} makes {most.share:.0%} of the variance of the features, and "
+        f"{shares['pixels'].shares[most.name]:.0%} of that of the pixels. {len(pixels)} scenes, all combinations of "
+        f"{', '.join(_plain(name) for name in names)}. A feature is taken for the sum of one effect of each "
+        "factor; the rest is what factors do together.",
     )
     found.number(
         "share_of_variance",
@@ -79,7 +82,11 @@ def features(
         "shares.csv",
         [{"layer": name, **result.shares} for name, result in shares.items()],
         {
-            name: Column("share of the variance of the layer's features", format=".3f")
+            name: Column(
+                "share of the variance of the layer's features",
+                heading="together, and the rest" if name == "residual" else "",
+                format=".1%",
+            )
             for name in shares[layer].shares
         },
     )

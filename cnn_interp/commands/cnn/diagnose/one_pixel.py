@@ -15,6 +15,7 @@ from cnn_interp.commands._loading import (
 )
 from cnn_interp.commands._options import Convert, Images, Model, SmallData, Weights
 from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command
+from interpretkit.runs.formatting import format_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,9 +104,20 @@ def one_pixel(
 
     found = Finding(
         f"{'One pixel' if pixels_changed == 1 else f'Up to {pixels_changed} pixels'} against {attacked}",
-        "The place and the colour are found by differential evolution, from the network's outputs alone.",
+        (
+            f"{format_number(rate, format='.0%')} of the images that it had right ({fair}) are fooled. "
+            if fair
+            else "It had no image right, so that there was none to be fooled. "
+        )
+        + "The place and the colour are found by differential evolution, from the network's outputs alone.",
     ).reads(*files)
-    found.number("success_rate", rate, "fooled", format=".0%", note=f"of {fair} images that it had right")
+    found.number(
+        "success_rate",
+        rate,
+        "fooled",
+        format=".0%",
+        note=f"of {fair} image{'s' * (fair != 1)} that it had right",
+    )
     found.number("interval", interval, "95 % interval of fooled", format=".0%")
     found.number("accuracy", accuracy, "accuracy", format=".1%", note="on all test images")
     found.number(

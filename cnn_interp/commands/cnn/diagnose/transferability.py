@@ -81,8 +81,9 @@ def transferability(
 
     found = Finding(
         "How general is each layer?",
-        f"A network of {result.depths} layers, trained on half of the categories of {pictures.name}; its first "
-        "layers copied into a network for the other half.",
+        f"With all layers copied and frozen the other half is told at {curves['AnB'][-1]:.1%}, by a network of its "
+        f"own at {result.base:.1%}. A network of {result.depths} layers, trained on half of the categories of "
+        f"{pictures.name}; its first layers copied into a network for the other half.",
     ).reads(*files)
     note = f"{result.test_images} test images, {repeats} splits"
     found.number("base", result.base, "trained on B", format=".1%", note=note)

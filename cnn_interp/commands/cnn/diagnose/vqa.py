@@ -34,7 +34,10 @@ _ACCURACY_COLUMNS = {
     "without the image": Column("share of the most frequent answer to the same words", format=".1%"),
 }
 _REGION_COLUMNS = {
-    "map": Column("what was laid over the image"),
+    "map": Column(
+        "what was laid over the image",
+        words={"gradcam": "Grad-CAM", "guided_backprop": "guided backpropagation"},
+    ),
     "kind": Column("kind of question"),
     "questions": Column("how many ask about something in the image"),
     "points at it": Column("how often the largest value lies on what was asked about", format=".1%"),
@@ -187,7 +190,7 @@ def vqa(
             MapViewer(images, of_what="answer", by_what="rests on", label="Where answers about images rest")
         )
     for number, one in enumerate(explained):
-        alt = f"{one.mapped.name}: the image, and the regions that the answer rests on"
+        alt = f"{one.mapped.name} {one.mapped.note} The image, and the regions that the answer rests on"
         shown.figure(f"question-{number}.png", one.sheet, alt=alt)
     found.section("Answers").table("accuracy.csv", _accuracies(kinds, given, truth, prior), _ACCURACY_COLUMNS)
     found.section(
@@ -347,7 +350,7 @@ def _explained_answer(answerer: Answerer, exam: Exam, row: int, title: str, righ
         for name, values in maps.items()
         for top in (float(values.max()) or 1.0,)
     ]
-    return _Explained(sheet, MappedImage(f"{exam.questions[row].text} → {title}", picture, layers))
+    return _Explained(sheet, MappedImage(exam.questions[row].text, picture, layers, note=f"Answer: {title}."))
 
 
 def _question_sheet(

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cnn_interp.networks.network import Network
 
 # As `cnn_interp.disentangling.concepts` has them; written here so that wrong options are refused at once.
+_NAMES = {"nmf": "NMF", "sae": "a sparse autoencoder", "pca": "PCA", "ica": "ICA"}
 _METHODS = {
     "nmf": "non-negative factors, as in CRAFT",
     "sae": "sparse codes of a top-k autoencoder",
@@ -48,7 +49,7 @@ _JUDGED, _SHOWN, _BROWSED, _PATCHES = 8, 8, 24, 8
 # If more of the codes than this are dead, the code is too large for the data.
 _MANY_DEAD = 0.5
 _METHOD_COLUMNS = {
-    "method": Column("how concepts were found"),
+    "method": Column("how concepts were found", words=_NAMES),
     "concepts": Column("how many"),
     "dead": Column("how many are 0 at every position that they were learned from"),
     "unexplained": Column(
@@ -364,7 +365,7 @@ def _headline(
     )
     found.number(
         "unexplained", {one.method: one.unexplained for one in results}, "variance not given back", format=".1%",
-        note=_METHODS,
+        note=_METHODS, words=_NAMES,
     )  # fmt: skip
     for one in results:
         if one.method == "sae":
@@ -479,7 +480,7 @@ def _add_concepts(found: Finding, result: _Result, kind: OneKind, maps: LayerMap
     values, positions = result.units.readouts["strongest"]
     seen = np.flatnonzero(values.max(axis=0) > 0).tolist()
     chosen = [int(number) for number in result.importance.order if number in seen][:_BROWSED]
-    section = found.section(f"Concepts by {method}", f"{_sentence(_METHODS[method])}.")
+    section = found.section(f"Concepts by {_NAMES[method]}", f"{_sentence(_METHODS[method])}.")
     if chosen:
         strips = unit_strips(values, positions, maps.grid, kind.images, chosen, count=_PATCHES)
         titles = [f"concept {number}\n{worth[number]:+.2f}".replace("-", "−") for number in chosen]

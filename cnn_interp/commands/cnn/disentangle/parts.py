@@ -42,8 +42,8 @@ _ERROR_COLUMNS = {
     "error": Column(
         "mean distance to the part over the diagonal of the object's box, mean of draws", format=".3f"
     ),
-    "low": Column("lower end of the 95 % interval over draws", format=".3f"),
-    "high": Column("upper end of it", format=".3f"),
+    "low": Column("lower end of the 95 % interval over draws", heading="95 % from", format=".3f"),
+    "high": Column("upper end of it", heading="95 % to", format=".3f"),
     "against mean": Column("error over that of the mean position", heading="over mean", format=".2f"),
 }
 _TRIAL_COLUMNS = {

@@ -46,8 +46,10 @@ _COLUMNS = {
     "routings": Column("how often couplings are used; none in an ordinary network"),
     "parameters": Column("numbers that decide about the category; the decoder of capsules does not count"),
     "error": Column("share of the test images read wrongly", format=".2%"),
-    "low": Column("lower end of its 95 % interval, by Clopper and Pearson", format=".2%"),
-    "high": Column("upper end of it", format=".2%"),
+    "low": Column(
+        "lower end of its 95 % interval, by Clopper and Pearson", heading="95 % from", format=".2%"
+    ),
+    "high": Column("upper end of it", heading="95 % to", format=".2%"),
     "moved": Column(
         "the same for test images that were turned, sheared, scaled and put anywhere on the square",
         format=".2%",
@@ -395,7 +397,7 @@ def _show_sheets(found: Finding, sheets: PerturbedSheet, images: GreyImages) -> 
     change = sheets.change()
     drawn = np.clip(np.asarray(sheets.moved), 0, 1)
     ways = {
-        f"{row + 1}. {images.categories[int(sheets.read[row])]}": [
+        f"image {row + 1}, read as {images.categories[int(sheets.read[row])]}": [
             Frame(
                 np.concatenate(list(drawn[row][:, place]), axis=1),
                 f"each number in turn moved by {step:+.2f}",

@@ -38,8 +38,8 @@ _SCORE_COLUMNS = {
     "metric": Column("the score"),
     "part": Column("which part of it"),
     "value": Column("of these codes", format=".3f"),
-    "low": Column("lower end of the 95 % interval", format=".3f"),
-    "high": Column("upper end of it", format=".3f"),
+    "low": Column("lower end of the 95 % interval", heading="95 % from", format=".3f"),
+    "high": Column("upper end of it", heading="95 % to", format=".3f"),
     "ceiling": Column("what codes that are the factors have on these data", format=".3f"),
     "floor": Column("what codes of noise have", format=".3f"),
 }
@@ -443,14 +443,19 @@ def _show_coverage(found: Finding, coverage: Coverage, images: GreyImages, class
 
 
 def _show_scores(found: Finding, table: ScoreTable, names: tuple[str, ...], count: int) -> None:
+    from interpretkit.disentanglement.score import ABOVE
+    from interpretkit.disentanglement.table import TITLES, score_title
+
     section = found.section(
         "How well the codes separate the factors",
         f"Scores of the codes of {count} real test images for {', '.join(names)}: the category and the means of the "
         "continuous codes. A score is to be read between its floor and its ceiling.",
     )
-    section.table("scores.csv", table.rows(), _SCORE_COLUMNS, shown=list(_SCORE_COLUMNS), in_terminal=True)
+    columns = _SCORE_COLUMNS | {"metric": Column("the score", words=TITLES)}
+    section.table("scores.csv", table.rows(), columns, shown=list(columns), in_terminal=True)
     for line, metrics in table.warnings().items():
-        section.warning(f"{', '.join(metrics)}: {line}")
+        told = f"{', '.join(map(score_title, metrics))}: {line}"
+        section.note(told) if ABOVE in line else section.warning(told)
 
 
 def _show_epochs(found: Finding, history: History) -> None:

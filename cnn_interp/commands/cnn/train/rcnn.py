@@ -15,6 +15,7 @@ from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, comma
 from interpretkit.commandline.caution import no_better
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
+from interpretkit.runs.formatting import format_number
 
 if TYPE_CHECKING:
     from cnn_interp.images.object_images import ObjectImages
@@ -46,8 +47,10 @@ _SCORE_COLUMNS = {
     "objects": Column("how many test images show"),
     "AP50": Column("average precision at an overlap of 0.5", format=".3f"),
     "AP": Column("mean of those at overlaps of 0.5, 0.55 … 0.95", format=".3f"),
-    "low": Column("lower end of the 95 % interval of AP50, over images drawn anew", format=".3f"),
-    "high": Column("upper end of it", format=".3f"),
+    "low": Column(
+        "lower end of the 95 % interval of AP50, over images drawn anew", heading="95 % from", format=".3f"
+    ),
+    "high": Column("upper end of it", heading="95 % to", format=".3f"),
 }
 _TRACKING_COLUMNS = {
     "what": Column("what follows"),
@@ -368,7 +371,7 @@ def _finding(
         "category: "
         "an OR node takes a rectangle as one tile or cuts it in two (the largest counts), an AND node is the sum of "
         f"both halves. The grammar has {counts['or']} OR, {counts['and']} AND and {counts['terminal']} terminal nodes, "
-        f"shared among {measured.parsing.grammar.n_trees():.3g} parse trees. Parts are learned without labels. "
+        f"shared among {format_number(measured.parsing.grammar.n_trees(), digits=3)} parse trees. Parts are learned without labels. "
         + (
             f"Training: {len(train)} images with {train.n_objects} objects of {train.name}. "
             if measured.histories
