@@ -163,7 +163,8 @@ def scores(
     ]
     for row in headline:
         note = f"floor {row['floor']:.3f}, ceiling {row['ceiling']:.3f}"
-        found.number(_title(row), row["value"], format=".3f", note=note)
+        name = f"{row['metric']} {row['part']}".strip()
+        found.number(name, row["value"], _title(row), format=".3f", note=note)
     found.values.update(
         n_rows=len(codes),
         n_codes=codes.count,

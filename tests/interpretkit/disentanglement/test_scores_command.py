@@ -97,7 +97,7 @@ def test_command_prints_a_table_for_people(file, tmp_path, capsys):
     scores(file, "--metrics", "mig", "--bootstrap", 0, "--discrete", "0,1", "--out", tmp_path / "out")
     printed = capsys.readouterr().out
     assert "ceiling" in printed
-    assert "mig" in printed
+    assert "MIG" in printed
 
 
 def test_udr_from_an_array_of_models(arrays, tmp_path, capsys):

@@ -371,7 +371,8 @@ def _finding(
         "category: "
         "an OR node takes a rectangle as one tile or cuts it in two (the largest counts), an AND node is the sum of "
         f"both halves. The grammar has {counts['or']} OR, {counts['and']} AND and {counts['terminal']} terminal nodes, "
-        f"shared among {format_number(measured.parsing.grammar.n_trees(), digits=3)} parse trees. Parts are learned without labels. "
+        f"shared among {format_number(measured.parsing.grammar.n_trees(), digits=3)} parse trees. Parts are learned "
+        "without labels. "
         + (
             f"Training: {len(train)} images with {train.n_objects} objects of {train.name}. "
             if measured.histories
