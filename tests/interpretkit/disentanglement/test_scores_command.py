@@ -89,7 +89,7 @@ def test_command_writes_table_figures_and_report(file, tmp_path, capsys):
     assert matrices["importance"].shape == (5, 3)
     page = (out / "report.html").read_text()
     assert "data:image/webp;base64" in page
-    assert "dci completeness" in page
+    assert "DCI completeness" in page
     assert {"mutual_information.png", "importance.png"} <= {path.name for path in out.iterdir()}
 
 
