@@ -64,7 +64,7 @@ def explorer_of(
     ]
     symbols = {symbol for one in structures for symbol in one.symbols}
     return StructureExplorer(
-        _different(names if names is not None else [site.site_id or "site" for site in sites]),
+        different_names(names if names is not None else [site.site_id or "site" for site in sites]),
         {**properties, **{key: one for key, one in own.items() if any(one.values) and key not in properties}},
         structures,
         element_colours={symbol: element_colour(symbol) for symbol in symbols},
@@ -86,7 +86,8 @@ def _right_up_towards(site: Site) -> np.ndarray:
     return np.array([np.cross(sideways, normal), sideways, normal])
 
 
-def _different(names: Sequence[str]) -> list[str]:
+def different_names(names: Sequence[str]) -> list[str]:
+    """Return names of which each occurs once: where one comes again it gets a number."""
     seen: dict[str, int] = {}
     told = []
     for name in names:

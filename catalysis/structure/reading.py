@@ -4,6 +4,8 @@ A file that a program writes while it relaxes a structure (`OUTCAR`, `vasprun.xm
 So do consecutive frames of any other file that are steps of one path: the same elements in the same order in the same
 cell, no atom moved by more than `LARGEST_STEP` from one frame to the next, and nothing in `info` that tells them apart
 (an adsorption energy, a name of slab or site). Rows of a data base are calculations of their own.
+
+Frames are read one after the other, so that a file may be larger than the memory.
 """
 
 from __future__ import annotations
@@ -11,12 +13,15 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import itertools
 import json
 import lzma
 import re
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -25,7 +30,8 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 from ase.geometry import complete_cell, find_mic
-from ase.io import read as ase_read
+from ase.io import iread as ase_iread
+from ase.io.extxyz import read_xyz
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
 from catalysis.structure.elements import METALS
@@ -40,7 +46,9 @@ LARGEST_STEP = 0.5
 _METAL_NUMBERS = sorted(atomic_numbers[symbol] for symbol in METALS)
 _SAME_SLAB = 0.5  # Å: frames of one file whose metals stand nearer than this are of one slab
 _SAME_CELL = 1e-3  # Å
-_LARGEST_UNPACKED = 8 * 1024**3  # bytes
+_LARGEST_UNPACKED = 8 * 1024**3  # bytes, of files that are not read as they are unpacked
+_LARGEST_FRAME = 256 * 1024**2  # characters
+_PART = 65536  # bytes that are read at a time
 
 _COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _DATA_BASES = frozenset({"db", "json"})
@@ -174,22 +182,40 @@ def iterate_structures(path: str | Path, *, energy_key: str = ENERGY_KEY) -> Ite
         if not files:
             raise InputError(f"{source}: an empty folder; expected structures that ASE reads")
     for file, name in zip(files, _names(files, source), strict=True):
-        frames, form = _read_frames(file)
-        numbers = [int(atoms.info.pop("_row", number)) for number, atoms in enumerate(frames)]
-        several = len(frames) > 1
-        word = "row" if form in _DATA_BASES else "frame"
-        kept = _last_steps(frames, form, energy_key)
-        slabs = _same_slabs(frames, [last for last, _ in kept], form)
-        for (last, steps), slab in zip(kept, slabs, strict=True):
-            where = f"{file}, {word} {numbers[last]}" if several else str(file)
-            alone = len(kept) == 1
-            yield Structure(
-                where,
-                name if alone else f"{name}:{numbers[last]}",
-                name if alone else f"{name}:{numbers[slab]}",
-                frames[last],
-                steps,
-            )
+        yield from _structures_of(file, name, energy_key)
+
+
+def _structures_of(file: Path, name: str, energy_key: str) -> Iterator[Structure]:
+    """Yield the structures of a file as its frames are read: each when the next frame shows that its path has ended."""
+    form = _format_of(file)
+    word = "row" if form in _DATA_BASES else "frame"
+    slabs = _Slabs(form)
+    held: tuple[int, Atoms, int] | None = None  # the last frame, its number, and how many steps lead to it
+    alone, several = True, False
+
+    def structure(number: int, atoms: Atoms, steps: int) -> Structure:
+        slab = slabs.first(number, atoms)
+        return Structure(
+            f"{file}, {word} {number}" if several else str(file),
+            name if alone else f"{name}:{number}",
+            name if alone else f"{name}:{slab}",
+            atoms,
+            steps,
+        )
+
+    for count, atoms in enumerate(_frames(file, form, word)):
+        number, steps = int(atoms.info.pop("_row", count)), 1
+        if held is not None:
+            several = True
+            if _is_next_step(held[1], atoms, form, energy_key):
+                steps += held[2]
+            else:
+                alone = False
+                yield structure(*held)
+        held = number, atoms, steps
+    if held is None:
+        raise InputError(f"{file}: no structures; expected at least one frame")
+    yield structure(*held)
 
 
 def read_energy(info: dict[str, Any], key: str, where: str) -> float | None:
@@ -301,84 +327,162 @@ def _names(files: Sequence[Path], source: Path) -> list[str]:
     return [path if repeated[name] > 1 else name for name, path in zip(names, paths, strict=True)]
 
 
-def _unpacked(file: Path) -> bytes:
-    """Return a file's bytes, decompressed once and forwards.
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """Open a file to read what it holds, decompressed forwards.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, here or wherever in the block it is read.
+    """
+    opener = _COMPRESSED.get(file.suffix.lower())
+    try:
+        with cast("BinaryIO", file.open("rb") if opener is None else opener(file, "rb")) as stream:
+            yield stream
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        what = f"a damaged {file.suffix} file" if opener is not None else "cannot be read"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{file}: {what} ({reason}); expected structures") from None
+
+
+def _unpack(file: Path, target: BinaryIO) -> None:
+    """Write what a file holds, decompressed.
 
     Raises
     ------
     InputError
         If it is damaged, or unpacks to more than 8 GiB.
     """
-    opener = _COMPRESSED.get(file.suffix.lower())
-    if opener is None:
-        return file.read_bytes()
-    try:
-        with cast("BinaryIO", opener(file, "rb")) as stream:
-            content = stream.read(_LARGEST_UNPACKED + 1)
-    except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
-        raise InputError(f"{file}: a damaged {file.suffix} file ({error}); expected structures") from None
-    if len(content) > _LARGEST_UNPACKED:
-        raise InputError(f"{file}: unpacks to more than {_LARGEST_UNPACKED >> 30} GiB; expected less")
-    return content
+    with _opened(file) as stream:
+        while part := stream.read(_PART):
+            if target.tell() + len(part) > _LARGEST_UNPACKED:
+                raise InputError(f"{file}: unpacks to more than {_LARGEST_UNPACKED >> 30} GiB; expected less")
+            target.write(part)
 
 
-def _read_frames(file: Path) -> tuple[list[Atoms], str]:
-    """Read every frame of a file and name its format; what a data base knows of its rows comes into `info`."""
-    if file.stat().st_size == 0:
+def _unpacked(file: Path) -> bytes:
+    """Return what a file holds, decompressed."""
+    target = io.BytesIO()
+    _unpack(file, target)
+    return target.getvalue()
+
+
+def _format_of(file: Path) -> str:
+    """Return what ASE calls the format of a file.
+
+    Raises
+    ------
+    InputError
+        If the file is empty, its format cannot be told, or is one that is never read.
+    """
+    with _opened(file) as stream:
+        head = stream.read(_PART)
+    if not head:
         raise InputError(f"{file}: an empty file; expected structures that ASE reads")
-    content = _unpacked(file) if file.suffix.lower() in _COMPRESSED else None
-    if content == b"":
-        raise InputError(f"{file}: an empty file; expected structures that ASE reads")
-    try:
-        frames, form = _parsed(file, content)
-    except InputError:
-        raise
-    except Exception as error:  # noqa: BLE001  (ASE's readers raise whatever their parsers raise)
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{file}: not a structure that ASE reads ({reason[:160]})") from None
-    if not isinstance(frames, list) or not frames:
-        raise InputError(f"{file}: no structures; expected at least one frame")
-    return frames, form
-
-
-def _parsed(file: Path, content: bytes | None) -> tuple[list[Atoms], str]:
-    """Read frames from a file, or from its unpacked content."""
-    form = _format_of(file, content)
+    if Path(_bare(file)).suffix.lower() in (".xyz", ".extxyz"):
+        return "extxyz"
+    with _told_of(file):
+        if file.suffix.lower() not in _COMPRESSED:
+            form = filetype(str(file))
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(folder) / _bare(file)
+                copy.write_bytes(head)
+                form = filetype(str(copy))
+        # A POSCAR kept as POSCAR_12 or slab.vasp is found by ASE; what it merely guesses from the suffix may be
+        # unknown.
+        if form not in ioformats:
+            raise UnknownFileTypeError("its format cannot be told")
     if form in _REFUSED_FORMATS:
         raise InputError(
             f"{file}: the format {form} may hold pickles, which are never read; expected extxyz or traj"
         )
-    if form == "extxyz":
-        text = (file.read_bytes() if content is None else content).decode("utf-8", errors="replace")
-        return _ase_frames(io.StringIO(_without_blanks(text)), form), form
-    if content is None:
-        return (_data_base_rows(file) if form in _DATA_BASES else _ase_frames(str(file), form)), form
-    # Other readers want a name, or go to and fro: a file of its own is as fast as memory.
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / _bare(file)
-        copy.write_bytes(content)
-        return (_data_base_rows(copy) if form in _DATA_BASES else _ase_frames(str(copy), form)), form
-
-
-def _format_of(file: Path, content: bytes | None) -> str:
-    if Path(_bare(file)).suffix.lower() in (".xyz", ".extxyz"):
-        return "extxyz"
-    if content is None:
-        form = filetype(str(file))
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / _bare(file)
-            copy.write_bytes(content[:65536])
-            form = filetype(str(copy))
-    # A POSCAR kept as POSCAR_12 or slab.vasp is found by ASE; what it merely guesses from the suffix may be unknown.
-    if form not in ioformats:
-        raise UnknownFileTypeError("its format cannot be told")
     return form
 
 
-def _ase_frames(source: Any, form: str) -> list[Atoms]:
-    frames = ase_read(source, index=":", format=form)
-    return frames if isinstance(frames, list) else [frames]
+@contextmanager
+def _told_of(where: Path | str) -> Iterator[None]:
+    """Say in one line, and where, what ASE's readers raise: whatever their parsers raise."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001  (they raise whatever their parsers raise)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{where}: cannot be read ({reason[:160]}); expected a structure that ASE reads"
+        ) from None
+
+
+def _frames(file: Path, form: str, word: str) -> Iterator[Atoms]:
+    """Yield the frames of a file one after the other; what a data base knows of its rows comes into `info`."""
+    if form == "extxyz":
+        frames = _extxyz_frames(file)
+    elif file.suffix.lower() in _COMPRESSED:
+        frames = _frames_of_copy(file, form)
+    else:
+        frames = _stored_frames(file, form)
+    for count in itertools.count():
+        with _told_of(f"{file}, {word} {count}" if count else file):
+            atoms = next(frames, None)
+        if atoms is None:
+            return
+        yield atoms
+
+
+def _stored_frames(file: Path, form: str) -> Iterator[Atoms]:
+    if form in _DATA_BASES:
+        return _data_base_rows(file)
+    # A file may have an @ in its name.
+    return iter(ase_iread(str(file), index=":", format=form, do_not_split_by_at_sign=True))
+
+
+def _frames_of_copy(file: Path, form: str) -> Iterator[Atoms]:
+    # Most readers want a name, or go to and fro: a file of its own is as fast as memory.
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / _bare(file)
+        with copy.open("wb") as target:
+            _unpack(file, target)
+        yield from _stored_frames(copy, form)
+
+
+def _extxyz_frames(file: Path) -> Iterator[Atoms]:
+    """Yield the frames of an extxyz file, of which one at a time is in memory."""
+    # What the parser raises is raised out of the reach of `_opened`, for it may look like a damaged file.
+    for text in _extxyz_texts(file):
+        yield from read_xyz(io.StringIO(_without_blanks(text)), cast("int", slice(None)))
+
+
+def _extxyz_texts(file: Path) -> Iterator[str]:
+    """Yield the lines of one frame after the other; empty lines between them, at which ASE would stop, are left out.
+
+    Whatever is no frame is given as it stands, for the parser to refuse.
+    """
+    with _opened(file) as binary:
+        stream = io.TextIOWrapper(binary, "utf-8", errors="replace", newline="\n")
+        line = stream.readline(_LARGEST_FRAME)
+        while line:
+            if line.isspace():
+                line = stream.readline(_LARGEST_FRAME)
+                continue
+            lines, left = [line], _LARGEST_FRAME - len(line)
+            try:
+                count = int(line)
+            except ValueError:
+                count = -1  # the parser says so
+            for _ in range(count + 1):
+                lines.append(stream.readline(left + 1))
+                left -= len(lines[-1])
+                if left < 0:
+                    raise ValueError(f"a frame of more than {_LARGEST_FRAME} characters")
+                if not lines[-1]:
+                    break
+            line = stream.readline(_LARGEST_FRAME)
+            while line.lstrip().startswith("VEC"):
+                lines.append(line)
+                line = stream.readline(_LARGEST_FRAME)
+            yield "".join(lines)
 
 
 _BLANK_ENTRY = re.compile(r"""(?<=\s)[\w-]+=(?:""|''|\{\}|\[\])?(?=\s+[\w-]+\s*=|[ \t]*(?:\r?\n|$))""")
@@ -393,37 +497,24 @@ def _without_blanks(text: str) -> str:
     )
 
 
-def _data_base_rows(file: Path) -> list[Atoms]:
+def _data_base_rows(file: Path) -> Iterator[Atoms]:
     from ase.db import connect
 
-    frames = []
     for row in connect(str(file)).select():
         atoms = row.toatoms()
         for key, value in {**(row.data or {}), **row.key_value_pairs}.items():
             atoms.info.setdefault(str(key), value)
         atoms.info.update(row.key_value_pairs)
         atoms.info["_row"] = row.id
-        frames.append(atoms)
-    return frames
+        yield atoms
 
 
-def _last_steps(frames: Sequence[Atoms], form: str, energy_key: str) -> list[tuple[int, int]]:
-    """Return the number of the last frame of each path, and how many steps the path has."""
-    if form in _DATA_BASES or len(frames) == 1:
-        return [(number, 1) for number in range(len(frames))]
+def _is_next_step(first: Atoms, second: Atoms, form: str, energy_key: str) -> bool:
+    """Tell whether a frame is the next step of the path that the one before it belongs to."""
+    if form in _DATA_BASES:
+        return False
     if form in _ONE_CALCULATION:
-        return [(len(frames) - 1, len(frames))]
-    kept, steps = [], 1
-    for number in range(1, len(frames) + 1):
-        if number < len(frames) and _is_next_step(frames[number - 1], frames[number], energy_key):
-            steps += 1
-            continue
-        kept.append((number - 1, steps))
-        steps = 1
-    return kept
-
-
-def _is_next_step(first: Atoms, second: Atoms, energy_key: str) -> bool:
+        return True
     if not np.array_equal(first.numbers, second.numbers):
         return False
     if any(
@@ -455,39 +546,52 @@ def _largest_move(first: Atoms, second: Atoms) -> float:
     return float(np.linalg.norm(moved, axis=1).max(initial=0.0))
 
 
-def _same_slabs(frames: Sequence[Atoms], kept: Sequence[int], form: str) -> list[int]:
-    """Return for each kept frame the first kept frame of the same slab: same cell, metals in the same places."""
-    slabs: list[int] = []
-    known: dict[bytes, _Alike] = {}
-    for number in kept:
-        atoms = frames[number]
-        if form in _DATA_BASES or "slab_id" in atoms.info:
-            slabs.append(number)
-            continue
+class _Slabs:
+    """The slabs that structures of a file stand on, each known by the first structure on it.
+
+    Of one slab are structures in the same cell whose metals stand in the same places, if they do not say otherwise.
+    """
+
+    def __init__(self, form: str) -> None:
+        self._apart = form in _DATA_BASES
+        self._known: dict[bytes, _Alike] = {}
+
+    def first(self, number: int, atoms: Atoms) -> int:
+        """Return the number of the first structure on the same slab, which may be this one."""
+        if self._apart or "slab_id" in atoms.info:
+            return number
         slab = atoms[np.isin(atoms.numbers, _METAL_NUMBERS)]
         assert isinstance(slab, Atoms)
-        slabs.append(known.setdefault(slab.numbers.tobytes(), _Alike()).first(number, slab))
-    return slabs
+        key = slab.numbers.astype(np.uint8).tobytes()
+        if key not in self._known:
+            self._known[key] = _Alike()
+        return self._known[key].first(number, slab)
 
 
 class _Alike:
-    """Slabs of the same elements in the same order, to find again the first that is the same as another."""
+    """Slabs of the same elements in the same order, to find again the first that is the same as another.
+
+    Of each only what is compared is kept, for there may be a hundred thousand.
+    """
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
-        self.slabs: list[Atoms] = []
-        self.cells = np.zeros((8, 3, 3))
+        self.places: list[
+            tuple[np.ndarray, np.ndarray]
+        ] = []  # positions, and along which vectors they repeat
+        self.cells = np.zeros((1, 3, 3))
 
     def first(self, number: int, slab: Atoms) -> int:
-        count = len(self.slabs)
+        count = len(self.numbers)
         cell = slab.cell.array
         # Thousands of slabs may differ in nothing but their lattice constant: cells are compared all at once.
         for k in np.flatnonzero(np.abs(self.cells[:count] - cell).max((1, 2)) <= _SAME_CELL):
-            if _largest_move(self.slabs[k], slab) < _SAME_SLAB:
+            positions, pbc = self.places[k]
+            if _largest_move(Atoms(slab.numbers, positions, cell=self.cells[k], pbc=pbc), slab) < _SAME_SLAB:
                 return self.numbers[k]
         if count == len(self.cells):
             self.cells = np.concatenate([self.cells, np.zeros_like(self.cells)])
         self.cells[count] = cell
         self.numbers.append(number)
-        self.slabs.append(slab)
+        self.places.append((slab.positions.astype(np.float32), slab.pbc.copy()))
         return number

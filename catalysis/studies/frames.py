@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +21,7 @@ from catalysis.energies.teacher import Teacher
 from catalysis.fingerprints import GRID, all_bars
 from catalysis.path_homology.batch import BatchBarcodes
 from catalysis.structure.occupations import Occupations, occupations
-from catalysis.structure.reading import iterate_structures
+from catalysis.structure.reading import ENERGY_KEY, Structure
 from catalysis.structure.sites import Site
 from catalysis.structure.user_sites import site_from_structure
 from catalysis.studies.activity import Target
@@ -27,17 +31,29 @@ from interpretkit.runs.files import atomic_path
 PORTION = 1000
 """Frames that are worked on at a time."""
 
+_SEEN = b"interpretkit.seen"
 _ENOUGH = 3000  # sites of one geometry repay a table of their own
 
 
 class Judge:
-    """A teacher for many sites: geometries that come often get a posterior of their own, sixty times as fast."""
+    """A teacher for many sites: geometries that come often get a posterior of their own, sixty times as fast.
+
+    Attributes
+    ----------
+    seen
+        How many sites there were of each geometry, by facet and key: which of the two ways a site is judged follows
+        from it, and with it the last bits of its energy.
+    """
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = teacher
         self._posterior: TeacherPosterior | None = None
         self._parts: dict[tuple[str, str], GeometryPosterior] = {}
-        self._seen: dict[tuple[str, str], int] = {}
+        self.seen: dict[tuple[str, str], int] = {}
+
+    def resume(self, seen: Iterable[tuple[str, str, int]]) -> None:
+        """Go on as if so many sites of each geometry had been judged."""
+        self.seen = {(facet, key): number for facet, key, number in seen}
 
     def __call__(self, data: Occupations) -> Prediction:
         """Return mean and standard deviation in eV, as `Teacher.predict_occupations`."""
@@ -50,8 +66,8 @@ class Judge:
             whole = data.aligned[rows].all() and (block >= 0).all()
             if not whole or geometry.template(self.teacher.adsorbate) is None:
                 continue
-            self._seen[key] = self._seen.get(key, 0) + len(rows)
-            if self._seen[key] < _ENOUGH:
+            self.seen[key] = self.seen.get(key, 0) + len(rows)
+            if self.seen[key] < _ENOUGH:
                 continue
             if key not in self._parts:
                 self._posterior = self._posterior or TeacherPosterior(self.teacher)
@@ -64,29 +80,42 @@ class Judge:
         return Prediction(mean, deviation)
 
 
-def sites_of(path: str, *, facet: str, kind: str, energy_key: str) -> Iterator[Site]:
-    """Yield the site of each frame as it is read; see `catalysis.structure.sites.read_sites`."""
-    for found in iterate_structures(path, energy_key=energy_key):
-        site = site_from_structure(
-            found.atoms, facet=facet or None, kind=kind or None, energy_key=energy_key, where=found.where
-        )
-        yield replace(site, site_id=site.site_id or found.label, slab_id=site.slab_id or found.slab)
+@dataclass(frozen=True, eq=False)
+class ScreenedFrames:
+    """What became of frames.
+
+    Attributes
+    ----------
+    table
+        The rows in the order of the frames, without Betti curves.
+    likeliest
+        Row and site of those that lie in the window with the largest probability, the likeliest first.
+    """
+
+    table: pa.Table
+    likeliest: tuple[tuple[int, Site], ...]
 
 
 def screen_frames(
-    sites: Iterator[Site],
+    frames: Iterable[Structure | Site],
     teacher: Teacher,
     target: Target,
     file: Path,
     *,
+    facet: str = "",
+    kind: str = "",
+    energy_key: str = ENERGY_KEY,
+    shown: int = 0,
+    kept: Path | None = None,
     advance: Callable[[int], None] = lambda count: None,
-) -> pa.Table:
+) -> ScreenedFrames:
     """Fingerprint and judge sites as they come, and write them to a Parquet file.
 
     Parameters
     ----------
-    sites
-        Any number.
+    frames
+        Any number, such as `catalysis.structure.reading.iterate_structures` yields them; one portion at a time is in
+        memory.
     teacher
         Judges them by class and elements.
     target
@@ -94,51 +123,112 @@ def screen_frames(
     file
         To write, whole or not at all: site, slab, class, contacts, energy, deviation, probability, whether the site
         was matched to a template, Betti curves directed by elements.
+    facet, kind, energy_key
+        Of frames that are not sites yet, see `catalysis.structure.sites.read_sites`.
+    shown
+        How many of the likeliest sites are returned.
+    kept
+        A folder for portions. Those that it holds already, of the same frames, teacher and window, are passed over
+        with the same result, to the bit, as if they were worked out again.
     advance
         Called with the number of sites after each portion.
-
-    Returns
-    -------
-    Table
-        The rows without the curves.
 
     Raises
     ------
     InputError
-        If there is no site, or one has another adsorbate or a metal that the teacher does not know.
+        If there is no site, a frame is no site, or one has another adsorbate or a metal that the teacher does not
+        know; the message names file and frame.
     """
-    judge = Judge(teacher)
+    with contextlib.ExitStack() as stack:
+        folder = kept or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        judge = Judge(teacher)
+        portions: list[Path] = []
+        best: list[tuple[float, int, Site]] = []
+        count, source = 0, iter(frames)
+        while portion := list(islice(source, PORTION)):
+            path = folder / f"portion-{len(portions):06d}.parquet"
+            sites = _Sites(portion, teacher, facet or None, kind or None, energy_key)
+            if path.is_file():
+                judge.resume(json.loads(pq.read_schema(path).metadata[_SEEN]))
+                probability = pq.read_table(path, columns=["probability"])["probability"].to_numpy()
+            else:
+                table = _judged(sites.all(), judge, target)
+                seen = json.dumps([[*key, number] for key, number in sorted(judge.seen.items())])
+                with atomic_path(path) as hidden:
+                    pq.write_table(table.replace_schema_metadata({_SEEN: seen}), hidden, compression="zstd")
+                probability = table["probability"].to_numpy()
+            order = np.argsort(-probability, kind="stable")[:shown].tolist()
+            best += [(-float(probability[row]), count + row, sites.one(row)) for row in order]
+            best = sorted(best, key=lambda entry: entry[:2])[:shown]
+            portions.append(path)
+            count += len(portion)
+            advance(len(portion))
+        if not portions:
+            raise InputError("frames: none read; expected at least one site")
+        return ScreenedFrames(_together(portions, file), tuple((row, site) for _, row, site in best))
+
+
+class _Sites:
+    """The sites of a portion of frames, each cut out when it is asked for."""
+
+    def __init__(
+        self,
+        frames: Sequence[Structure | Site],
+        teacher: Teacher,
+        facet: str | None,
+        kind: str | None,
+        energy_key: str,
+    ) -> None:
+        self._frames, self._teacher = frames, teacher
+        self._reading: dict[str, Any] = {"facet": facet, "kind": kind, "energy_key": energy_key}
+        self._sites: dict[int, Site] = {}
+
+    def all(self) -> list[Site]:
+        return [self.one(row) for row in range(len(self._frames))]
+
+    def one(self, row: int) -> Site:
+        if row not in self._sites:
+            self._sites[row] = self._cut_out(self._frames[row])
+        return self._sites[row]
+
+    def _cut_out(self, frame: Structure | Site) -> Site:
+        if isinstance(frame, Site):
+            site, where = frame, frame.site_id
+        else:
+            where = frame.where
+            site = site_from_structure(frame.atoms, where=where, **self._reading)
+            site = replace(site, site_id=site.site_id or frame.label, slab_id=site.slab_id or frame.slab)
+        teacher = self._teacher
+        if site.adsorbate != teacher.adsorbate:
+            raise InputError(
+                f"{where}: adsorbate {site.adsorbate}; the energy model knows {teacher.adsorbate}"
+            )
+        if unknown := set(site.symbols) - set(teacher.elements):
+            raise InputError(
+                f"{where}: metal {min(unknown)}; the energy model knows {', '.join(teacher.elements)}"
+            )
+        return site
+
+
+def _together(portions: Sequence[Path], file: Path) -> pa.Table:
+    """Write portions into one file, a row group each; return the rows without the curves."""
     short = []
     with atomic_path(file) as hidden:
         writer: pq.ParquetWriter | None = None
         try:
-            while portion := list(islice(sites, PORTION)):
-                table = _judged(portion, judge, target)
+            for path in portions:
+                table = pq.read_table(path).replace_schema_metadata(None)
                 writer = writer or pq.ParquetWriter(hidden, table.schema, compression="zstd")
                 writer.write_table(table)
                 short.append(table.drop_columns(["betti_curves"]))
-                advance(len(portion))
         finally:
             if writer is not None:
                 writer.close()
-        if writer is None:
-            raise InputError("frames: none read; expected at least one site")
     return pa.concat_tables(short)
 
 
 def _judged(sites: Sequence[Site], judge: Judge, target: Target) -> pa.Table:
-    teacher = judge.teacher
-    for site in sites:
-        if site.adsorbate != teacher.adsorbate:
-            raise InputError(
-                f"{site.site_id}: adsorbate {site.adsorbate}; the energy model knows {teacher.adsorbate}"
-            )
-        unknown = set(site.symbols) - set(teacher.elements)
-        if unknown:
-            raise InputError(
-                f"{site.site_id}: metal {min(unknown)}; the energy model knows {', '.join(teacher.elements)}"
-            )
-    data = occupations(sites, teacher.elements)
+    data = occupations(sites, judge.teacher.elements)
     mean, deviation = judge(data)
     bars = all_bars(sites, "elements")
     assert isinstance(bars, BatchBarcodes)

@@ -27,8 +27,9 @@ from interpretkit.commandline.contract import (
 from interpretkit.commandline.finding import Finding
 from interpretkit.commandline.loading import announced_loading
 from interpretkit.commandline.options import Debug, Json, Out, Quiet
+from interpretkit.errors import InputError
 from interpretkit.runs.files import dump_json
-from interpretkit.runs.processes import is_helper
+from interpretkit.runs.processes import are_several, is_helper, world
 
 Function = TypeVar("Function", bound=Callable[..., Finding])
 
@@ -43,9 +44,12 @@ class Declared:
 
     out: str | None
     examples: tuple[str, ...]
+    together: bool
 
 
-def command(*, example: str | Sequence[str], out: str | None = None) -> Callable[[Function], Function]:
+def command(
+    *, example: str | Sequence[str], out: str | None = None, together: bool = False
+) -> Callable[[Function], Function]:
     """Make a function a command that keeps the contract of the command line.
 
     The function returns a :class:`~interpretkit.commandline.finding.Finding`. Its parameters are the options, typed
@@ -63,6 +67,9 @@ def command(*, example: str | Sequence[str], out: str | None = None) -> Callable
         One or more command lines, shown at the end of the help.
     out : str, optional
         The result's folder by default. A command without one writes nothing.
+    together
+        Whether several processes that torchrun starts share the work; any other command is refused there, for each of
+        them would do all of it.
 
     Returns
     -------
@@ -73,7 +80,7 @@ def command(*, example: str | Sequence[str], out: str | None = None) -> Callable
     examples = (example,) if isinstance(example, str) else tuple(example)
 
     def declare(function: Function) -> Function:
-        setattr(function, _MARK, Declared(out, examples))
+        setattr(function, _MARK, Declared(out, examples, together))
         return function
 
     return declare
@@ -127,12 +134,16 @@ def as_command(function: Callable[..., Finding], name: str) -> Command:
         if helping:  # beside the process that prints and saves
             quiet, as_json = True, False
             given |= {"quiet": True} if "quiet" in given else {}
+            if not declared.together:
+                raise typer.Exit(2)  # the other process says why
         with (
-            reporting(debug=debug),
+            reporting(debug=debug, doing=f"process {world().rank}" if helping else ""),
             announced_loading(quiet=quiet),
             called_by_option(names),
             reserved_stdout(as_json) as stdout,
         ):
+            if are_several() and not declared.together:
+                raise InputError(f"torchrun: `{title}` works in one process; expected it to be started alone")
             if declared.out is None:
                 found, places = function(**given), {}
             else:

@@ -49,7 +49,12 @@ def world() -> World:
     return World(values["RANK"], values["WORLD_SIZE"], values["LOCAL_RANK"])
 
 
+def are_several() -> bool:
+    """Tell whether torchrun started several processes."""
+    told = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
+    return told and world().size > 1
+
+
 def is_helper() -> bool:
     """Tell whether torchrun started this process beside the one that prints and saves."""
-    told = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
-    return told and world().size > 1 and not world().is_main
+    return are_several() and not world().is_main

@@ -20,6 +20,7 @@ from torch.utils.data.distributed import DistributedSampler
 from interpretkit.runs.processes import World, world
 
 __all__ = [
+    "LostProcessError",
     "World",
     "average",
     "from_main",
@@ -36,6 +37,10 @@ __all__ = [
 Value = TypeVar("Value")
 
 
+class LostProcessError(RuntimeError):
+    """A process that this one trains together with has ended, or does not answer."""
+
+
 @contextmanager
 def process_group(device: torch.device) -> Iterator[tuple[World, torch.device]]:
     """Join the other processes for the time of the block; a single process joins nothing.
@@ -49,6 +54,11 @@ def process_group(device: torch.device) -> Iterator[tuple[World, torch.device]]:
     ------
     World, torch.device
         The processes, and this process's own device.
+
+    Raises
+    ------
+    LostProcessError
+        If another process has ended in mid-training, or does not answer.
     """
     here = world()
     if here.size == 1:
@@ -60,6 +70,14 @@ def process_group(device: torch.device) -> Iterator[tuple[World, torch.device]]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=here.rank, world_size=here.size)
     try:
         yield here, device
+    except RuntimeError as error:
+        # Gloo has no exception of its own.
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            reason = str(error).split(". ")[0].rpartition("] ")[2].strip()
+            raise LostProcessError(
+                f"another of the {here.size} processes has ended, and says why, or does not answer ({reason})"
+            ) from error
+        raise
     finally:
         dist.destroy_process_group()
 

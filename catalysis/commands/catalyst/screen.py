@@ -463,24 +463,36 @@ def _of_frames(
     quiet: bool,
 ) -> Finding:
     import time
+    from dataclasses import replace
 
     import numpy as np
 
+    from catalysis.exploring import different_names
     from catalysis.studies.activity import Target
-    from catalysis.studies.frames import screen_frames, sites_of
+    from catalysis.studies.frames import screen_frames
+    from catalysis.studies.screen import digest_of
     from interpretkit.runs.progress import progress
 
     if frames == BUNDLED:
         from catalysis.data import load_bundled
 
-        sites = iter(load_bundled())
+        source = load_bundled()
     else:
-        sites = sites_of(frames, facet=facet, kind=kind, energy_key=energy_key)
+        from catalysis.structure.reading import iterate_structures
+
+        source = iterate_structures(frames, energy_key=energy_key)
     target = Target(target_ev, window_ev)
     began = time.perf_counter()
-    with progress("Sites", None, quiet=quiet) as bar:
-        table = screen_frames(sites, teacher, target, run.path(_ROWS), advance=bar.advance)
+    with (
+        run.kept(digest_of(teacher), files=data_files(frames), without=("least",)) as work,
+        progress("Sites", None, quiet=quiet) as bar,
+    ):
+        screened = screen_frames(
+            source, teacher, target, run.path(_ROWS), facet=facet, kind=kind, energy_key=energy_key,
+            shown=_SHOWN, kept=work, advance=bar.advance,
+        )  # fmt: skip
     taken = time.perf_counter() - began
+    table = screened.table
     probability = table["probability"].to_numpy()
     chosen = np.flatnonzero(probability >= least)
     order = chosen[np.argsort(-probability[chosen], kind="stable")]
@@ -506,7 +518,7 @@ def _of_frames(
             "less sure than said"
         )
     columns = {
-        "site_id": Column("the site"),
+        "site_id": Column("the site; opens it in the map above", heading="site"),
         "slab_id": Column("its slab"),
         "facet": Column("where it is"),
         "site_class": Column("its class", heading="class"),
@@ -518,9 +530,21 @@ def _of_frames(
         "matched": Column("whether it was matched to a template"),
     }
     rows = table.take(order).to_pylist()
-    found.section(
-        "Selected sites", f"`{_ROWS}` holds all sites with their Betti curves; here are those selected."
-    ).table("selected.csv", rows, columns, most=50)
+    for row, name in zip(rows, different_names([row["site_id"] for row in rows]), strict=True):
+        row["site_id"] = name
+    section = found.section(
+        "Selected sites",
+        f"`{_ROWS}` holds all sites with their Betti curves; here are those selected, the likeliest first.",
+    )
+    # Both are in the order of probability, so that the sites are those of the first rows.
+    sites = [site for (_, site), _ in zip(screened.likeliest, rows, strict=False)]
+    if sites:
+        sites = [replace(site, site_id=row["site_id"]) for site, row in zip(sites, rows, strict=False)]
+        section.instrument(_explorer(sites, rows[: len(sites)]))
+        found.structures("likeliest.extxyz", [site.to_atoms() for site in sites])
+    section.table("selected.csv", rows, columns, most=50, opens=bool(sites))
+    if not rows:
+        section.warning("No site was selected. Widen the window, or lower --least.")
     return found.next_step(
         "Design sites with that energy:",
         "interpretkit catalyst design --out designs --target-ev",

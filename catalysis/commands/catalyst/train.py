@@ -32,6 +32,7 @@ from interpretkit.runs.folder import Run
         "interpretkit catalyst train --out model",
         "interpretkit catalyst train --data my-sites.extxyz --energy-key E_ads --out model",
     ],
+    together=True,
 )
 def train(
     data: Data = BUNDLED,

@@ -321,11 +321,83 @@ def test_compressed_files_are_read(tmp_path: Path, suffix: str, opener: object, 
 def test_damaged_compressed_files_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "a.extxyz", decorated(0))
     packed = gzip.compress((tmp_path / "a.extxyz").read_bytes())
-    for content in (b"no gzip at all", packed[: len(packed) // 2], packed[:-9] + b"123456789"):
+    torn = bytearray(packed)
+    torn[len(torn) // 2 : len(torn) // 2 + 40] = bytes(40)
+    for content in (
+        b"no gzip at all",
+        packed[: len(packed) // 2],
+        packed[:-9] + b"123456789",
+        packed[:-5],
+        bytes(torn),
+    ):
         (tmp_path / "b.extxyz.gz").write_bytes(content)
         assert "b.extxyz.gz: a damaged .gz file" in refusal(tmp_path / "b.extxyz.gz")
     (tmp_path / "b.extxyz.gz").write_bytes(gzip.compress(b""))
     assert "an empty file" in refusal(tmp_path / "b.extxyz.gz")
+
+
+@pytest.mark.parametrize("name", ["a.extxyz", "a.extxyz.gz", "a.traj", "a.db"])
+def test_frames_come_one_after_the_other_and_a_bad_one_is_named(tmp_path: Path, name: str) -> None:
+    bare = tmp_path / name.removesuffix(".gz")
+    frames = [decorated(k) for k in range(5)]
+    if bare.suffix == ".db":
+        for frame in frames:
+            connect(str(bare)).write(frame)
+    else:
+        write(bare, frames)
+    content = bare.read_bytes()
+    if bare.suffix == ".extxyz":
+        lines = content.decode().splitlines()
+        size = len(lines) // 5
+        # What comes after it is not read before it is asked for.
+        lines[3 * size + 7] = "Cu 1.0 nowhere 2.0"
+        content = "\n".join(lines).encode()
+        whole = 2  # the third is only known to be no step of a path when the fourth has been read
+    else:
+        whole = 5
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    found = iterate_structures(tmp_path / name)
+    for k in range(whole):
+        assert np.array_equal(next(found).atoms.numbers, frames[k].numbers)
+    if whole == 5:
+        assert next(found, None) is None
+        return
+    with pytest.raises(InputError, match=rf"{name}, frame 3: cannot be read \(.*nowhere"):
+        next(found)
+
+
+def test_empty_lines_between_frames_end_nothing(tmp_path: Path) -> None:
+    frames = [decorated(k) for k in range(3)]
+    parts = []
+    for frame in frames:
+        write(tmp_path / "one.extxyz", frame)
+        parts.append((tmp_path / "one.extxyz").read_text())
+    (tmp_path / "a.extxyz").write_text("\n" + "\n \n".join(parts) + "\n\n")
+    sites = read_sites(tmp_path / "a.extxyz")
+    assert [site.site_id for site in sites] == ["a:0", "a:1", "a:2"]
+    (tmp_path / "a.extxyz").write_text(parts[0] + "\n" + parts[1] + "and so on\n")
+    assert "a.extxyz, frame 2: cannot be read" in refusal(tmp_path / "a.extxyz")
+    (tmp_path / "a.extxyz").write_text(parts[0] + parts[1][: len(parts[1]) // 2])
+    assert "a.extxyz, frame 1: cannot be read" in refusal(tmp_path / "a.extxyz")
+    (tmp_path / "a.extxyz").write_text("\n\n")
+    assert "no structures" in refusal(tmp_path / "a.extxyz")
+
+
+def test_lines_that_fill_the_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.extxyz", [decorated(0), decorated(1)])
+    content = (tmp_path / "a.extxyz").read_bytes()
+    monkeypatch.setattr("catalysis.structure.reading._LARGEST_FRAME", 10_000)
+    (tmp_path / "b.extxyz.gz").write_bytes(gzip.compress(content.replace(b"pbc=", b"x" * 20_000 + b" pbc=")))
+    assert "a frame of more than" in refusal(tmp_path / "b.extxyz.gz")
+    (tmp_path / "b.extxyz.gz").write_bytes(gzip.compress(content + b"0" * 10**6))
+    assert "b.extxyz.gz, frame 2: " in refusal(tmp_path / "b.extxyz.gz")
+    assert len(read_sites(tmp_path / "a.extxyz")) == 2
+
+
+def test_a_name_with_an_at_sign_is_a_name(tmp_path: Path) -> None:
+    write(tmp_path / "PtOH.traj", [decorated(0), decorated(1)])
+    (tmp_path / "PtOH.traj").rename(tmp_path / "OH@0.traj")
+    assert len(read_sites(tmp_path / "OH@0.traj")) == 2
 
 
 def test_total_energies_are_never_taken_and_the_entries_are_listed(tmp_path: Path) -> None:

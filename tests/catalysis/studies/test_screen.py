@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,10 +19,12 @@ from catalysis.energies.by_geometry import TeacherPosterior
 from catalysis.energies.teacher import Teacher
 from catalysis.fingerprints import fingerprints
 from catalysis.models.site_model import SHIPPED
+from catalysis.structure.reading import iterate_structures
 from catalysis.structure.templates import Template, class_templates
+from catalysis.structure.user_sites import write_sites
 from catalysis.studies import frames
 from catalysis.studies.activity import Target
-from catalysis.studies.frames import screen_frames
+from catalysis.studies.frames import ScreenedFrames, screen_frames
 from catalysis.studies.screen import (
     Screen,
     SiteTemplate,
@@ -285,7 +289,8 @@ def test_frames_of_ones_own_get_what_fingerprints_and_teacher_give(
     monkeypatch.setattr(frames, "_ENOUGH", enough)
     sites = load_bundled()[::12]
     sizes: list[int] = []
-    table = screen_frames(iter(sites), teacher, TARGET, tmp_path / "sites.parquet", advance=sizes.append)
+    screened = screen_frames(iter(sites), teacher, TARGET, tmp_path / "sites.parquet", advance=sizes.append)
+    table = screened.table
     assert sum(sizes) == len(table) == len(sites)
     rows = pq.read_table(tmp_path / "sites.parquet")
     assert rows["site_id"].to_pylist() == [site.site_id for site in sites]
@@ -296,6 +301,69 @@ def test_frames_of_ones_own_get_what_fingerprints_and_teacher_give(
     curves = fingerprints([sites[k] for k in some]).path_homology.reshape(len(some), -1)
     assert np.array_equal(np.array([rows["betti_curves"][k].as_py() for k in some]), curves)
     assert rows["matched"].to_numpy(zero_copy_only=False).all()
+
+
+def test_frames_killed_and_resumed_give_the_same_bits(
+    teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    monkeypatch.setattr(frames, "PORTION", 30)
+    monkeypatch.setattr(frames, "_ENOUGH", 40)  # the second portion is judged otherwise than the first
+    sites = [site for site in load_bundled() if site.site_class == "111_bridge"][:100]
+    write_sites(tmp_path / "sites.extxyz", sites)
+    done: list[int] = []
+
+    def dies(count: int) -> None:
+        done.append(count)
+        if len(done) == 2:
+            raise Killed
+
+    def screened(name: str, **options: Any) -> ScreenedFrames:
+        found = iterate_structures(tmp_path / "sites.extxyz")
+        return screen_frames(found, teacher, TARGET, tmp_path / name, shown=5, **options)
+
+    whole = screened("whole.parquet")
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(Killed):
+        screened("x.parquet", kept=tmp_path / "kept", advance=dies)
+    assert not (tmp_path / "x.parquet").exists()
+    worked_out = sorted((tmp_path / "kept").iterdir())
+    assert len(worked_out) == 2
+    before = [path.stat().st_mtime_ns for path in worked_out]
+    resumed = screened("resumed.parquet", kept=tmp_path / "kept")
+    assert [path.stat().st_mtime_ns for path in worked_out] == before
+    assert (tmp_path / "resumed.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    # The likeliest are the same sites, also of portions that were not worked out again.
+    order = np.argsort(-whole.table["probability"].to_numpy(), kind="stable")[:5]
+    for found in (whole, resumed):
+        assert [row for row, _ in found.likeliest] == order.tolist()
+        assert [site.site_id for _, site in found.likeliest] == [sites[row].site_id for row in order]
+        assert [site.contact_elements for _, site in found.likeliest] == [
+            sites[row].contact_elements for row in order
+        ]
+
+
+def test_a_frame_that_is_none_is_named_by_file_and_number(teacher: Teacher, tmp_path: Path) -> None:
+    sites = load_bundled()[:3]
+    for bad, message in (
+        (
+            replace(sites[0], symbols=("Ni", *sites[0].symbols[1:])),
+            "frame 2: metal Ni; the energy model knows",
+        ),
+        (
+            replace(sites[0], adsorbate_positions=np.full((2, 3), np.nan)),
+            "frame 2: positions that are not finite",
+        ),
+        (replace(sites[0], adsorbate_symbols=("O", "O")), "frame 2: adsorbate"),
+    ):
+        write_sites(tmp_path / "sites.extxyz", [*sites[:2], bad, sites[2]])
+        with pytest.raises(InputError, match=re.escape("sites.extxyz, ") + message):
+            screen_frames(
+                iterate_structures(tmp_path / "sites.extxyz"), teacher, TARGET, tmp_path / "x.parquet"
+            )
+    assert not (tmp_path / "x.parquet").exists()
 
 
 def test_frames_that_the_teacher_cannot_judge_are_refused(teacher: Teacher, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Several processes that train a VAE together, each with its share of every batch."""
 
+import json
 import os
 import socket
 import subprocess
@@ -13,15 +14,16 @@ import torch
 
 from catalysis.energies.baseline import LinearBaseline
 from catalysis.fingerprints import coordination_curves
+from catalysis.models.site_model import SiteModel, train_model
 from catalysis.structure.occupations import occupations
 from catalysis.structure.sites import Site
 from catalysis.structure.templates import class_templates
+from catalysis.structure.user_sites import write_sites
 from catalysis.vae.channels import VAEConfig
 from catalysis.vae.decorations import Decorations
-from catalysis.vae.training import train_vae
+from interpretkit.cli import main
 from interpretkit.errors import InputError
 from interpretkit.runs.processes import is_helper
-from interpretkit.training.distributed import process_group
 
 
 def few_sites() -> list[Site]:
@@ -36,29 +38,19 @@ def few_sites() -> list[Site]:
     return sites
 
 
-def trained(path: Path) -> None:
-    """Train a small network, in as many processes as the environment tells, and let the first one keep it."""
-    torch.set_num_threads(1)
-    sites = few_sites()
-    with process_group(torch.device("cpu")) as (world, device):
-        model, _ = train_vae(
-            sites,
-            None,
-            LinearBaseline().fit(sites),
-            epochs=2,
-            decorations_per_epoch=75,  # the last batch, and with it every share, is smaller
-            batch_size=32,
-            coordination_latent=3,
-            ligand_latent=4,
-            hidden=8,
-            device=str(device),
-        )
-        if world.is_main:
-            torch.save(model.state_dict(), path)
-
-
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
 def test_two_processes_train_the_network_that_one_trains(tmp_path: Path) -> None:
+    write_sites(tmp_path / "sites.extxyz", few_sites())
+    words = (
+        "catalyst",
+        "train",
+        "--data",
+        str(tmp_path / "sites.extxyz"),
+        "--quick",
+        "--device",
+        "cpu",
+        "--json",
+    )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -66,17 +58,43 @@ def test_two_processes_train_the_network_that_one_trains(tmp_path: Path) -> None
     told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, tmp_path / "two.pt"],
+            [sys.executable, "-m", "interpretkit", *words, "--out", tmp_path / "two"],
             env={**os.environ, **told, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in ("0", "1")
     ]
-    trained(tmp_path / "one.pt")
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
+    torch.set_num_threads(1)
+    model = train_model(few_sites(), quick=True, quiet=True)
+    printed = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], printed
+    # One of them prints and saves.
+    assert printed[1] == ("", "")
+    assert json.loads(printed[0][0])["n_train"] == 24
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sites.extxyz", "two"]
+    two = SiteModel.load(tmp_path / "two").vae.state_dict()
+    one = model.vae.state_dict()
     assert one.keys() == two.keys()
     for name, weights in one.items():
-        torch.testing.assert_close(two[name], weights, rtol=1e-4, atol=2e-5, msg=name)
+        torch.testing.assert_close(two[name], weights, rtol=1e-3, atol=2e-4, msg=name)
+
+
+def test_what_one_process_does_is_refused_to_several(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rank, message in (("0", "Error: torchrun: `catalyst fingerprint` works in one process"), ("1", "")):
+        for name, value in (("RANK", rank), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1")):
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as stopped:
+            main(["catalyst", "fingerprint", "bundled", "--out", str(tmp_path / "out")])
+        assert stopped.value.code == 2
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err.startswith(message)
+        assert told.err.count("\n") == (rank == "0")
+    assert not list(tmp_path.iterdir())
 
 
 def test_shares_of_a_batch_make_the_batch_up() -> None:
@@ -132,7 +150,3 @@ def test_only_further_processes_of_torchrun_help(monkeypatch: pytest.MonkeyPatch
     assert is_helper()
     monkeypatch.setenv("RANK", "0")
     assert not is_helper()
-
-
-if __name__ == "__main__":
-    trained(Path(sys.argv[1]))

@@ -21,16 +21,17 @@ from interpretkit.training.distributed import (
 # Two processes, each with half of every batch, beside one process with the whole of it: the averaged
 # gradients must make the same steps.
 SCRIPT = """
+import os
 import sys
 import torch
 from interpretkit.training import fit
-from interpretkit.training.distributed import average, from_main, gather, parallelize, process_group, unwrap
+from interpretkit.training.distributed import LostProcessError, average, from_main, gather, parallelize
+from interpretkit.training.distributed import process_group, unwrap
 
 def loss(model, batch):
     return {"loss": (model(batch["x"])[:, 0] - batch["y"]).square().mean()}
 
-torch.set_num_threads(1)
-with process_group(torch.device("cpu")) as (world, device):
+def train(world, device):
     x = torch.arange(24.0).reshape(8, 3).sin()
     y = x.sum(1)
     torch.manual_seed(0)
@@ -48,6 +49,18 @@ with process_group(torch.device("cpu")) as (world, device):
     assert average({"a": float(world.rank)}, device)["a"] == (world.size - 1) / 2
     if world.is_main:
         torch.save({"weights": model.state_dict(), "losses": history.column("train_loss")}, sys.argv[1])
+
+torch.set_num_threads(1)
+try:
+    with process_group(torch.device("cpu")) as (world, device):
+        train(world, device)
+        if world.rank == 1:
+            os._exit(0)
+        gather("are you there?")
+except LostProcessError as error:
+    assert world.size == 2 and "another of the 2 processes" in str(error), error
+else:
+    assert world.size == 1
 """
 
 
