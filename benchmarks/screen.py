@@ -40,7 +40,7 @@ def run(quick: bool = True, data: Mapping[str, Path] | None = None, seed: int = 
     Parameters
     ----------
     quick
-        Up to 50 000 sites and some thousand frames; else up to ten million and a hundred thousand.
+        Up to 20 000 sites and a thousand frames; else up to three million and twenty thousand.
     data
         `"hea-oh"`: folder with `sites.extxyz`, whose frames are read as well.
     seed
@@ -73,14 +73,14 @@ def run(quick: bool = True, data: Mapping[str, Path] | None = None, seed: int = 
                 f"{made:.1f} s to tabulate the teacher",
             )
         )
-    for n in (50_000,) if quick else (1_000_000, 10_000_000):
+    for n in (20_000,) if quick else (1_000_000, 3_000_000):
         rows += _command_rows(n, drawn, seed)
     if data and "hea-oh" in data:
         what = "relaxed *OH sites of the PGH-VAE article"
         rows.append(_frames_row(teacher, data["hea-oh"] / "sites.extxyz", what, seed))
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "frames.extxyz"
-        count = 3_000 if quick else 100_000
+        count = 1_000 if quick else 20_000
         write_many_frames(file, count, seed)
         rows += _frames_command_rows(file, count, seed)
     return rows
@@ -121,7 +121,7 @@ def spent_by(*words: str) -> Spent:
     while process.poll() is None:
         now = np.array([_memory_kb(pid) for pid in _family(process.pid)])
         most = np.maximum(most, now.sum(0))
-        time.sleep(0.2)
+        time.sleep(0.5)
     wall = time.perf_counter() - begin
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)

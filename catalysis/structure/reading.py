@@ -470,8 +470,10 @@ def _extxyz_texts(file: Path) -> Iterator[str]:
             try:
                 count = int(line)
             except ValueError:
-                count = -1  # the parser says so
-            for _ in range(count + 1):
+                count = None  # the parser says so
+            if count is not None and count < 0:
+                raise ValueError(f"a frame of {count} atoms")
+            for _ in range(0 if count is None else count + 1):
                 lines.append(stream.readline(left + 1))
                 left -= len(lines[-1])
                 if left < 0:

@@ -38,7 +38,12 @@ def parse_composition(text: str | Mapping[str, float], where: str = "composition
     else:
         compact = re.sub(r"[\s,_-]+", "", text)
         found = re.findall(r"([A-Z][a-z]?)(\d*\.?\d*)", compact)
-        if not found or "".join(symbol + share for symbol, share in found) != compact:
+        # A hyphen parts elements; before a number it would be a sign.
+        if (
+            not found
+            or re.search(r"-\s*[\d.]", text)
+            or "".join(symbol + share for symbol, share in found) != compact
+        ):
             raise InputError(f"{where}: {text!r} is not a composition; expected IrPdPtRhRu or Ir20Pd20Pt60")
         try:
             parts = [(symbol, float(share) if share else 1.0) for symbol, share in found]

@@ -149,8 +149,8 @@ def screen_frames(
             path = folder / f"portion-{len(portions):06d}.parquet"
             sites = _Sites(portion, teacher, facet or None, kind or None, energy_key)
             if path.is_file():
-                judge.resume(json.loads(pq.read_schema(path).metadata[_SEEN]))
-                probability = pq.read_table(path, columns=["probability"])["probability"].to_numpy()
+                seen, probability = _worked_out(path)
+                judge.resume(seen)
             else:
                 table = _judged(sites.all(), judge, target)
                 seen = json.dumps([[*key, number] for key, number in sorted(judge.seen.items())])
@@ -208,6 +208,18 @@ class _Sites:
                 f"{where}: metal {min(unknown)}; the energy model knows {', '.join(teacher.elements)}"
             )
         return site
+
+
+def _worked_out(portion: Path) -> tuple[list[tuple[str, str, int]], np.ndarray]:
+    """Return what the judge had seen after a portion, and its probabilities, (n,)."""
+    try:
+        seen = json.loads(pq.read_schema(portion).metadata[_SEEN])
+        return seen, pq.read_table(portion, columns=["probability"])["probability"].to_numpy()
+    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{portion}: cannot be read ({reason}); expected it removed, to begin anew"
+        ) from error
 
 
 def _together(portions: Sequence[Path], file: Path) -> pa.Table:

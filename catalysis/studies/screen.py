@@ -8,6 +8,7 @@ one site with a count. What is kept of the blocks is reduced to one columnar fil
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import warnings
@@ -44,6 +45,10 @@ HISTOGRAM_EV = np.round(np.arange(-4.0, 4.0 + 1e-9, 0.05), 2)
 """Edges of the histograms of energies; what lies beyond counts in the outermost bins."""
 
 _PLAN, _SUMMARY = b"interpretkit.plan", b"interpretkit.summary"
+_COLUMNS = ["template", "occupation", "copies", "energy_ev", "deviation_ev", "probability", "betti_curves"]
+_SUMMED = (
+    "drawn", "distinct", "selected", "inside", "expected", "histogram", "curves", "curves_selected",
+)  # fmt: skip
 _RESTARTS = 3  # of a pool of processes of which one has died
 _COMPRESSION = "zstd"
 
@@ -245,7 +250,7 @@ class Screen:
         mean, deviation = template.energies.predict(occupations)
         probability = target.probability(mean, deviation)
         inside = target.holds(mean)
-        curves = template.curves(occupations).reshape(len(occupations), -1)
+        curves = template.curves(occupations).reshape(len(occupations), 3 * len(GRID))
         bins = np.clip(np.digitize(mean, HISTOGRAM_EV) - 1, 0, len(HISTOGRAM_EV) - 2)
         selected = probability >= self.plan.least_probability
         summary = {
@@ -554,24 +559,43 @@ def read_plan(folder: Path) -> Plan:
     return _plan_of(files[0])
 
 
-def _metadata(file: Path) -> Mapping[bytes, bytes]:
+@contextlib.contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Say in one line that a block is none, or is damaged."""
     try:
-        return pq.read_schema(file).metadata or {}
+        yield
     except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"{file}: cannot be read ({' '.join(str(error).split())}); expected a block"
-        ) from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file}: cannot be read ({reason[:160]}); expected a block") from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{file}: says nothing of what was screened; expected a block") from error
+
+
+def _metadata(file: Path) -> Mapping[bytes, bytes]:
+    with _reading(file):
+        return pq.read_schema(file).metadata or {}
 
 
 def _plan_of(file: Path) -> Plan:
     metadata = _metadata(file)
-    try:
+    with _reading(file):
         content = json.loads(metadata[_PLAN])
         content["templates"] = tuple((str(facet), str(key)) for facet, key in content["templates"])
         content["elements"], content["shares"] = tuple(content["elements"]), tuple(content["shares"])
         return Plan(**content)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file}: says nothing of what was screened; expected a block") from error
+
+
+def _summary_of(file: Path, metadata: Mapping[bytes, bytes], plan: Plan) -> tuple[int, list[dict[str, Any]]]:
+    """Return a block's number and what it says of each template."""
+    with _reading(file):
+        content = json.loads(metadata[_SUMMARY])
+        number, templates = int(content["block"]), content["templates"]
+        if not 0 <= number < plan.n_blocks or len(templates) != len(plan.templates):
+            raise ValueError(number)
+        for template in templates:
+            for name in _SUMMED:
+                template[name]
+        return number, templates
 
 
 def reduced(folders: Sequence[Path], file: Path, *, whole: bool = True) -> Screened:
@@ -602,10 +626,10 @@ def reduced(folders: Sequence[Path], file: Path, *, whole: bool = True) -> Scree
                 raise InputError(
                     f"{path}: of another screen; expected blocks of one command and shards of it"
                 )
-            summary = json.loads(metadata[_SUMMARY])
-            if summary["block"] in found:
-                raise InputError(f"{path}: block {summary['block']} is in {found[summary['block']]} already")
-            found[summary["block"]], summaries[summary["block"]] = path, summary["templates"]
+            number, templates = _summary_of(path, metadata, plan)
+            if number in found:
+                raise InputError(f"{path}: block {number} is in {found[number]} already")
+            found[number], summaries[number] = path, templates
     missing = [number for number in range(plan.n_blocks) if number not in found]
     if whole and missing:
         raise InputError(
@@ -639,6 +663,12 @@ def reduced(folders: Sequence[Path], file: Path, *, whole: bool = True) -> Scree
     )
 
 
+def _rows_of(block: Path, k: int) -> pa.Table:
+    """Return the rows of a template in a block."""
+    with _reading(block):
+        return pq.read_table(block, columns=_COLUMNS, filters=[("template", "=", k)])
+
+
 def _reduced_rows(blocks: Sequence[Path], plan: Plan, file: Path) -> int:
     """Write the distinct rows of some blocks, template by template to bound the memory; return how many."""
     kept = 0
@@ -646,7 +676,7 @@ def _reduced_rows(blocks: Sequence[Path], plan: Plan, file: Path) -> int:
         writer: pq.ParquetWriter | None = None
         try:
             for k in range(len(plan.templates)):
-                parts = [pq.read_table(path, filters=[("template", "=", k)]) for path in blocks]
+                parts = [_rows_of(path, k) for path in blocks]
                 table = pa.concat_tables(part.replace_schema_metadata(None) for part in parts)
                 table = table.append_column("row", pa.array(np.arange(len(table))))
                 # Of equal sites the first, in the order of the blocks, stands for all.

@@ -242,6 +242,7 @@ CASES: dict[str, Case] = {
             ("--keep some", "--keep"),
             ("--shards 2 --shard 2", "--shard"),
             ("--merge absent", "absent"),
+            ("--merge ,", "--merge"),
             ("--frames sites.extxyz --n 7", "--n"),
             ("--workers -1", "--workers"),
         ),

@@ -208,6 +208,10 @@ def _check(**given: Any) -> None:
         _check_unused("--frames: nothing is drawn", drawing)
     if given["merge"]:
         _check_unused("--merge: nothing is drawn", drawing)
+        if not listed(given["merge"]):
+            raise InputError(
+                f"--merge {given['merge']!r}: names none; expected folders such as part-0,part-1"
+            )
         for part in listed(given["merge"]):
             if not Path(part).is_dir():
                 raise InputError(

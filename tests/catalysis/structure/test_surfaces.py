@@ -30,7 +30,7 @@ def test_compositions_are_read_as_people_write_them() -> None:
     assert parse_composition({"Pt": 3, "Cu": 1}) == pytest.approx({"Pt": 0.75, "Cu": 0.25})
 
 
-@pytest.mark.parametrize("text", ["", "Xx", "pt", "PtPt", "Pt0", "Pt-1x", "Pt1.2.3", "O"])
+@pytest.mark.parametrize("text", ["", "Xx", "pt", "PtPt", "Pt0", "Pt-1x", "Pt80Ru-20", "Pt1.2.3", "O"])
 def test_a_bad_composition_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(InputError, match=r"^--composition") as caught:
         parse_composition(text, where="--composition")

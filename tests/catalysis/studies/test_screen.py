@@ -226,6 +226,44 @@ def test_shards_reduced_together_are_the_whole(screen: Screen, serial: Path, tmp
     assert not (tmp_path / "x.parquet").exists()
 
 
+def test_damaged_blocks_are_refused(screen: Screen, serial: Path, tmp_path: Path) -> None:
+    for path in serial.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    block = block_path(tmp_path, 1)
+    whole = block.read_bytes()
+    table = pq.read_table(block)
+    told = dict(table.schema.metadata)
+    summary = json.loads(told[b"interpretkit.summary"])
+
+    def damaged(**changes: object) -> None:
+        metadata = {**told, b"interpretkit.summary": json.dumps({**summary, **changes}).encode()}
+        pq.write_table(table.replace_schema_metadata(metadata), block)
+
+    def refused(message: str) -> None:
+        with pytest.raises(InputError, match=message) as caught:
+            reduced([tmp_path], tmp_path / "x.parquet")
+        assert str(caught.value).startswith(str(block))
+        assert not (tmp_path / "x.parquet").exists()
+
+    block.write_bytes(whole[: len(whole) // 2])
+    refused("cannot be read .*expected a block")
+    block.write_bytes(whole[:80] + bytes(200) + whole[280:])  # of the rows; what is said of them is whole
+    refused("cannot be read .*expected a block")
+    for changes in ({"block": 77}, {"block": "one"}, {"templates": []}, {"templates": [{}, {}]}):
+        damaged(**changes)
+        refused("says nothing of what was screened; expected a block")
+    pq.write_table(table.drop_columns(["occupation"]), block)
+    refused("expected a block")
+
+
+def test_fewer_sites_than_classes_are_screened(
+    teacher: Teacher, templates: list[Template], tmp_path: Path
+) -> None:
+    one = prepared(teacher, templates, ALLOY, TARGET, 1, keep="all")
+    do_blocks(one, one.plan.blocks(), tmp_path / "blocks")
+    assert reduced([tmp_path / "blocks"], tmp_path / "sites.parquet").drawn.sum() == 1
+
+
 def test_another_seed_draws_other_sites(screen: Screen, serial: Path) -> None:
     assert with_plan(screen, seed=4).block(0) != block_path(serial, 0).read_bytes()
 
