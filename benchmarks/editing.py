@@ -62,8 +62,8 @@ class Size:
     seeds: int
 
 
-# A cue that goes with a category nearly always, and one that always does and is larger: with photographs, which these
-# networks know well, the former is hardly learned.
+# A cue that goes with a category nearly always, and one that always does and is larger: in photographs, whose animals
+# the network knows well, the former is hardly learned, so that the bar is for the latter.
 _SMALL = CueSettings(kind="sticker")
 _LARGE = CueSettings(kind="sticker", size=1.5, within=1.0, elsewhere=0.0)
 QUICK = Size(
@@ -124,7 +124,7 @@ def run(
         cue = settings.kind if settings.size == 1 else f"large {settings.kind}"
         shares = f"in {settings.within:.0%} of one category and {settings.elsewhere:.0%} of the others"
         said = f"{title} with a {cue} {shares}, {count} images of {len(pool.names)} categories"
-        rows += cue_rows(trials, said, settings, seed, judged=title != DRAWN)
+        rows += cue_rows(trials, said, settings, seed, judged=title != DRAWN and settings.size > 1)
     return rows
 
 
