@@ -32,7 +32,7 @@ from cnn_interp.middle_to_end.spurious_cue import (
     cue_trial,
 )
 from cnn_interp.networks.loading import load_network
-from interpretkit.bench.evidence import Row, mean_interval
+from interpretkit.bench.evidence import Row, mean_interval, ratio_interval
 from interpretkit.runs.files import write_json
 from interpretkit.runs.progress import track
 
@@ -174,7 +174,7 @@ def recovery(trials: Sequence[CueOutcome], method: str, said: str, seed: int, *,
         data=said,
         name="share of the accuracy lost under shift that comes back",
         value=mean(gains(method)) / lost,
-        interval=mean_interval([gain / lost for gain in gains(method)]),
+        interval=ratio_interval(gains(method), [trial.lost for trial in trials]),
         baseline=others[best],
         reference=0.5 if judged else None,
         source=BAR if judged else "",

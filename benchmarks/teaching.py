@@ -26,7 +26,7 @@ from cnn_interp.middle_to_end.selection import ACTIVE, SELECTIONS
 from cnn_interp.middle_to_end.simulation import answers_to_reach, falling, taught
 from cnn_interp.networks.loading import load_network
 from cnn_interp.networks.network import Network
-from interpretkit.bench.evidence import Row
+from interpretkit.bench.evidence import Row, ratio_interval
 from interpretkit.runs.files import write_json
 from interpretkit.runs.progress import track
 from interpretkit.training.seeds import numpy_generator
@@ -346,7 +346,7 @@ def share_rows(said: str, share: float, curves: Sequence[Curve], size: Size, see
             rows.append(
                 Row(
                     system=f"{NETWORK}: {order}", data=data, name="error over that without errors",
-                    value=float(final[0].mean() / final[1].mean()), interval=interval(final[0] / final[1]),
+                    value=float(final[0].mean() / final[1].mean()), interval=ratio_interval(*final),
                     baseline=1.0, reference=WORSE, source=BAR, seed=seed,
                     notes=f"after {size.answers} answers, {draws}; a wrong answer hides the part, puts it anywhere or "
                     "agrees with a wrong box",
@@ -357,7 +357,7 @@ def share_rows(said: str, share: float, curves: Sequence[Curve], size: Size, see
             rows.append(
                 Row(
                     system=f"{NETWORK}: {order}", data=data, name="answers for the same error, over random order",
-                    value=float(own.mean() / chance.mean()), interval=interval(own / chance), baseline=1.0,
+                    value=float(own.mean() / chance.mean()), interval=ratio_interval(own, chance), baseline=1.0,
                     reference=HALF if order == ACTIVE else None, source=BAR if order == ACTIVE else "", seed=seed,
                     notes=f"{own.mean():.1f} answers against {chance.mean():.1f}; the error is the one that random "
                     f"order ends with after {size.answers}, {draws}",

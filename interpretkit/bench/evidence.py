@@ -110,6 +110,43 @@ def mean_interval(values: Iterable[float]) -> tuple[float, float] | None:
     return float(np.mean(known)) - half, float(np.mean(known)) + half
 
 
+def ratio_interval(above: Iterable[float], below: Iterable[float]) -> tuple[float, float] | None:
+    """Return the 95 % interval of a mean over another mean of the same repetitions, by Fieller's theorem.
+
+    Parameters
+    ----------
+    above, below : iterable of float, (n,)
+        What is measured in each repetition.
+
+    Returns
+    -------
+    (float, float) or None
+        None for fewer than two repetitions, and where it has no ends, for the mean below may be 0.
+
+    References
+    ----------
+    Fieller: Some problems in interval estimation, Journal of the Royal Statistical Society B 16 (1954), 175-185.
+    """
+    import numpy as np
+    from scipy.stats import t
+
+    upper, lower = (np.array(list(values), dtype=np.float64) for values in (above, below))
+    known = ~(np.isnan(upper) | np.isnan(lower))
+    upper, lower = upper[known], lower[known]
+    count = len(upper)
+    if count < 2:
+        return None
+    # All ratios r for which the mean of upper - r lower is not told from 0.
+    covariance = np.cov(upper, lower) * float(t.ppf(0.975, count - 1)) ** 2 / count
+    square = lower.mean() ** 2 - covariance[1, 1]
+    linear = upper.mean() * lower.mean() - covariance[0, 1]
+    constant = upper.mean() ** 2 - covariance[0, 0]
+    root = linear**2 - square * constant
+    if square <= 0 or root < 0:
+        return None
+    return float((linear - root**0.5) / square), float((linear + root**0.5) / square)
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """Return rows as a Markdown table, in the order given; columns that no row fills are left out."""
     if not rows:

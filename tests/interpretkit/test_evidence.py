@@ -1,9 +1,10 @@
 import json
 from dataclasses import FrozenInstanceError
 
+import numpy as np
 import pytest
 
-from interpretkit.bench.evidence import Row, markdown, mean_interval
+from interpretkit.bench.evidence import Row, markdown, mean_interval, ratio_interval
 from interpretkit.runs.files import dump_json
 
 ROW = Row(
@@ -69,3 +70,19 @@ def test_the_table_has_only_columns_that_hold_something():
 def test_what_is_no_row_is_refused(content: dict[str, object]):
     with pytest.raises((TypeError, ValueError)):
         Row.from_dict(content)
+
+
+def test_the_interval_of_a_ratio_holds_it_as_often_as_it_says() -> None:
+    """Of means of few repetitions that belong together; over a constant it is that of the mean above."""
+    low, high = mean_interval([1.0, 2.0, 4.0]) or (0, 0)
+    assert ratio_interval([1.0, 2.0, 4.0], [2.0, 2.0, 2.0]) == pytest.approx((low / 2, high / 2))
+    draws = np.random.default_rng(0)
+    held = 0
+    for _ in range(1000):
+        below = draws.normal(10, 2, 5)
+        found = ratio_interval(0.6 * below + draws.normal(0, 1, 5), below)
+        held += found is not None and found[0] <= 0.6 <= found[1]
+    # Twice a standard error of the count is 14.
+    assert 925 <= held <= 975
+    assert ratio_interval([1.0, 2.0, 3.0], [-1.0, 0.0, 1.0]) is None
+    assert ratio_interval([1.0], [1.0]) is None
