@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from catalysis.energies.features import ZONE_NAMES
-from catalysis.energies.gaussian_process import AdditiveGaussianProcess
+from catalysis.energies.gaussian_process import AdditiveGaussianProcess, missing_variance
 from catalysis.energies.protocol import Prediction
 from catalysis.energies.teacher import Teacher
 from catalysis.structure.occupations import Occupations
@@ -260,12 +260,12 @@ class GeometryPosterior:
                 prior, scale = float(member.prior[k]) / len(members), float(member.scales[k])
                 mapped = maps[name]
                 if not mapped[self._together.stop :].any():
-                    size = (mapped[self._together] ** 2).sum(1) * scale
-                    of_contacts += prior * np.maximum(0.0, 0.5 - size) * 2 * (scale > 0)
+                    squares = (mapped[self._together] ** 2).sum(1)
+                    of_contacts += missing_variance(name, squares, prior, scale)
                 elif scale > 0 and name == "contact_crowd":
-                    kinds.append(_Kind(slice(self._crowd_at, None), None, prior, scale))
+                    kinds.append(_Kind(name, slice(self._crowd_at, None), None, prior, scale))
                 elif scale > 0:
-                    kinds.append(_kind(mapped, prior, scale))
+                    kinds.append(_kind(name, mapped, prior, scale))
         apart = (self._means - self._coefficients) / np.sqrt(len(members))
         covariance += apart.T @ apart
         root = _root(covariance, _NEGLIGIBLE * self._noise).astype(np.float32)
@@ -307,8 +307,8 @@ class GeometryPosterior:
         variance += deviation.of_contacts[table[:, : self.geometry.contacts] @ self._powers]
         for kind in deviation.kinds:
             part = vectors[:, kind.columns]
-            size = _squares(part if kind.root is None else part @ kind.root) * kind.scale
-            variance += kind.prior * np.maximum(0.0, 0.5 - size) * 2
+            squares = _squares(part if kind.root is None else part @ kind.root)
+            variance += missing_variance(kind.name, squares, kind.prior, kind.scale)
         std = self._calibration * np.sqrt(variance)
         return self._mean_ev + self._scale_ev * mean, self._scale_ev * std
 
@@ -324,20 +324,21 @@ class _Deviation(NamedTuple):
 class _Kind(NamedTuple):
     """A kind of effect whose size differs between the sites of a geometry: the squared length of a linear map."""
 
+    name: str  # of the block of features
     columns: slice  # of the short vectors
     root: np.ndarray | None  # the map; None where the columns are the features themselves
     prior: float
     scale: float
 
 
-def _kind(mapped: np.ndarray, prior: float, scale: float) -> _Kind:
+def _kind(name: str, mapped: np.ndarray, prior: float, scale: float) -> _Kind:
     """Return a kind of effect by its features (m, D), mostly zero, for each column of the short vectors."""
     rows, columns = np.flatnonzero(mapped.any(1)), np.flatnonzero(mapped.any(0))
     span = slice(int(rows[0]), int(rows[-1]) + 1)
     inner = mapped[span][:, columns]
     if inner.shape[1] > inner.shape[0]:
         inner = _root(inner @ inner.T, 1e-9)
-    return _Kind(span, inner.astype(np.float32), prior, scale)
+    return _Kind(name, span, inner.astype(np.float32), prior, scale)
 
 
 def _root(matrix: np.ndarray, negligible: float) -> np.ndarray:

@@ -109,10 +109,7 @@ class AdditiveGaussianProcess:
         parts, missing = [], np.zeros(len(data))
         for k, name in enumerate(self.blocks):
             block = blocks[name]
-            # A block's mean square is 1/scale in training: less means something here was never seen there.
-            size = _squares(block) * self.scales[k]
-            if name not in EMBEDDED_BLOCKS:  # of which a site in the middle has little, and lacks nothing
-                missing += self.prior[k] * np.maximum(0.0, 0.5 - size) * 2 * (self.scales[k] > 0)
+            missing += missing_variance(name, _squares(block), self.prior[k], self.scales[k])
             parts.append(block * np.float32(np.sqrt(strength[k])))
         return np.concatenate(parts, axis=1), missing
 
@@ -223,6 +220,30 @@ class SlotEffects(NamedTuple):
         contacts = filled[:, : geometry.contacts].sum(1)
         mean += np.einsum("ne,nza,nzb,ezab->n", contacts, shares, shares, self.crowd, optimize=True)
         return mean + self.together[tuple(occupation[:, : geometry.contacts].T)]
+
+
+def missing_variance(name: str, squares: np.ndarray, prior: float, scale: float) -> np.ndarray:
+    """Return the variance of a kind of effect that its features leave out, (n,).
+
+    Features refer to what training held. Of what it did not hold they have little or nothing, so that their posterior
+    would be surest of what is least known.
+
+    Parameters
+    ----------
+    name : str
+        Of the block of features.
+    squares : ndarray
+        Squared lengths of its rows, (n,).
+    prior, scale : float
+        Its variance, and one over its mean squared length in training.
+    """
+    if name in EMBEDDED_BLOCKS or scale == 0:  # a site in the middle of all has little of a potential's, and lacks nothing
+        return np.zeros_like(squares)
+    if name == "class_likeness":
+        # A class is wholly like itself; the known classes tell `squares` of that, the rest is its own.
+        return prior * scale * np.maximum(0.0, 1.0 - squares)
+    # Mean squares are one in training: less than half of it means that something here was never seen there.
+    return prior * np.maximum(0.0, 0.5 - squares * scale) * 2
 
 
 def _inverse_factor(factor: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import pytest
 
 from catalysis.energies.baseline import LinearBaseline
 from catalysis.energies.features import BLOCKS
+from catalysis.energies.gaussian_process import AdditiveGaussianProcess
 from catalysis.energies.protocol import EnergyModel
 from catalysis.energies.teacher import Teacher
 from catalysis.energies.training_data import check_training_data, group_folds
@@ -76,6 +77,27 @@ def test_uncertainty_is_calibrated_and_wider_far_from_the_training(
     assert np.isfinite(std).all()
     assert std[1] > 1.5 * std[0]
     assert std[2] > 1.5 * std[0]
+
+
+def test_an_unseen_class_is_as_unsure_as_the_likeness_of_coordination_says(train: list[Site]) -> None:
+    """The posterior in features is that of the covariance exp(-d²/2) itself, also where training holds no class."""
+    member, noise = AdditiveGaussianProcess(0.5), 0.01
+    known = [site for site in train if site.site_class != "532_hill2"][:60]
+    unseen = [site for site in train if site.site_class == "532_hill2"][:1]
+    data = occupations([*known, *unseen])
+    learned, asked = data[np.arange(len(known))], data[np.array([len(known)])]
+    member.learn_space(learned)
+    member.prior = np.array([float(name == "class_likeness") for name in member.blocks])
+    member.scales, member.noise = np.ones(len(member.blocks)), noise
+    member.condition(learned, np.zeros(len(known)), np.arange(len(known)))
+    # Twice the number of contacts, mean and spread of their coordination numbers: 8-8, 7-7, 7-10 and 6-10.
+    numbers = {"100_bridge": (4, 8, 0), "211_edge": (4, 7, 0), "211_hill": (4, 8.5, 3), "532_hill2": (4, 8, 4)}
+    points = np.array([numbers[site.site_class] for site in [*known, *unseen]]) / 1.5
+    covariance = np.exp(-0.5 * ((points[:, None] - points[None]) ** 2).sum(-1))
+    across = covariance[-1, :-1]
+    expected = 1 - across @ np.linalg.solve(covariance[:-1, :-1] + noise * np.eye(len(known)), across)
+    assert expected > 0.3
+    np.testing.assert_allclose(member.predict(asked)[1], expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize("make", [Teacher, LinearBaseline])
