@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from catalysis.data import load_bundled
+from catalysis.energies.teacher import Teacher
 from catalysis.energies.training_data import group_folds, slab_groups
 from catalysis.models.evaluation import evaluate
 from catalysis.models.measurement import Predictions, measure_teacher
@@ -36,7 +37,8 @@ def run(
         Facets left out and the learning curve on 300 of the bundled sites; else on all of them.
     data
         `"hea-oh"`: folder with `sites.extxyz`, 919 DFT-labelled sites of the paper, with embeddings (which need the
-        extra mlip) and without: every split and the learning curve; if `quick`, by slab, and facets without embeddings.
+        extra mlip) and without: every split, learning curves, and the error that more sites would not take away; if
+        `quick`, by slab, and facets without embeddings.
     seed
         Of folds and draws.
     cache
@@ -49,7 +51,7 @@ def run(
     where = f"bundled (CHGNet), {len(bundled)} sites"
     kept = _Kept(cache)
     rows = _split(kept, UNRELAXED, where, bundled, "facet", seed)
-    rows += _learning_curve(kept, where, bundled, seed)
+    rows += _learning_curve(kept, UNRELAXED, where, bundled, seed)
     if data and "hea-oh" in data:
         sites = read_sites(data["hea-oh"] / "sites.extxyz", require_energies=True)
         where = f"*OH on IrPdPtRhRu, {len(sites)} DFT sites"
@@ -58,7 +60,9 @@ def run(
         for split in ("slab", "facet") if quick else SPLITS:
             rows += _split(kept, UNRELAXED, where, sites, split, seed)
         if not quick:
-            rows += _learning_curve(kept, where, sites, seed)
+            for system, options in ((UNRELAXED, {}), (EMBEDDED, {"embeddings": "chgnet"})):
+                rows += _learning_curve(kept, system, where, sites, seed, **options)
+                rows += _unexplained(kept, system, where, sites, seed, **options)
     return rows
 
 
@@ -129,7 +133,9 @@ def _interval(errors: np.ndarray, groups: np.ndarray, seed: int) -> tuple[float,
     return float(low), float(high)
 
 
-def _learning_curve(kept: _Kept, where: str, sites: Sequence[Site], seed: int) -> list[Row]:
+def _learning_curve(
+    kept: _Kept, system: str, where: str, sites: Sequence[Site], seed: int, **options: Any
+) -> list[Row]:
     """Return errors on a fifth of the slabs, learned from growing shares of the others; the mean of two such folds."""
     groups = np.array(slab_groups(sites))
     folds = group_folds(groups.tolist(), 5, seed)
@@ -145,10 +151,10 @@ def _learning_curve(kept: _Kept, where: str, sites: Sequence[Site], seed: int) -
                 continue
             counts.append((len(some), len(train)))
             found = kept(
-                f"learning {where} {share} {fold} {seed}",
+                f"learning {system} {where} {share} {fold} {seed}",
                 lambda train=train, test=test: {
                     name: values.tolist()
-                    for name, values in vars(measure_teacher(train, test, seed=seed)).items()
+                    for name, values in vars(measure_teacher(train, test, seed=seed, **options)).items()
                 },
             )
             parts.append(Predictions(**{name: np.array(values, float) for name, values in found.items()}))
@@ -159,7 +165,7 @@ def _learning_curve(kept: _Kept, where: str, sites: Sequence[Site], seed: int) -
         n_slabs, n_sites = np.mean(counts, axis=0).round().astype(int).tolist()
         rows.append(
             Row(
-                system=UNRELAXED,
+                system=system,
                 data=f"{where}, learned from {n_slabs} slabs ({n_sites} sites)",
                 name="mean absolute error",
                 value=errors["mae_ev"],
@@ -170,3 +176,25 @@ def _learning_curve(kept: _Kept, where: str, sites: Sequence[Site], seed: int) -
             )
         )
     return rows
+
+
+def _unexplained(
+    kept: _Kept, system: str, where: str, sites: Sequence[Site], seed: int, **options: Any
+) -> list[Row]:
+    """Return the error that would be left if every kind of effect that the teacher knows were known exactly."""
+    found = kept(
+        f"unexplained {system} {where} {seed}",
+        lambda: Teacher(seed=seed, **options).fit(sites).shares,
+    )
+    return [
+        Row(
+            system=system,
+            data=f"{where}, learned from all",
+            name="mean absolute error that no kind of effect explains",
+            value=float(np.sqrt(found["noise"] * 2 / np.pi)),
+            unit="eV",
+            seed=seed,
+            notes="from the share of noise at the largest marginal likelihood, taken as normal: the teacher's error "
+            "comes to it as sites grow many, other features may go below",
+        )
+    ]

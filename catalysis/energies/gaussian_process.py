@@ -237,7 +237,9 @@ def missing_variance(name: str, squares: np.ndarray, prior: float, scale: float)
     prior, scale : float
         Its variance, and one over its mean squared length in training.
     """
-    if name in EMBEDDED_BLOCKS or scale == 0:  # a site in the middle of all has little of a potential's, and lacks nothing
+    if (
+        name in EMBEDDED_BLOCKS or scale == 0
+    ):  # a site in the middle of all has little of a potential's, and lacks nothing
         return np.zeros_like(squares)
     if name == "class_likeness":
         # A class is wholly like itself; the known classes tell `squares` of that, the rest is its own.

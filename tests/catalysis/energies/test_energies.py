@@ -91,7 +91,12 @@ def test_an_unseen_class_is_as_unsure_as_the_likeness_of_coordination_says(train
     member.scales, member.noise = np.ones(len(member.blocks)), noise
     member.condition(learned, np.zeros(len(known)), np.arange(len(known)))
     # Twice the number of contacts, mean and spread of their coordination numbers: 8-8, 7-7, 7-10 and 6-10.
-    numbers = {"100_bridge": (4, 8, 0), "211_edge": (4, 7, 0), "211_hill": (4, 8.5, 3), "532_hill2": (4, 8, 4)}
+    numbers = {
+        "100_bridge": (4, 8, 0),
+        "211_edge": (4, 7, 0),
+        "211_hill": (4, 8.5, 3),
+        "532_hill2": (4, 8, 4),
+    }
     points = np.array([numbers[site.site_class] for site in [*known, *unseen]]) / 1.5
     covariance = np.exp(-0.5 * ((points[:, None] - points[None]) ** 2).sum(-1))
     across = covariance[-1, :-1]
