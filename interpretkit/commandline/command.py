@@ -191,11 +191,12 @@ def _in_folder(
     """Call a command's function within a run, and write what it found."""
     from interpretkit.commandline.writing import REPORT, write
     from interpretkit.runs.folder import run_folder
+    from interpretkit.runs.progress import at_work
 
     # What only says how to go about it is no part of what a result depends on.
     arguments = {name: value for name, value in given.items() if name not in ("quiet", "seed")}
     seed = given.get("seed")
-    with run_folder(out, title, arguments, seed) as run:
+    with run_folder(out, title, arguments, seed) as run, at_work(title, quiet=quiet):
         found = function(**given, **({_RUN: run} if wants_run else {}))
         if found.transient:
             run.discarded = True

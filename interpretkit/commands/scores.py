@@ -90,7 +90,14 @@ def scores(
     from interpretkit.disentanglement.information import Discretiser
     from interpretkit.disentanglement.inputs import check_codes, check_factors
     from interpretkit.disentanglement.score import ABOVE, check_resamples
-    from interpretkit.disentanglement.table import check_metrics, definitions, score_table, taking
+    from interpretkit.disentanglement.table import (
+        COMPARE_FACTORS,
+        check_metrics,
+        definitions,
+        score_table,
+        score_title,
+        taking,
+    )
     from interpretkit.runs.folder import load_arrays
 
     names = None if metrics is None else listed(metrics)
@@ -136,6 +143,8 @@ def scores(
     except InputError as error:
         raise InputError(f"{file}: {factors_key!r}: {error}") from error
     factor_names = _names(file, arrays, factors.count)
+    left_out = [name for name in wanted if name in COMPARE_FACTORS and names is None and factors.count < 2]
+    wanted = [name for name in wanted if name not in left_out]
 
     table = score_table(
         codes,
@@ -152,7 +161,8 @@ def scores(
     rows = table.rows()
 
     found = Finding(
-        f"How well {codes.count} codes separate {factors.count} factors",
+        f"How well {codes.count} code{'s' * (codes.count != 1)} separate{'s' * (codes.count == 1)} "
+        f"{factors.count} factor{'s' * (factors.count != 1)}",
         _verdict(rows)
         + "Each score stands beside its floor (as many codes of noise) and its ceiling (the exact factors as codes, "
         "with noise for the rest) on the same rows: a score is read between the two, for few metrics reach 1 on "
@@ -185,6 +195,9 @@ def scores(
     section = found.section("Scores", f"{len(codes)} rows. Factors: {kinds}.").table(
         None, [_cells(row) for row in rows], _COLUMNS, shown=_IN_TERMINAL, in_terminal=True
     )
+    if left_out:
+        told = ", ".join(map(score_title, left_out))
+        section.note(f"Left out, for they compare factors and there is one only: {told}.")
     if above:
         section.note("\n".join(f"- {line}" for line in above))
     section.text(_intervals_text(rows))

@@ -71,6 +71,8 @@ TITLES = {
     "tc": "total correlation",
     "udr": "UDR",
 }
+# Of a single factor these cannot be had.
+COMPARE_FACTORS = frozenset({"beta_vae", "factor_vae", "dcimig", "dci", "med", "modularity", "infomec"})
 LOWER_IS_BETTER = frozenset({"tc"})
 
 

@@ -141,6 +141,40 @@ def progress(description: str, total: float | None = None, *, quiet: bool = Fals
             _display = None
 
 
+@contextmanager
+def at_work(description: str, *, quiet: bool = False) -> Iterator[None]:
+    """Show on a terminal, from the beginning of the block to its end, that something is being done and for how long.
+
+    Bars that are opened in the block stand below. Without a terminal nothing is shown.
+
+    Parameters
+    ----------
+    description : str
+        What is being done, such as the name of a command.
+    quiet : bool
+        Show nothing.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    with progress(description):
+        yield
+
+
+@contextmanager
+def stepping_aside() -> Iterator[None]:
+    """Take what is shown off the terminal during the block, in which a person types."""
+    display = _display
+    if display is None:
+        yield
+        return
+    display.stop()
+    try:
+        yield
+    finally:
+        display.start()
+
+
 def track(
     iterable: Iterable[Item], description: str, total: float | None = None, quiet: bool = False
 ) -> Iterator[Item]:
@@ -167,16 +201,25 @@ def track(
 
 def _make_display() -> Progress:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
+    from rich.text import Text
+
+    # Of what has no known end there is neither a share nor a time left.
+    class Done(MofNCompleteColumn):
+        def render(self, task: Task) -> Text:
+            return Text() if task.total is None else super().render(task)
+
+    class Left(TimeLeft):
+        def render(self, task: Task) -> Text:
+            return Text() if task.total is None else Text("left ") + super().render(task)
 
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
+        Done(),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeLeft(elapsed_when_finished=False),
+        Left(elapsed_when_finished=False),
         TextColumn("{task.fields[note]}", style="dim", markup=False),
         console=Console(stderr=True),
         # The finished bar gives way to the summary that follows it.

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from interpretkit.runs import progress as module
-from interpretkit.runs.progress import progress, track
+from interpretkit.runs.progress import at_work, progress, stepping_aside, track
 
 
 class Terminal(io.StringIO):
@@ -71,3 +71,41 @@ def test_a_stage_is_told_when_it_begins_unless_something_was_just_said(
         "Designing: 0 of 3 (sampling)",
         "Designing: 0 of 3 (choosing)",
     ]
+
+
+def test_a_command_at_work_is_seen_on_a_terminal_and_nowhere_else(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    with at_work("catalyst design"):
+        pass
+    assert capsys.readouterr().err == ""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with at_work("catalyst design"):
+        with progress("Inner", total=2) as bar:
+            bar.advance()
+        assert module._display is not None
+    said = terminal.getvalue()
+    assert "catalyst design" in said
+    assert "Inner" in said
+    # Nothing is known of its end, so that nothing is said of what is left.
+    assert "/?" not in said
+    assert module._display is None
+
+
+def test_a_person_types_on_a_terminal_of_their_own(monkeypatch: pytest.MonkeyPatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with at_work("teach"):
+        with stepping_aside():
+            before = terminal.getvalue()
+            assert module._display is not None
+            assert not module._display.live.is_started
+            terminal.write("head? ")
+            # What is written now reaches the terminal as it stands, with nothing drawn over it.
+            assert terminal.getvalue() == before + "head? "
+        assert module._display.live.is_started
+    with stepping_aside():
+        pass

@@ -19,6 +19,7 @@ from interpretkit.commandline.caution import no_better
 from interpretkit.commandline.finding import Here
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
+from interpretkit.runs.progress import stepping_aside
 
 if TYPE_CHECKING:
     from cnn_interp.images.sets import LabelledImages
@@ -439,8 +440,9 @@ def _in_terminal(session: EditingSession, questions: int | None, kept: KeptEdit,
     from cnn_interp.middle_to_end.editing_pictures import write_strip
 
     def ask(prompt: str) -> str | None:
-        print(prompt, end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
+        with stepping_aside():
+            print(prompt, end="", file=sys.stderr, flush=True)
+            line = sys.stdin.readline()
         return line.rstrip("\n") if line else None
 
     converse(

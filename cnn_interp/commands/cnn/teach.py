@@ -21,6 +21,7 @@ from interpretkit.commandline.finding import Here
 from interpretkit.commandline.options import one_of
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
+from interpretkit.runs.progress import stepping_aside
 
 if TYPE_CHECKING:
     import numpy as np
@@ -538,7 +539,8 @@ def _add_patterns(found: Finding, patterns: _Patterns) -> None:
 def _typed() -> str:
     """Return a line that was typed; nothing where nobody can type."""
     try:
-        return sys.stdin.readline() if sys.stdin else ""
+        with stepping_aside():
+            return sys.stdin.readline() if sys.stdin else ""
     except OSError:
         return ""
 

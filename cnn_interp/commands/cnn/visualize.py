@@ -205,7 +205,9 @@ def _headline(network: Network, rows: Sequence[Mapping[str, Any]], request: Requ
         return found.number("network", network.name, note=network.source)
     found = Finding(
         f"What {network.name} sees in {Path(str(first['image'])).name if one else f'{len(rows)} images'}",
-        _seen(first) + "."
+        f"{network.name} says {_seen(first)}."
+        if one and first["target"] == first["largest"]
+        else f"Explained is {_seen(first)}."
         if one
         else "; ".join(f"{Path(str(row['image'])).name}: {_seen(row)}" for row in rows[:_MOST_NAMED])
         + (f"; and {len(rows) - _MOST_NAMED} more." if len(rows) > _MOST_NAMED else "."),
@@ -227,7 +229,7 @@ def _seen(row: Mapping[str, Any]) -> str:
 
     told = f"“{row['target']}” ({percent(row['probability'])})"
     if row["target"] != row["largest"]:
-        told += f", though it says “{row['largest']}” ({percent(row['largest_probability'])})"
+        told += f", though the network says “{row['largest']}” ({percent(row['largest_probability'])})"
     return told
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from interpretkit.cli import main
-from interpretkit.disentanglement.table import METRICS, ORDER, score_table
+from interpretkit.disentanglement.table import COMPARE_FACTORS, METRICS, ORDER, score_table
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import load_arrays, load_manifest
 
@@ -241,3 +241,17 @@ def test_errors_need_neither_torch_nor_scikit_learn(tmp_path):
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_of_a_single_factor_what_compares_factors_is_left_out_unless_it_was_asked_for(
+    arrays, tmp_path, capsys
+):
+    one = tmp_path / "one.npz"
+    np.savez(one, codes=arrays["codes"], factors=arrays["factors"][:, :1])
+    scores(one, "--bootstrap", 0, "--out", tmp_path / "out", "--json")
+    found = {row["metric"] for row in json.loads(capsys.readouterr().out)["scores"]}
+    assert found == set(ORDER) - COMPARE_FACTORS - {"udr"}
+    assert "Left out" in (tmp_path / "out" / "report.html").read_text()
+    for metric in COMPARE_FACTORS:
+        with pytest.raises(InputError, match="a single one"):
+            METRICS[metric](arrays["codes"], arrays["factors"][:, :1])

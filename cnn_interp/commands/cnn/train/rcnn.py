@@ -425,12 +425,18 @@ def _add_tracking(found: Finding, measured: Comparison) -> None:
         "where its strongest tile is. A filter is where it responds most in the same box. Places are told within the "
         "box, so that what stands still there has an R² of 0; a unit that moves otherwise than the part is below.",
     )
-    section.figure(
-        "tracking.png",
-        tracking_figure({name: pairs(one) for name, one in measured.tracking.items()}),
-        "Tracking R² of all pairs of a unit and a part of which enough objects are tested on: least, quartiles, "
-        "largest; below −2 drawn there.",
-    )
+    told = {name: pairs(one) for name, one in measured.tracking.items()}
+    if any(values.size for values in told.values()):
+        section.figure(
+            "tracking.png",
+            tracking_figure(told),
+            "Tracking R² of all pairs of a unit and a part of which enough objects are tested on: least, quartiles, "
+            "largest; below −2 drawn there.",
+        )
+    else:
+        section.note(
+            "No part is seen in enough test objects: what follows a part is not to be told from so few."
+        )
     rows: list[dict[str, Any]] = [
         {
             "what": name, "units": one.tracking.shape[2], "best R²": best[name], "median R²": median[name],
