@@ -15,6 +15,8 @@ import pytest
 WIDTHS = (1280, 390)
 SCHEMES = ("light", "dark")
 MOST_BYTES = 5_000_000
+# A machine may have much else to do.
+PATIENCE_MS = 120_000
 # Three dimensions are drawn by the processor where there is no graphics card.
 _ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 _FAULTS = Path(__file__).with_name("pages.js").read_text(encoding="utf-8")
@@ -111,6 +113,7 @@ def view(browser: Any) -> Iterator[Callable[..., View]]:
 
     def opened(where: Path | str, *, width: int = WIDTHS[0]) -> View:
         context = browser.new_context(viewport={"width": width, "height": 800}, accept_downloads=True)
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page = context.new_page()
         seen = View(page)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import View
+from pages import PATIENCE_MS, View
 from PIL import Image
 
 from catalysis.data import load_bundled
@@ -128,6 +129,25 @@ def test_what_is_shown_is_chosen(page: View, sites: list[Site]) -> None:
     assert status.text_content().startswith("1 of")
 
 
+def until(happened: Callable[[], bool], seconds: float = PATIENCE_MS / 1000) -> None:
+    """Wait for something that a busy machine may take its time for."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+
+
+def settled(picture: Callable[[], bytes]) -> bytes:
+    """Return a picture once it is the same twice."""
+    last = [picture()]
+
+    def same() -> bool:
+        last.append(picture())
+        return last[-1] == last[-2]
+
+    until(same)
+    return last[-1]
+
+
 @pytest.mark.browser
 def test_map_and_structure_are_worked_by_the_keyboard(page: View, sites: list[Site]) -> None:
     chart = page.page.locator("canvas.map")
@@ -141,12 +161,13 @@ def test_map_and_structure_are_worked_by_the_keyboard(page: View, sites: list[Si
     page.page.keyboard.press("ArrowRight")
     page.page.keyboard.press("Enter")
     assert "2 selected" in page.page.locator(".status").text_content()
+    # The structure follows when it is drawn; only then is a change the key's.
+    page.page.wait_for_selector(f".viewer[data-shows='{sites[3].site_id}']")
     viewer = page.page.locator(".viewer")
     viewer.focus()
-    before = viewer.screenshot()
+    before = settled(viewer.screenshot)
     page.page.keyboard.press("ArrowLeft")
-    page.page.wait_for_timeout(100)
-    assert viewer.screenshot() != before
+    until(lambda: viewer.screenshot() != before)
 
 
 @pytest.mark.browser
@@ -168,6 +189,7 @@ def test_its_page_has_no_fault(page: View, file: Path) -> None:
 @pytest.mark.browser
 def test_without_three_dimensions_the_rest_works(browser, file: Path) -> None:
     context = browser.new_context()
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     page.add_init_script(
         "HTMLCanvasElement.prototype.getContext = (get => function (kind, ...rest) {"

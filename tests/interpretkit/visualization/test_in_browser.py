@@ -92,6 +92,7 @@ def test_a_picture_is_seen_pixel_by_pixel_and_beyond(page: View) -> None:
     first.focus()
     page.page.keyboard.press("Enter")
     image = page.page.locator("dialog img")
+    page.page.wait_for_function("document.querySelector('dialog img')?.naturalWidth > 0")
     natural = image.evaluate("image => image.naturalWidth")
     assert natural > 1300
     page.page.keyboard.press("1")

@@ -85,7 +85,7 @@ def transferability(
         f"own at {result.base:.1%}. A network of {result.depths} layers, trained on half of the categories of "
         f"{pictures.name}; its first layers copied into a network for the other half.",
     ).reads(*files)
-    note = f"{result.test_images} test images, {repeats} splits"
+    note = f"{result.test_images} test images, {repeats} split{'s' * (repeats != 1)}"
     found.number("base", result.base, "trained on B", format=".1%", note=note)
     found.number(
         "all_copied",
