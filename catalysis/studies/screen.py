@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal
 
@@ -440,6 +442,15 @@ _own: Screen | None = None
 def _adopt(screen: Screen) -> None:
     global _own
     _own = screen
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it has been killed: nobody else would ever tell it."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _block_of_own(number: int) -> tuple[int, bytes]:
@@ -585,17 +596,14 @@ def _plan_of(file: Path) -> Plan:
         return Plan(**content)
 
 
-def _summary_of(file: Path, metadata: Mapping[bytes, bytes], plan: Plan) -> tuple[int, list[dict[str, Any]]]:
-    """Return a block's number and what it says of each template."""
+def _summary_of(file: Path, metadata: Mapping[bytes, bytes], plan: Plan) -> tuple[int, dict[str, np.ndarray]]:
+    """Return a block's number and what it says of the templates, by name, (templates, ...) each."""
     with _reading(file):
         content = json.loads(metadata[_SUMMARY])
         number, templates = int(content["block"]), content["templates"]
         if not 0 <= number < plan.n_blocks or len(templates) != len(plan.templates):
             raise ValueError(number)
-        for template in templates:
-            for name in _SUMMED:
-                template[name]
-        return number, templates
+        return number, {name: np.array([one[name] for one in templates]) for name in _SUMMED}
 
 
 def reduced(folders: Sequence[Path], file: Path, *, whole: bool = True) -> Screened:
@@ -618,7 +626,7 @@ def reduced(folders: Sequence[Path], file: Path, *, whole: bool = True) -> Scree
     """
     plan = read_plan(folders[0])
     found: dict[int, Path] = {}
-    summaries: dict[int, list[dict[str, Any]]] = {}
+    summaries: dict[int, dict[str, np.ndarray]] = {}
     for folder in folders:
         for path in sorted(folder.glob("block-*.parquet")):
             metadata = _metadata(path)
@@ -626,10 +634,10 @@ def reduced(folders: Sequence[Path], file: Path, *, whole: bool = True) -> Scree
                 raise InputError(
                     f"{path}: of another screen; expected blocks of one command and shards of it"
                 )
-            number, templates = _summary_of(path, metadata, plan)
+            number, summary = _summary_of(path, metadata, plan)
             if number in found:
                 raise InputError(f"{path}: block {number} is in {found[number]} already")
-            found[number], summaries[number] = path, templates
+            found[number], summaries[number] = path, summary
     missing = [number for number in range(plan.n_blocks) if number not in found]
     if whole and missing:
         raise InputError(
@@ -641,8 +649,7 @@ def reduced(folders: Sequence[Path], file: Path, *, whole: bool = True) -> Scree
 
     def total(name: str) -> np.ndarray:
         # In the order of the blocks, so that sums of fractions have the same bits however they were shared out.
-        parts = [np.array([one[name] for one in summaries[number]]) for number in numbers]
-        return np.sum(parts, axis=0)
+        return np.sum([summaries[number][name] for number in numbers], axis=0)
 
     drawn, selected = total("drawn"), total("selected")
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -8,11 +8,16 @@ from torch.nn import functional
 
 from catalysis.vae.channels import Channels
 from catalysis.vae.disentangling import Penalty
-from catalysis.vae.network import PGHVAE
+from catalysis.vae.network import PGHVAE, Decoded, Latent
 from interpretkit.variational import draw_codes
 
 _CURVE_NOISE = 0.1  # standard deviation of the decoded curves, in units of each curve's own
 _ENERGY_NOISE = 0.05  # of the standardised energies
+
+
+def _single(values: Tensor) -> Tensor:
+    """Return what layers computed in half the width in single precision: divergences are small differences."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def loss_of(
@@ -45,10 +50,10 @@ def loss_of(
     dict of str to Tensor
         `loss`, and its parts before they are weighed: `curves`, `elements`, `classes`, `energy`, `divergence`; scalars.
     """
-    latent = model.encode(channels)
+    latent = Latent(*map(_single, model.encode(channels)))
     coordination = draw_codes(latent.coordination, latent.coordination_log_variance, noise[0])
     ligand = draw_codes(latent.ligand, latent.ligand_log_variance, noise[1])
-    decoded = model.decode(coordination, ligand)
+    decoded = Decoded(*map(_single, model.decode(coordination, ligand)))
     error = (decoded.curves - channels.curves) / model.curve_scale / _CURVE_NOISE
     curves = 0.5 * (error**2).flatten(1).mean(1)
     elements = functional.cross_entropy(

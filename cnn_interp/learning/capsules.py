@@ -339,7 +339,7 @@ class Schedule:
     learning_rate: float = 3e-3
     shift: int = 2
     patience: int | None = None
-    precision: Precision = "auto"
+    precision: Precision = "float32"
 
     def check(self) -> None:
         """Refuse what cannot be trained by.

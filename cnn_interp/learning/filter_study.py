@@ -317,7 +317,7 @@ def train_filters(
     *,
     seed: int = 0,
     patience: int | None = None,
-    precision: Precision = "auto",
+    precision: Precision = "float32",
     checkpoint: Path | None = None,
     top: int = TOP,
     quiet: bool = True,

@@ -404,7 +404,7 @@ class Schedule:
     affine: float = 0.5
     pairing: float = 1.0
     contrast: float = 0.0
-    precision: Precision = "auto"
+    precision: Precision = "float32"
 
     def check(self) -> None:
         """Refuse what cannot be trained by.

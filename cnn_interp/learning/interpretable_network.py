@@ -215,7 +215,7 @@ def train_layers(
     patience: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
-    precision: Precision = "auto",
+    precision: Precision = "float32",
     checkpoint: Path | None = None,
     quiet: bool = True,
 ) -> tuple[PartLayers, History]:

@@ -78,7 +78,7 @@ def fit(
     direction: Literal["min", "max"] = "min",
     patience: int | None = None,
     clip_norm: float | None = None,
-    precision: Precision = "auto",
+    precision: Precision = "float32",
     checkpoint: Path | str | None = None,
     checkpoint_every: int = 1,
     description: str = "Training",

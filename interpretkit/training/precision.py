@@ -12,7 +12,7 @@ from interpretkit.errors import InputError
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
-def autocast(device: torch.device, precision: Precision = "auto") -> AbstractContextManager[Any]:
+def autocast(device: torch.device, precision: Precision = "float32") -> AbstractContextManager[Any]:
     """Return a context in which a model's forward pass runs in a precision.
 
     Parameters
@@ -21,7 +21,8 @@ def autocast(device: torch.device, precision: Precision = "auto") -> AbstractCon
         Where the model is.
     precision : {"auto", "float32", "bfloat16"}
         ``auto`` takes bfloat16 on a CUDA GPU that computes in it, and float32 elsewhere: few CPUs gain by
-        less. bfloat16 has the range of float32, so that the loss needs no scaling.
+        less. bfloat16 has the range of float32, so that the loss needs no scaling; of its three digits a training
+        may want more, which is why nothing takes it unasked.
 
     Raises
     ------

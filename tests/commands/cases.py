@@ -235,6 +235,7 @@ CASES: dict[str, Case] = {
         same=(".csv", ".npz", ".parquet"),
         refused=(
             ("--n 0", "--n"),
+            ("--n 99999999999999999999", "--n"),
             ("--composition Xx", "Xx"),
             ("--composition Ni", "Ni"),
             ("--facets 777", "777"),

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from interpretkit.visualization.instruments import StructureExplorer
 
 _N = 50_000
+_MOST = (
+    10**10
+)  # a block of so many is two million sites; a hundred times as many would fill a worker's memory
 _LEAST = 0.5
 _SHOWN = 100  # of the likeliest sites
 _ROWS = "sites.parquet"
@@ -173,8 +176,8 @@ def screen(
 
 def _check(**given: Any) -> None:
     """Refuse numbers and names that cannot be, and options that would do nothing."""
-    if given["n"] < 1:
-        raise InputError(f"--n: {given['n']}; expected at least 1")
+    if not 1 <= given["n"] <= _MOST:
+        raise InputError(f"--n: {given['n']}; expected at least 1 and at most {_MOST}")
     if not 0 < given["least"] <= 1:
         raise InputError(f"--least: {given['least']}; expected a probability above 0, up to 1")
     if given["keep"] not in ("selected", "all"):
@@ -240,9 +243,14 @@ def _cluster(address: str) -> Any:
 
     if not address:
         return contextlib.nullcontext()
+    import socket
+
     from distributed import Client
+    from distributed.comm import get_address_host_port
 
     try:
+        # A client that finds nobody goes on trying behind the scenes, and complains at the end.
+        socket.create_connection(get_address_host_port(address), timeout=20).close()
         return Client(address, timeout=20, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(

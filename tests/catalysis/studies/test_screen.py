@@ -5,6 +5,9 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -283,6 +286,40 @@ def test_a_process_that_dies_is_replaced_and_nothing_is_lost(
     do_blocks(screen, screen.plan.blocks(), tmp_path, workers=2, advance=kill_one)
     assert killed
     assert files_of(tmp_path) == files_of(serial)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        # What nobody has asked after is there still, though it has ended.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except ProcessLookupError:
+        return False
+    except OSError:  # it ended between the two, or this system has no /proc
+        return not Path("/proc/self").exists()
+
+
+def test_processes_end_with_the_command_that_is_killed() -> None:
+    script = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from catalysis.studies.screen import _adopt
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, get_context("spawn"), _adopt, (None,)) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None
+        worker = int(command.stdout.readline())
+        command.kill()
+    until = time.monotonic() + 60
+    while is_alive(worker):
+        if time.monotonic() > until:
+            os.kill(worker, signal.SIGKILL)
+            pytest.fail("the worker lives on")
+        time.sleep(0.1)
 
 
 def test_a_dask_worker_that_dies_is_replaced_and_nothing_is_lost_or_counted_twice(

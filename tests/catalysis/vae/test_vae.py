@@ -9,11 +9,14 @@ import torch
 from catalysis.energies.teacher import Teacher
 from catalysis.structure.sites import Site
 from catalysis.structure.templates import class_templates
-from catalysis.vae.disentangling import OBJECTIVES, disentangling
+from catalysis.vae.disentangling import OBJECTIVES, Penalty, disentangling
 from catalysis.vae.network import PGHVAE
+from catalysis.vae.objective import loss_of
 from catalysis.vae.report import VAEReport, report
 from catalysis.vae.training import train_vae
 from interpretkit.errors import InputError
+from interpretkit.training import autocast
+from interpretkit.variational import BetaVAE
 
 ELEMENTS = ["Ir", "Pd", "Ru"]
 CLASSES = {"100_bridge": -0.9, "110_bridge": -1.0, "211_edge": -1.3}
@@ -135,6 +138,37 @@ def test_same_seed_same_weights(train: list[Site], teacher: Teacher) -> None:
     first, second, third = (train_vae(train, None, teacher, seed=s, **options)[0] for s in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), third.parameters(), strict=True))
+
+
+def test_in_half_the_width_losses_and_learning_are_nearly_the_same(
+    trained: tuple[PGHVAE, VAEReport], train: list[Site], teacher: Teacher
+) -> None:
+    model, _ = trained
+    channels = model.channels(train)
+    energies = torch.tensor([site.energy_ev for site in train], dtype=torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    noise = tuple(
+        torch.randn(len(train), width, generator=generator)
+        for width in (model.config.coordination_latent, model.config.ligand_latent)
+    )
+    found = []
+    for precision in ("float32", "bfloat16"):
+        with torch.no_grad(), autocast(torch.device("cpu"), precision):
+            penalty = Penalty(BetaVAE(1.0), model, len(train))
+            found.append(loss_of(model, channels, energies, noise, penalty, 0.01))
+    for name, exact in found[0].items():
+        assert found[1][name].dtype == torch.float32
+        assert float(found[1][name]) == pytest.approx(float(exact), rel=0.02, abs=0.03), name
+    # Divergences are small differences: they alone need the digits.
+    assert float(found[1]["divergence"]) == pytest.approx(float(found[0]["divergence"]), rel=2e-3)
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        small = {**SMALL, "epochs": 3, "decorations_per_epoch": 1024}
+        network, _ = train_vae(train, None, teacher, seed=1, precision=precision, **small)
+        assert all(weights.dtype == torch.float32 for weights in network.parameters())
+        losses.append(network.history.column("train_loss"))
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
+    assert losses[1][-1] < 0.9 * losses[1][0]
 
 
 def test_bad_input_is_refused(trained: tuple[PGHVAE, VAEReport], teacher: Teacher, tmp_path: Path) -> None:

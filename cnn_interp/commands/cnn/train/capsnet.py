@@ -150,7 +150,7 @@ def capsnet(
             f"{idle[0]}: nothing is trained with --{'example' if example else 'network'}; leave it out"
         )
     chosen = one_of(_SIZES, size or _SIZES[0], "size")
-    exact = one_of(PRECISIONS, precision or "auto", "precision")
+    exact = one_of(PRECISIONS, precision or "float32", "precision")
     moved_path = None if test is None else kind_and_path(test, ["affnist"], "test")[1]
     from cnn_interp.learning.capsules import (
         SIZES,

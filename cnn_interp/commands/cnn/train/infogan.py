@@ -119,7 +119,7 @@ def infogan(
             f"{idle[0]}: nothing is trained with --{'example' if example else 'network'}; leave it out"
         )
     chosen = one_of(_SIZES, size or _SIZES[0], "size")
-    exact = one_of(PRECISIONS, precision or "auto", "precision")
+    exact = one_of(PRECISIONS, precision or "float32", "precision")
     from cnn_interp.learning.capsules import SIZES as CLASSIFIERS
     from cnn_interp.learning.capsules import Schedule as Classified
     from cnn_interp.learning.capsules import predict, train_network, trained_examples
