@@ -246,7 +246,7 @@ def _cluster(address: str) -> Any:
     import socket
 
     from distributed import Client
-    from distributed.comm import get_address_host_port
+    from distributed.comm.addressing import get_address_host_port
 
     try:
         # A client that finds nobody goes on trying behind the scenes, and complains at the end.

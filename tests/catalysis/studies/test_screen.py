@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import multiprocessing
 import os
@@ -24,7 +25,7 @@ from catalysis.fingerprints import fingerprints
 from catalysis.models.site_model import SHIPPED
 from catalysis.structure.reading import iterate_structures
 from catalysis.structure.templates import Template, class_templates
-from catalysis.structure.user_sites import write_sites
+from catalysis.structure.user_sites import read_sites, write_sites
 from catalysis.studies import frames
 from catalysis.studies.activity import Target
 from catalysis.studies.frames import ScreenedFrames, screen_frames
@@ -39,6 +40,7 @@ from catalysis.studies.screen import (
     reduced,
     symbols_of,
 )
+from interpretkit.cli import main
 from interpretkit.errors import InputError
 
 TARGET = Target(0.1, 0.1)
@@ -439,6 +441,32 @@ def test_a_frame_that_is_none_is_named_by_file_and_number(teacher: Teacher, tmp_
                 iterate_structures(tmp_path / "sites.extxyz"), teacher, TARGET, tmp_path / "x.parquet"
             )
     assert not (tmp_path / "x.parquet").exists()
+
+
+def test_the_likeliest_frames_are_shown_and_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sites = [replace(site, site_id=("a", "b")[k % 2]) for k, site in enumerate(load_bundled()[:7])]
+    write_sites(tmp_path / "sites.extxyz", sites)
+    words = ["--frames", tmp_path / "sites.extxyz", "--target-ev", "-0.6", "--window-ev", "0.4", "--json"]
+    with pytest.raises(SystemExit) as ended:
+        main(["catalyst", "screen", *map(str, words), "--out", str(tmp_path / "out")])
+    assert not ended.value.code
+    told = json.loads(capsys.readouterr().out)
+    with (tmp_path / "out" / "selected.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert 0 < len(rows) == told["n_selected"] < told["n_sites"] == 7
+    chances = [float(row["probability"]) for row in rows]
+    assert chances == sorted(chances, reverse=True)
+    # A name that comes again is told apart, so that each row opens its own structure.
+    names = [row["site_id"] for row in rows]
+    assert len(set(names)) == len(names)
+    shown = read_sites(tmp_path / "out" / "likeliest.extxyz")
+    assert [site.site_id for site in shown] == names
+    assert [site.contact_elements for site in shown] == [row["contacts"] for row in rows]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert 'data-opens="instrument-1"' in page
+    assert page.count('class="open-row"') == len(rows)
 
 
 def test_frames_that_the_teacher_cannot_judge_are_refused(teacher: Teacher, tmp_path: Path) -> None:

@@ -147,9 +147,9 @@ def test_in_half_the_width_losses_and_learning_are_nearly_the_same(
     channels = model.channels(train)
     energies = torch.tensor([site.energy_ev for site in train], dtype=torch.float32)
     generator = torch.Generator().manual_seed(0)
-    noise = tuple(
-        torch.randn(len(train), width, generator=generator)
-        for width in (model.config.coordination_latent, model.config.ligand_latent)
+    noise = (
+        torch.randn(len(train), model.config.coordination_latent, generator=generator),
+        torch.randn(len(train), model.config.ligand_latent, generator=generator),
     )
     found = []
     for precision in ("float32", "bfloat16"):
@@ -166,6 +166,7 @@ def test_in_half_the_width_losses_and_learning_are_nearly_the_same(
         small = {**SMALL, "epochs": 3, "decorations_per_epoch": 1024}
         network, _ = train_vae(train, None, teacher, seed=1, precision=precision, **small)
         assert all(weights.dtype == torch.float32 for weights in network.parameters())
+        assert network.history is not None
         losses.append(network.history.column("train_loss"))
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
     assert losses[1][-1] < 0.9 * losses[1][0]
