@@ -1,7 +1,6 @@
 "use strict";
 // The view on which the patterns of a network's layer are judged; see shared.js.
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
-const signed = (value, digits) => `${value > 0 ? "+" : ""}${value.toFixed(digits)}`;
 const plural = (count, one, several) => `${count} ${count === 1 ? one : several}`;
 
 function enable() {

@@ -130,7 +130,7 @@ async function grow() {
     block.append(shown);
     template.patterns.forEach((pattern, i) => {
       const line = element("div", "", "pattern");
-      const [down, across] = pattern.offset.map((step) => (step > 0 ? `+${step}` : `${step}`));
+      const [down, across] = pattern.offset.map((step) => signed(step, 0));
       line.append(element("span", `${down}, ${across}: ${Math.round(100 * pattern.strength)} %`, "quiet"));
       const patches = element("div", "", "patches");
       pattern.patches.forEach((one, j) => patches.append(patch(one, `Template ${place}, pattern ${i + 1}, patch ${j + 1}`)));

@@ -66,6 +66,12 @@ async function begin(path) {
   }
 }
 
+// A number with its sign, which is no hyphen.
+function signed(value, digits) {
+  const told = Math.abs(value).toFixed(digits);
+  return Number(told) === 0 ? told : `${value > 0 ? "+" : "−"}${told}`;
+}
+
 function element(name, text, kind) {
   const made = document.createElement(name);
   if (text) made.textContent = text;
