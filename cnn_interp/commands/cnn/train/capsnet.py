@@ -495,9 +495,28 @@ def _show_couplings(
 
 
 def _show_misread(found: Finding, images: GreyImages, scores: np.ndarray) -> None:
+    from interpretkit.visualization.instruments import Gallery, Item
+
     labels, read = images.test_labels.numpy(), scores.argmax(1)
     wrong = (read != labels).nonzero()[0][:_MISREAD]
-    found.section("Misread", "Test images that the capsules take for another category.").table(
+    section = found.section("Misread", "Test images that the capsules take for another category.")
+    items = [
+        Item(
+            f"image {row}",
+            images.test[int(row)].numpy(),
+            text=f"{images.categories[int(labels[row])]}, read as {images.categories[int(read[row])]}",
+            group=f"{images.categories[int(labels[row])]} read as {images.categories[int(read[row])]}",
+            numbers={
+                "length": float(scores[row, read[row]]),
+                "length of the category": float(scores[row, labels[row]]),
+            },
+        )
+        for row in wrong
+    ]
+    if items:
+        label = "Misread images, to browse by what was taken for what"
+        section.instrument(Gallery(items, placeholder="a category", side=9, label=label))
+    section.table(
         "misread.csv",
         [
             {
