@@ -11,6 +11,7 @@ from interpretkit.bench import benchmarks
 from interpretkit.bench.benchmarks import GivenData, check_kinds, choose, find_benchmarks, find_folder
 from interpretkit.bench.results import _number, read_results, results_page
 from interpretkit.bench.running import bench
+from interpretkit.cli import main
 from interpretkit.commandline import kinds_and_paths
 from interpretkit.commands.bench import names_and_data
 from interpretkit.errors import InputError
@@ -416,6 +417,27 @@ def test_command_refuses_in_one_line(checkout: Path, arguments: list[str]):
     assert out == ""
     assert err.startswith("Error: ")
     assert err.count("\n") == 1
+
+
+def test_docs_are_written_to_only_where_that_is_asked_for(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (checkout / "docs").mkdir()
+    (checkout / "docs" / "results.md").write_text("as it was")
+    # Within the checkout, and in a folder that is none.
+    for place in (checkout, tmp_path / "elsewhere"):
+        place.mkdir(exist_ok=True)
+        monkeypatch.chdir(place)
+        monkeypatch.setattr(
+            benchmarks, "__file__", str(checkout / "interpretkit" / "bench" / "benchmarks.py")
+        )
+        with pytest.raises(SystemExit) as ended:
+            main(["bench", "alpha", "--quick", "--quiet", "--out", str(tmp_path / f"rows-{place.name}")])
+        assert ended.value.code == 0
+        assert [path.name for path in (checkout / "docs").iterdir()] == ["results.md"]
+        assert (checkout / "docs" / "results.md").read_text() == "as it was"
+        assert sorted(read_results(tmp_path / f"rows-{place.name}")) == ["alpha"]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_core_of_the_bench_imports_no_front_end():
