@@ -9,7 +9,7 @@ pytest.importorskip("uvicorn", reason="the extra `web` is not installed")
 sys.path.insert(0, str(Path(__file__).parent))
 import classroom
 from edited_networks import BLUE, GREEN, RED
-from pages import DRAWN
+from pages import DRAWN, PATIENCE_MS
 from test_page import Server
 
 from cnn_interp.middle_to_end.journal import open_journal, read_journal
@@ -140,6 +140,7 @@ def test_by_touch(browser):
     part = classroom.planted()[1]
     server = Server(classroom.room())
     context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     page.goto(server.address)
     person = Person(page, part)
