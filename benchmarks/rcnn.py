@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from cnn_interp.images.articulated import articulated_images
 from cnn_interp.images.object_images import ObjectImages, mosaics, split_by_groups, whole_images
@@ -29,6 +30,7 @@ from cnn_interp.networks.loading import load_network
 from cnn_interp.networks.network import Network
 from interpretkit.bench.evidence import Row, mean_interval
 from interpretkit.runs.files import write_json
+from interpretkit.training import resolve_device
 
 NETWORK, LAYER, KIND = "mobilenet_v2", "features.13", "animal-part"
 CATEGORIES = ("quadruped", "bird", "person", "car")
@@ -61,7 +63,7 @@ class Size:
 
 
 QUICK = Size(60, 60, (100, 80), 1, 3)
-FULL = Size(120, 120, (240, 220), 3, 5)
+FULL = Size(400, 150, (1200, 400), 3, 5)
 
 
 def run(
@@ -76,8 +78,8 @@ def run(
     Parameters
     ----------
     quick : bool
-        60 drawn images to train on and 60 to test on, one seed of three epochs, instead of 120 each, three seeds of
-        five epochs.
+        60 drawn images to train on and 60 to test on, one seed of three epochs, instead of 400 and 150, three seeds
+        of five epochs.
     data : mapping of str to path, optional
         ``animal-part``, its folder: mosaics of its crops as well, of which relatives are kept apart.
     seed : int
@@ -88,11 +90,12 @@ def run(
         A folder in which maps, trainings and figures are kept, and from which one goes on.
     """
     size = QUICK if quick else FULL
-    network = load_network(NETWORK, device=device, seed=seed)
-    rows = set_rows(network, "articulated", *drawn_images(size, seed), size, seed, device, cache)
+    where = resolve_device(device)
+    network = load_network(NETWORK, device=where, seed=seed)
+    rows = set_rows(network, "articulated", *drawn_images(size, seed), size, seed, where, cache)
     if data and KIND in data:
         train, test = photographs(data[KIND], size, seed)
-        rows += set_rows(network, KIND, train, test, size, seed, device, cache)
+        rows += set_rows(network, KIND, train, test, size, seed, where, cache)
     return rows
 
 
@@ -109,7 +112,7 @@ def photographs(folder: Path, size: Size, seed: int) -> tuple[ObjectImages, Obje
     """Return mosaics to train and to test on, of different photographs; annotated crops are among those tested on."""
     train, test = split_by_groups(read_annotated(KIND, folder), (0.5, 0.5), seed=seed)
     return (
-        held(mosaics(some(train, size.crops[0], seed), seed=seed)),
+        held(mosaics(some(train, size.crops[0], seed), seed=seed, mirrored=True)),
         held(mosaics(some(test, size.crops[1], seed), seed=seed)),
     )
 
@@ -135,7 +138,7 @@ def set_rows(
     test: ObjectImages,
     size: Size,
     seed: int,
-    device: str,
+    device: torch.device,
     cache: Path | None,
 ) -> list[Row]:
     """Train and measure on one set of images, for every seed, and return its rows."""

@@ -78,6 +78,8 @@ class Settings:
         Kinds of parts that the tiles of a category may be, besides none.
     width : int
         Of the embedding of cells.
+    depth : int
+        Convolutions of 3 × 3 cells by which a cell is seen in its surroundings.
     folded : float
         Share of the epochs in which OR nodes take the mean of their children, so that all of them learn before any is
         chosen.
@@ -97,6 +99,7 @@ class Settings:
     grid: int = 6
     parts: int = 6
     width: int = 64
+    depth: int = 2
     folded: float = 0.2
     cost: float = 0.1
     sharpness: float = 3.0
@@ -114,7 +117,7 @@ class Settings:
             raise InputError(f"kind {self.kind!r}: expected one of {', '.join(get_args(Kind))}")
         for name in ("grid", "parts", "width", "epochs", "batch_size"):
             check_number(name, getattr(self, name), 1)
-        for name in ("cost", "gathered", "present", "moved", "different", "weight_decay"):
+        for name in ("depth", "cost", "gathered", "present", "moved", "different", "weight_decay"):
             check_number(name, getattr(self, name), 0)
         check_number("folded", self.folded, 0, 1)
         for name in ("learning_rate", "sharpness"):
@@ -138,13 +141,25 @@ class Refiner(nn.Module):
         return self.step(functional.relu(self.embedding(self.scale(regions))).flatten(1))
 
 
+def surroundings(settings: Settings) -> nn.Sequential:
+    """Return the convolutions by which embedded cells (n, width, g, g) are seen with their neighbours; same shape."""
+    return nn.Sequential(
+        *(
+            layer
+            for _ in range(settings.depth)
+            for layer in (nn.Conv2d(settings.width, settings.width, 3, padding=1), nn.ReLU())
+        )
+    )
+
+
 class PlainHead(nn.Module):
-    """Fully connected layers on the cells of a region, as in Fast R-CNN."""
+    """Convolutions and fully connected layers on the cells of a region, as in Fast R-CNN."""
 
     def __init__(self, channels: int, categories: int, settings: Settings) -> None:
         super().__init__()
         self.scale = nn.BatchNorm2d(channels, affine=False)
         self.embedding = nn.Conv2d(channels, settings.width, 1)
+        self.surroundings = surroundings(settings)
         self.hidden = nn.Linear(settings.width * settings.grid**2, 2 * settings.width)
         self.classifier = nn.Linear(2 * settings.width, categories + 1)
 
@@ -154,7 +169,8 @@ class PlainHead(nn.Module):
 
     def forward(self, regions: Tensor) -> Tensor:
         """Return scores (n, categories + 1), the last for no object, for regions (n, c, g, g)."""
-        return self.classifier(functional.relu(self.hidden(self.filter_maps(regions).flatten(1))))
+        seen = self.surroundings(self.filter_maps(regions))
+        return self.classifier(functional.relu(self.hidden(seen.flatten(1))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,8 +186,8 @@ class ParsedRegions:
     scores : Tensor, (n, parts + 1, tiles)
         The score of every rectangle as one tile of each kind.
     place : Tensor, (n, tiles)
-        What is told for the category, against no object, by what the tile's cells are at their places; the same for
-        every kind, and not within `scores`.
+        What is told for the category, against no object, by what the tile's cells are at their places and in their
+        surroundings; the same for every kind, and not within `scores`.
     """
 
     parses: Parses
@@ -188,6 +204,9 @@ class ParsingHead(nn.Module):
     the region, with filters of every place as in the article's terminal nodes; no object has such filters as well. The
     latter sums up alike over all parses, since each covers every cell once, so that the parse is chosen by the parts
     alone. A terminal is the best of all kinds of parts, of which one is none.
+
+    Parts are seen in each cell by itself: seen with their neighbours, near the region's edges above all, cells know
+    their place, and parts would stand still instead of following. At its place a cell is seen in its surroundings.
 
     Parameters
     ----------
@@ -206,6 +225,7 @@ class ParsingHead(nn.Module):
         self.kinds = settings.parts + 1
         self.scale = nn.BatchNorm2d(channels, affine=False)
         self.embedding = nn.Conv2d(channels, settings.width, 1)
+        self.surroundings = surroundings(settings)
         self.responses = nn.Conv2d(settings.width, categories * self.kinds, 1)
         with torch.no_grad():
             # The best of many random parses is large: parts begin small, or the score begins with what says nothing.
@@ -242,7 +262,7 @@ class ParsingHead(nn.Module):
         """Return scores (n, categories + 1) by the parses; `temperature` is that of the OR nodes."""
         tiles = maps.flatten(-2) @ self.cells.T + self.price[..., self.shapes]
         best, _ = switch(tiles.movedim(2, 0), temperature)
-        return self.place(embedded)[..., 0, 0] + functional.pad(
+        return self.place(self.surroundings(embedded))[..., 0, 0] + functional.pad(
             parse(best, self.grammar, temperature).scores, (0, 1)
         )
 
@@ -254,7 +274,7 @@ class ParsingHead(nn.Module):
         scores = maps.flatten(-2) @ self.cells.T + self.price[categories][..., self.shapes]
         best, parts = switch(scores.movedim(1, 0))
         against = self.place.weight[categories] - self.place.weight[-1]
-        here = torch.einsum("ncij,ncij->nij", embedded, against).flatten(1)
+        here = torch.einsum("ncij,ncij->nij", self.surroundings(embedded), against).flatten(1)
         # In part_maps the cells are summed up with a factor; here they are not.
         place = here @ (self.cells.T * self.settings.grid)
         return ParsedRegions(parse(best, self.grammar), parts, scores, place)

@@ -107,7 +107,7 @@ def test_an_untrained_head_finds_nothing(compared: Comparison) -> None:
 
 def test_the_score_is_the_sum_of_the_trees_tiles_whatever_they_are_called(head: ParsingHead) -> None:
     cells = torch.randn(6, CHANNELS, 5, 5, generator=torch.Generator().manual_seed(1))
-    scores = head(cells)
+    scores = head(cells).detach()
     offset = head.state_dict()["place.bias"]
     for category in range(2):
         found = head.explain(cells, torch.full((6,), category))
@@ -121,6 +121,24 @@ def test_the_score_is_the_sum_of_the_trees_tiles_whatever_they_are_called(head: 
             assert by_part + by_place == pytest.approx(odds, abs=1e-3)
             # What is told from places is the same for all parses: that of the region as one tile.
             assert by_place == pytest.approx(float(found.place[row, -1]) + bias, abs=1e-3)
+
+
+def test_parts_are_told_from_cells_alone_and_places_from_their_surroundings(head: ParsingHead) -> None:
+    generator = torch.Generator().manual_seed(4)
+    cells, other = (
+        torch.randn(2, CHANNELS, 5, 5, generator=generator),
+        torch.randn(2, CHANNELS, generator=generator),
+    )
+    changed = cells.clone()
+    changed[:, :, 2, 2] = other
+    with torch.no_grad():
+        first, second = (head.embedded(some) for some in (cells, changed))
+        parts = (head.part_maps(first) != head.part_maps(second)).flatten(0, 2).any(0)
+        places = (head.surroundings(first) != head.surroundings(second)).flatten(0, 1).any(0)
+    middle = torch.zeros(5, 5, dtype=torch.bool)
+    middle[2, 2] = True
+    assert torch.equal(parts, middle)
+    assert places.all()  # two convolutions of 3 × 3 reach two cells far
 
 
 def test_the_gradient_of_the_parts_reaches_the_kinds_and_cells_of_the_parse_alone(head: ParsingHead) -> None:

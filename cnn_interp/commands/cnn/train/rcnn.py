@@ -282,7 +282,8 @@ def _images(
     ]
     if every.boxes is None:
         train, test = (
-            mosaics(some, seed=seed, empty=_EMPTY if (some.categories < 0).any() else 0.0) for some in chosen
+            mosaics(some, seed=seed, empty=_EMPTY if (some.categories < 0).any() else 0.0, mirrored=learned)
+            for some, learned in zip(chosen, (True, False), strict=True)
         )
     else:
         train, test = (whole_images(some, 224) for some in chosen)
