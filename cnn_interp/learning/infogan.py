@@ -430,6 +430,20 @@ class Schedule:
             raise InputError(f"pairing {self.pairing!r}: expected 0 without affine changes")
 
 
+def sprite_schedule(**chosen: Any) -> Schedule:
+    """Return how an InfoGAN is trained on images whose place, size and turn are what codes shall come to stand for.
+
+    The critic sees such images as they are: a code that must be told from images moved, scaled and turned at random
+    can stand for none of the three.
+
+    Parameters
+    ----------
+    chosen
+        What else is chosen of :class:`Schedule`.
+    """
+    return Schedule(**{"affine": 0.0, "pairing": 0.0, **chosen})
+
+
 def train_infogan(
     images: Tensor,
     config: InfoGANConfig,

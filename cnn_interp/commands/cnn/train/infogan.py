@@ -129,6 +129,7 @@ def infogan(
         Schedule,
         load_infogan,
         mode_coverage,
+        sprite_schedule,
         train_infogan,
         trained_example,
     )
@@ -157,7 +158,8 @@ def infogan(
                 **SIZES[chosen],
             )
             few = len(wanted.train) < _FEW
-            schedule = Schedule(
+            make = sprite_schedule if kind == SPRITES else Schedule
+            schedule = make(
                 epochs=epochs or (_EPOCHS_OF_FEW if few else _EPOCHS),
                 batch_size=64 if few else 128,
                 precision=exact,  # type: ignore[arg-type]
