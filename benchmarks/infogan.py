@@ -15,6 +15,7 @@ from cnn_interp.learning import capsules
 from cnn_interp.learning.grey_images import GreyImages, grey_images, sprite_images
 from cnn_interp.learning.infogan import (
     SIZES,
+    SPRITE_CODES,
     InfoGAN,
     InfoGANConfig,
     Schedule,
@@ -263,7 +264,7 @@ def sprite_rows(scale: Scale, seeds: list[int], device: str, cache: Path | None)
         images, factors, _ = sprite_images(scale.sprites_trained, scale.sprites_scored, seed=number)
         model, _ = train_infogan(
             images.train,
-            InfoGANConfig(side=images.side, categories=3, continuous=4, **SIZES[scale.network]),
+            InfoGANConfig(side=images.side, **SPRITE_CODES, **SIZES[scale.network]),
             scale.sprites,
             seed=number,
             device=device,

@@ -26,8 +26,6 @@ _SIZES = ("cpu", "paper")
 _SIDE = {"sprites": 32}
 # What is trained if nobody says: batches of all trainings are about as many, small sets are gone through more often.
 _EPOCHS, _EPOCHS_OF_FEW, _FEW = 11, 60, 5000
-# By the data: values of the categorical code, and continuous codes. Sprites differ in shape, and in four more ways.
-_CODES = {"sprites": (3, 4)}
 _SPRITES_DRAWN = 20_000
 # Images that codes are scored on, at most.
 _SCORED = 5000
@@ -125,6 +123,7 @@ def infogan(
     from cnn_interp.learning.capsules import predict, train_network, trained_examples
     from cnn_interp.learning.infogan import (
         SIZES,
+        SPRITE_CODES,
         InfoGANConfig,
         Schedule,
         load_infogan,
@@ -150,13 +149,10 @@ def infogan(
         training_together(resolve_device(device), place) as (where, state),
     ):
         if model is None:
-            usual = _CODES.get(kind, (len(wanted.categories), 2))
-            config = InfoGANConfig(
-                side=side,
-                categories=categories or usual[0],
-                continuous=usual[1] if continuous is None else continuous,
-                **SIZES[chosen],
-            )
+            codes = dict(SPRITE_CODES) if kind == SPRITES else {"categories": len(wanted.categories)}
+            asked_codes = {"categories": categories, "continuous": continuous}
+            codes |= {name: value for name, value in asked_codes.items() if value is not None}
+            config = InfoGANConfig(side=side, **codes, **SIZES[chosen])
             few = len(wanted.train) < _FEW
             make = sprite_schedule if kind == SPRITES else Schedule
             schedule = make(
