@@ -49,8 +49,8 @@ class Scale:
         Of the trainings.
     classifier : capsules.Schedule
         Of the network that counts what is drawn.
-    seeds : int
-        How many.
+    seeds, sprite_seeds : int
+        How many, for digits and for sprites.
     sprites_trained, sprites_scored : int
         Sprites to train on, and to score on.
     """
@@ -60,6 +60,7 @@ class Scale:
     sprites: Schedule
     classifier: capsules.Schedule
     seeds: int
+    sprite_seeds: int = 1
     sprites_trained: int = 20_000
     sprites_scored: int = 5000
 
@@ -70,13 +71,13 @@ QUICK = Scale(
     sprite_schedule(epochs=2, batch_size=64),
     capsules.Schedule(epochs=8, batch_size=64, learning_rate=5e-3),
     1,
-    3000,
-    1500,
+    sprites_trained=3000,
+    sprites_scored=1500,
 )
 SMALL = Scale(
     "cpu",
     Schedule(epochs=7, precision="bfloat16"),
-    sprite_schedule(epochs=16, precision="bfloat16"),
+    sprite_schedule(epochs=12, precision="bfloat16"),
     capsules.Schedule(epochs=3, learning_rate=5e-3, precision="bfloat16"),
     3,
 )
@@ -86,6 +87,7 @@ FULL = Scale(
     sprite_schedule(epochs=100),
     capsules.Schedule(epochs=10, learning_rate=5e-3),
     3,
+    sprite_seeds=3,
 )
 
 
@@ -170,7 +172,7 @@ def run(
     stand_in = scale.network != "paper" or mnist is None
     system = f"InfoGAN, size {scale.network}"
     rows += digit_rows(models, classifier, images, system, made, stand_in, seed)
-    return [*rows, *sprite_rows(scale, seeds, where, cache)]
+    return [*rows, *sprite_rows(scale, seeds[: scale.sprite_seeds], where, cache)]
 
 
 def digit_rows(
