@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+# What the package brings along, for pages that show it by itself.
+SHIPPED = Path(__file__).parents[2] / "catalysis" / "data" / "model"
 _LABELS = ("car", "cat", "dog", "truck")
 
 
@@ -259,7 +261,9 @@ SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit catalyst optimize --elements": "--sites 64 --facets 111",
     "interpretkit catalyst screen --n 1000000": "--n 600 --facets 111 --workers 1",
     "interpretkit catalyst screen --n 200000": "--n 600 --facets 111 --workers 1",
+    "interpretkit catalyst latent --out": f"--data a.extxyz --model {SHIPPED}",
     "interpretkit catalyst train": "--quick",
+    "interpretkit catalyst train --disentangle": "--data a.extxyz",
     "interpretkit catalyst evaluate": "--quick",
     "interpretkit catalyst evaluate --train my-sites.extxyz --split": "--jobs 1",
     "interpretkit catalyst evaluate --train relaxed.extxyz": "--teacher-only",

@@ -87,6 +87,9 @@ def pretrained(name: str) -> bool:
 
 def make_inputs(page: str, folder: Path) -> None:
     text = "\n".join(block.text for block in BLOCKS[page])
+    for block in BLOCKS[page]:
+        if block.language == "shell" and not block.left_to:
+            text += "\n".join(" ".join(shortened(words)) for _, words in block.commands())
     for name, make in INPUTS.items():
         if name in text:
             make(folder / name)
@@ -156,10 +159,14 @@ GUIDED = frozenset(
 
 
 def run_by_a_guide(words: list[str], tour: list[list[str]]) -> bool:
-    """Tell whether a guide runs a command of the README's tour, and nothing on the tour reads its results."""
+    """Tell whether a guide runs a command of the README's tour, and all on the tour that read its results."""
     folder = words[words.index("--out") + 1] if "--out" in words else None
-    read = folder and any(folder in word for other in tour if other != words for word in other)
-    return without_folder(words) in GUIDED and not read
+    readers = [
+        other
+        for other in tour
+        if folder and other != words and any(f"{word}/".startswith(f"{folder}/") for word in other)
+    ]
+    return without_folder(words) in GUIDED and all(run_by_a_guide(other, tour) for other in readers)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if BLOCKS[page]])
