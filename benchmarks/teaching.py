@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,65 +215,133 @@ def subjects(
             yield from of(KIND, name, found.subset(rows), np.arange(len(rows)) >= len(told))
 
 
-def drawn_curves(subject: Subject, size: Size, share: float, seed: int, cache: Path | None) -> list[Curve]:
-    """Return the curves of all orders, and of other methods, for one draw of images."""
-    code = [inspect.getsource(module) for module in
-            (part_graph, part_cells, part_baselines, dialogue, selection, annotators, simulation)]  # fmt: skip
-    stamp = json.dumps(
-        [
-            subject.features[0].key,
-            subject.name,
-            subject.part,
-            asdict(replace(size, seeds=1)),
-            share,
-            seed,
-            code,
-        ]
-    )
-    kept = None if cache is None else cache / f"curves-{hashlib.sha256(stamp.encode()).hexdigest()[:24]}.json"
-    if kept is not None and kept.is_file():
-        return [Curve(**entry) for entry in json.loads(kept.read_text(encoding="utf-8"))]
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Images drawn from those of a subject: first those that may be asked about, then those that are tested on.
+
+    Attributes
+    ----------
+    features : (TrunkFeatures, TrunkFeatures)
+        Of the images and their mirror images.
+    cells : PartCells
+        Of the images.
+    positions : ndarray of float, (n, 2)
+        Of the part, px.
+    asked : int
+        How many may be asked about.
+    shown : ndarray of int
+        Those of them that show the part, in the order in which other methods get them.
+    """
+
+    features: tuple[TrunkFeatures, TrunkFeatures]
+    cells: part_cells.PartCells
+    positions: NDArray[np.float64]
+    asked: int
+    shown: NDArray[np.intp]
+
+    @property
+    def rows(self) -> NDArray[np.intp]:
+        """Those that are tested on."""
+        return np.arange(self.asked, len(self.positions))
+
+
+def drawn(subject: Subject, size: Size, share: float, seed: int) -> Draw:
+    """Return a draw in which a share of the images that may be asked about show the part."""
     rng = numpy_generator(seed, subject.name, subject.part, "draw")
     shown = rng.permutation(np.flatnonzero(~np.isnan(subject.positions[:, 0])))
     asked, test = divided(shown, subject.groups, size)
     others = rng.permutation(np.flatnonzero(subject.absent))[: round(len(asked) * (1 / share - 1))]
     candidates = np.sort(np.concatenate([asked, others]))
     chosen = np.concatenate([candidates, test])
-    # Nothing is learned from the images that are tested on, not even what is common.
-    places = np.arange(len(candidates))
     features = (subject.features[0].subset(chosen), subject.features[1].subset(chosen))
-    cells = part_cells.part_cells(features, subject.layers, learn_rows=places)
-    positions, rows = subject.positions[chosen], np.arange(len(candidates), len(chosen))
-    whole = np.stack([one[DEEP].tensor().mean(dim=(2, 3)).numpy() for one in features], axis=1)
-    truth = Truth(positions)
+    # Nothing is learned from the images that are tested on, not even what is common.
+    cells = part_cells.part_cells(features, subject.layers, learn_rows=np.arange(len(candidates)))
+    positions = subject.positions[chosen]
+    order = rng.permutation(np.flatnonzero(~np.isnan(positions[: len(candidates), 0])))
+    return Draw(features, cells, positions, len(candidates), order)
+
+
+def drawn_curves(subject: Subject, size: Size, share: float, seed: int, cache: Path | None) -> list[Curve]:
+    """Return the curves of all orders, and of other methods, for one draw of images.
+
+    What is kept of either is told by the code that it comes of, so that a change to dialogues leaves other methods.
+    """
+    plans: list[
+        tuple[str, Sequence[ModuleType], Callable[[Draw, Size], Iterator[tuple[str, list[float], list[int]]]]]
+    ]
+    told = (part_graph, part_cells, dialogue, selection, annotators, simulation)
+    plans = [("orders", told, partial(order_errors, part=subject.part, share=share, seed=seed))]
+    if share == size.shares[0]:
+        plans.append(
+            (
+                "others",
+                (part_cells, part_baselines),
+                partial(baseline_errors, layers=subject.layers, seed=seed),
+            )
+        )
     found: list[Curve] = []
+    draw: Draw | None = None
+    for what, modules, errors_of in plans:
+        kept = None if cache is None else cache / f"{what}-{stamp(subject, size, share, seed, modules)}.json"
+        if kept is not None and kept.is_file():
+            found += [Curve(**entry) for entry in json.loads(kept.read_text(encoding="utf-8"))]
+            continue
+        draw = drawn(subject, size, share, seed) if draw is None else draw
+        curves = [
+            Curve(subject.data, subject.name, subject.part, share, order, seed, errors, counts)
+            for order, errors, counts in errors_of(draw, size)
+        ]
+        if kept is not None:
+            write_json(kept, [asdict(curve) for curve in curves])
+        found += curves
+    return found
 
-    def add(order: str, errors: Sequence[float], counts: Sequence[int]) -> None:
-        found.append(
-            Curve(subject.data, subject.name, subject.part, share, order, seed, list(errors), list(counts))
-        )  # fmt: skip
 
+def stamp(subject: Subject, size: Size, share: float, seed: int, modules: Sequence[ModuleType]) -> str:
+    """Return what tells curves from all others: data, sizes, and the code that they come of."""
+    code = [inspect.getsource(module) for module in modules]
+    told = [
+        subject.features[0].key,
+        subject.name,
+        subject.part,
+        asdict(replace(size, seeds=1)),
+        share,
+        seed,
+        code,
+    ]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
+
+
+def order_errors(
+    draw: Draw, size: Size, *, part: str, share: float, seed: int
+) -> Iterator[tuple[str, list[float], list[int]]]:
+    """Give each order, its errors after each answer, and how many images that were asked about showed the part."""
+    places = np.arange(draw.asked)
+    whole = np.stack([one[DEEP].tensor().mean(dim=(2, 3)).numpy() for one in draw.features], axis=1)
+    truth = Truth(draw.positions)
     for order in size.of(share):
-        select = SELECTIONS[ACTIVE if order == ERRING else order](len(candidates), seed)
-        talk = Dialogue(cells, whole, part=subject.part, selection=select, candidates=places, seed=seed)
+        select = SELECTIONS[ACTIVE if order == ERRING else order](draw.asked, seed)
+        talk = Dialogue(draw.cells, whole, part=part, selection=select, candidates=places, seed=seed)
         annotator = TrueAnnotator(talk, truth)
         answers = ErringAnnotator(annotator, talk, RATE, seed) if order == ERRING else annotator
-        steps = taught(talk, answers, size.answers, rows, positions)
-        add(order, [step.error for step in steps], [step.shown for step in steps])
-    if share == size.shares[0]:
-        task = Task(features, cells, DEEP, subject.layers, positions, places)
-        order = rng.permutation(np.flatnonzero(~np.isnan(positions[: len(candidates), 0])))
-        counts = [count for count in size.baselines if count <= len(order)]
-        diagonal = float(np.hypot(*cells.image))
-        for method in BASELINES:
-            errors = []
-            for count in counts:
-                where = METHODS[method](task, np.sort(order[:count]), rows, seed)
-                errors.append(float(np.linalg.norm(where - positions[rows], axis=1).mean()) / diagonal)
-            add(method, errors, counts)
-    if kept is not None:
-        write_json(kept, [asdict(curve) for curve in found])
-    return found
+        steps = taught(talk, answers, size.answers, draw.rows, draw.positions)
+        yield order, [step.error for step in steps], [step.shown for step in steps]
+
+
+def baseline_errors(
+    draw: Draw, size: Size, *, layers: Sequence[str], seed: int
+) -> Iterator[tuple[str, list[float], list[int]]]:
+    """Give each other method, and its errors after each number of full annotations."""
+    task = Task(draw.features, draw.cells, DEEP, tuple(layers), draw.positions, np.arange(draw.asked))
+    counts = [count for count in size.baselines if count <= len(draw.shown)]
+    diagonal = float(np.hypot(*draw.cells.image))
+    for method in BASELINES:
+        errors = []
+        for count in counts:
+            where = METHODS[method](task, np.sort(draw.shown[:count]), draw.rows, seed)
+            away = np.linalg.norm(where - draw.positions[draw.rows], axis=1)
+            errors.append(float(away.mean()) / diagonal)
+        yield method, errors, counts
 
 
 def divided(

@@ -30,8 +30,10 @@ from interpretkit.errors import InputError
 from interpretkit.training.seeds import numpy_generator
 
 Floats = NDArray[np.float64]
-# The graph is learned from so many images without annotation, so that a question comes at once.
-LEARNED_FROM = 60
+Bools = NDArray[np.bool_]
+# The graph is learned from so many images without annotation, so that a question comes at once; of these each is as
+# likely as this to show the part, for what is learned from an image without it is wrong.
+LEARNED_FROM, _LIKELY = 60, 0.5
 
 
 class StaleAnswer(InputError):
@@ -86,7 +88,8 @@ class Dialogue:
     candidates : array_like of int, optional
         Images that may be asked about; all by default.
     learned_from : int
-        From how many of the candidates the graph learns without annotation.
+        From how many of the candidates the graph learns without annotation, at most: of those that are likely to show
+        the part.
     seed : int
         Of which these are.
     """
@@ -112,9 +115,10 @@ class Dialogue:
         )
         if not len(self.candidates):
             raise InputError("candidates: there are none; expected at least one image to ask about")
-        rng = numpy_generator(seed, "learned from")
-        most = min(learned_from, len(self.candidates))
-        self.pool = np.sort(rng.choice(self.candidates, most, replace=False))
+        # A fair sample of those that are likely to show the part, whichever these are at the moment.
+        self._sample = numpy_generator(seed, "learned from").permutation(len(self.candidates))
+        self._learned_from = learned_from
+        self.pool = self.candidates[:0]
         self.likeness = Likeness.of(np.asarray(features)[self.candidates])
         self._selection = selection
         self._log = Memory() if log is None else log
@@ -274,10 +278,16 @@ class Dialogue:
             if entry.annotation is not None:
                 notes = merged(notes, [entry.annotation])
         self._annotations = notes
+        shown, absent = (np.zeros(len(self.candidates), dtype=bool) for _ in range(2))
+        for note in notes:
+            (shown if note.position else absent)[self._place[note.image]] = True
+        chances = chances_shown(self.likeness, shown, absent)
+        likely = self._sample[chances[self._sample] >= _LIKELY]
+        self.pool = np.sort(self.candidates[likely[: self._learned_from]])
         self._graph = None
         if any(note.position for note in notes):
             self._graph = grow(self.cells, notes, part=self.part, pool=self.pool, settings=self.settings)
-        self._standing = self._stand()
+        self._standing = self._stand(chances, shown, absent)
         self._worth = np.where(self._standing.closed, -np.inf, self._selection(self._standing))
         if self._standing.closed.all():
             self._question = None
@@ -291,17 +301,13 @@ class Dialogue:
             1.0 if again is None or best <= 0 else float(self._worth[place]) / best,
         )  # fmt: skip
 
-    def _stand(self) -> Standing:
-        shown, absent, closed = (np.zeros(len(self.candidates), dtype=bool) for _ in range(3))
+    def _stand(self, chances: Floats, shown: Bools, absent: Bools) -> Standing:
+        closed = np.zeros(len(self.candidates), dtype=bool)
         for entry in self._standing_entries:
             closed[self._place[entry.image]] = True
-        for note in self._annotations:
-            (shown if note.position else absent)[self._place[note.image]] = True
         scores, spread = np.zeros(len(closed)), np.zeros(len(closed))
         if self._graph is not None:
             maps = score_maps(self._graph, self.cells, self.candidates)
             scores = torch.logsumexp(maps.flatten(1), dim=1).double().numpy()
             spread = mean_places(maps, self.cells)[1]
-        return Standing(
-            scores, chances_shown(self.likeness, shown, absent), spread, shown, absent, closed, self.likeness
-        )
+        return Standing(scores, chances, spread, shown, absent, closed, self.likeness)

@@ -202,11 +202,10 @@ def random_order(count: int, seed: int = 0) -> Selection:
     return lambda standing: order
 
 
-def least_sure(standing: Standing) -> Floats:
-    """Return how unsure it is where the part is, ``(n,)``; at first, how like an image is to all others."""
-    if not standing.spread.any():
-        return standing.likeness.kernel(_WIDE).mean(axis=1)
-    return standing.spread
+def least_sure(count: int, seed: int = 0) -> Selection:
+    """Return a selection that asks where it is least sure where the part is; by chance as long as there is no graph."""
+    chance = random_order(count, seed)
+    return lambda standing: standing.spread if standing.spread.any() else chance(standing)
 
 
 ACTIVE = "active"
@@ -215,7 +214,7 @@ SELECTIONS: Mapping[str, Callable[[int, int], Selection]] = MappingProxyType(
     {
         ACTIVE: lambda count, seed: largest_gain,
         "published": lambda count, seed: largest_drop,
-        "unsure": lambda count, seed: least_sure,
+        "unsure": least_sure,
         "random": random_order,
     }
 )
