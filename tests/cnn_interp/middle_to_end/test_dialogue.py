@@ -169,6 +169,30 @@ def test_the_graph_is_the_one_that_grows_from_all_that_was_said(planted):
     assert 0 < talk.expected_error < 0.5
 
 
+def test_the_graph_learns_from_images_that_are_likely_to_show_the_part(planted):
+    """Half of all images do not show it: among those that are learned from there are few."""
+    _, part, _ = planted
+    without = []
+    for seed in range(5):
+        talk = dialogue(planted, order="random", seed=seed)
+        said(talk, part, 8)
+        assert 0 < len(talk.pool) <= 15
+        assert (talk.standing.chances[talk.pool] >= 0.5).all()
+        without.append(np.isnan(part[talk.pool, 0]).mean())
+    assert np.mean(without) < 0.25
+
+
+def test_as_long_as_nobody_showed_the_part_nothing_is_surer_than_anything_else(planted):
+    _, part, _ = planted
+    unsure, chance = (dialogue(planted, order=order, seed=3) for order in ("unsure", "random"))
+    for talk in (unsure, chance):
+        talk.answer(Answer(talk.question.image, "absent"))
+    assert unsure.question.image == chance.question.image
+    said(unsure, part, 4)
+    left = ~unsure.standing.closed
+    assert unsure.question.image == np.flatnonzero(left)[unsure.standing.spread[left].argmax()]
+
+
 def test_undo_brings_back_what_was_and_a_log_goes_on(planted):
     _, part, _ = planted
     talk, log = dialogue(planted), Memory()
