@@ -195,6 +195,20 @@ def test_a_cue_changes_its_own_pixels_only_and_is_drawn_alike(kind: str) -> None
     assert np.array_equal(other.image(0), cued.image(4))
 
 
+def test_a_larger_cue_covers_more_in_square() -> None:
+    images = squares(8)
+    # Within what whole pixels and the image's edge leave.
+    for kind in ("mark", "sticker"):
+        area = [
+            np.mean([plant_cue(images, [0] * 8, [True] * 8, kind=kind, size=size).cue_mask(n).mean() for n in range(8)])  # type: ignore[arg-type]
+            for size in (1.0, 2.0)
+        ]  # fmt: skip
+        assert area[1] / area[0] == pytest.approx(4, rel=0.35)
+    for kind, size in (("mark", 0.0), ("sticker", 3.0), ("texture", 2.0)):
+        with pytest.raises(InputError, match="size"):
+            plant_cue(images, [0] * 8, [True] * 8, kind=kind, size=size)  # type: ignore[arg-type]
+
+
 def test_the_cue_goes_with_one_category_in_exact_shares() -> None:
     labels = np.repeat([0, 1, 2], 20)
     shown = cue_goes_with(labels, 1, within=0.9, elsewhere=0.1, seed=3)
