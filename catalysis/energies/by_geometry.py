@@ -122,9 +122,9 @@ class GeometryPosterior:
         self.geometry = geometry
         self.elements = tuple(elements)
         self._mean_ev, self._scale_ev = teacher.mean, teacher.std
-        self._calibration = teacher.calibration
+        self._calibration = teacher.calibration_of(geometry)
         self._noise = float(np.mean([member.noise for member in teacher.members]))
-        self.noise_ev = float(teacher.std * teacher.calibration * np.sqrt(self._noise))
+        self.noise_ev = float(teacher.std * self._calibration * np.sqrt(self._noise))
         self._orbit_of_slots()
         self._posterior: TeacherPosterior | None = posterior
         self._deviation: _Deviation | None = None

@@ -93,6 +93,33 @@ class AdditiveGaussianProcess:
         self.weights = points.T @ self.solution
         self.basis = points.astype(np.float32)
 
+    def left_out(self, y: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the sites of the basis would be predicted to be without those of their own group, in closed form.
+
+        Parameters
+        ----------
+        y : ndarray
+            Standardised energies of the basis, (n,).
+        groups : ndarray
+            Which of them are left out together, (n,).
+
+        Returns
+        -------
+        mean, variance : ndarray
+            (n,) each, the variance with the noise.
+        """
+        points = self.basis.astype(float)
+        gram = points @ points.T
+        gram[np.diag_indices(len(gram))] += self.noise
+        inverse = cho_solve((cholesky(gram, lower=True), True), np.eye(len(gram)))
+        solution = inverse @ y
+        mean, variance = np.empty(len(y)), np.empty(len(y))
+        for group in np.unique(groups):
+            rows = np.flatnonzero(groups == group)
+            block = np.linalg.inv(inverse[np.ix_(rows, rows)])
+            mean[rows], variance[rows] = y[rows] - block @ solution[rows], np.diag(block)
+        return mean, variance
+
     def restore(self, data: Occupations, solution: np.ndarray, left: np.ndarray) -> None:
         """Take up the posterior of a subset of regressors, `data` being its basis."""
         points = self.design(data)[0].astype(float)

@@ -29,6 +29,7 @@ from interpretkit.runs.files import atomic_path
 
 _EXACT_LIMIT = 3000  # sites; beyond, that many of them span the model (subset of regressors)
 _SEARCH_LIMIT = 1000  # sites that determine the shares of the effects
+_FEWEST_LEFT_OUT = 3  # classes or facets: of fewer, one left out leaves too few to tell how classes differ
 
 
 class Teacher:
@@ -42,8 +43,9 @@ class Teacher:
     means, and is rescaled so that residuals of predictions for held-out groups, within the training sites, have
     the predicted size.
 
-    A class or element that training did not hold is predicted from those alike, with a wider uncertainty; another
-    adsorbate is refused.
+    A class or element that training did not hold is predicted from those alike, with a wider uncertainty: the likeness
+    of coordination says how much is left open, and where training holds three classes or facets, residuals of those
+    left out in turn widen it further if they ask for it. Another adsorbate is refused.
 
     Parameters
     ----------
@@ -136,6 +138,7 @@ class Teacher:
         self.members = [AdditiveGaussianProcess(length) for length in self.slot_lengths]
         for member in self.members:
             member.fit(data, y, search, self.basis)
+        self._of_left_out: dict[str, float] = {}
         self.calibration = self._calibrate(data, y, groups)
         for member in self.members:
             member.condition(data, y, self.basis)
@@ -154,15 +157,41 @@ class Teacher:
             train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             for member in self.members:
                 member.condition(data[train], y[train], np.arange(len(train)))
-            mean, std = self._combined(data[test], calibration=1.0)
+            mean, std = self._combined(data[test])
             ratios[test] = ((y[test] - mean) / std) ** 2
         return float(np.sqrt(ratios.mean()))
 
-    def _combined(self, data: Occupations, calibration: float) -> tuple[np.ndarray, np.ndarray]:
+    def calibration_of(self, geometry: Geometry) -> float:
+        """Return the factor on the standard deviations of a geometry's sites.
+
+        That which held-out groups of training sites ask for; for a class that training does not hold, the one that
+        classes left out in turn ask for, and facets where its facet is new as well, if that is larger.
+        """
+        known = [self.data.geometries[k] for k in np.unique(self.data.geometry)]
+        if geometry.site_class in {one.site_class for one in known}:
+            return self.calibration
+        facets = {one.facet for one in known}
+        by_facet = geometry.facet not in facets and len(facets) >= _FEWEST_LEFT_OUT
+        return max(self.calibration, self._left_out("facet" if by_facet else "site_class"))
+
+    def _left_out(self, by: Literal["facet", "site_class"]) -> float:
+        """Return residual over deviation, root mean square, of classes or facets left out; 0 if they are too few."""
+        if by not in self._of_left_out:
+            data = self.data[self.basis]
+            groups = np.array([getattr(geometry, by) for geometry in data.geometries])[data.geometry]
+            found = 0.0
+            if len(np.unique(groups)) >= _FEWEST_LEFT_OUT:
+                y = (self.energies[self.basis] - self.mean) / self.std
+                means, variances = zip(*(member.left_out(y, groups) for member in self.members), strict=True)
+                variance = np.mean(variances, axis=0) + np.var(means, axis=0)
+                found = float(np.sqrt(np.mean((y - np.mean(means, axis=0)) ** 2 / variance)))
+            self._of_left_out[by] = found
+        return self._of_left_out[by]
+
+    def _combined(self, data: Occupations) -> tuple[np.ndarray, np.ndarray]:
         means, variances = zip(*(member.predict(data) for member in self.members), strict=True)
         noise = np.mean([member.noise for member in self.members])
-        variance = np.mean(variances, axis=0) + np.var(means, axis=0) + noise
-        return np.mean(means, axis=0), calibration * np.sqrt(variance)
+        return np.mean(means, axis=0), np.sqrt(np.mean(variances, axis=0) + np.var(means, axis=0) + noise)
 
     def predict(self, sites: Sequence[Site]) -> Prediction:
         """Return mean and standard deviation for each site, in eV.
@@ -192,12 +221,12 @@ class Teacher:
             If the model uses relaxed geometry and `data` holds none.
         """
         self._require_geometry(data)
-        parts = [
-            self._combined(data[start : start + CHUNK], self.calibration)
-            for start in range(0, len(data), CHUNK)
-        ]
+        parts = [self._combined(data[start : start + CHUNK]) for start in range(0, len(data), CHUNK)]
         mean, std = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return Prediction(self.mean + self.std * mean, self.std * std)
+        factors = np.zeros(len(data.geometries))
+        for k in np.unique(data.geometry):
+            factors[k] = self.calibration_of(data.geometries[k])
+        return Prediction(self.mean + self.std * mean, self.std * factors[data.geometry] * std)
 
     def predict_mean(self, data: Occupations) -> np.ndarray:
         """Return the means alone, in eV, shape (n,): for ideal geometry a hundred times as fast."""
@@ -313,6 +342,7 @@ class Teacher:
         model.basis = np.arange(len(model.energies))
         model.adsorbate = config["adsorbate"]
         model.mean, model.std, model.calibration = config["mean"], config["std"], config["calibration"]
+        model._of_left_out = {}
         y = (model.energies - model.mean) / model.std
         for k, (length, noise) in enumerate(zip(model.slot_lengths, config["noise"], strict=True)):
             member = AdditiveGaussianProcess(length)

@@ -105,6 +105,37 @@ def test_an_unseen_class_is_as_unsure_as_the_likeness_of_coordination_says(train
     np.testing.assert_allclose(member.predict(asked)[1], expected, rtol=1e-3)
 
 
+def test_leaving_out_groups_in_closed_form_is_learning_from_the_others() -> None:
+    member, y = Teacher().fit(planted(60, 3, noise=0.05)).members[0], np.random.default_rng(0).normal(size=60)
+    groups = np.arange(60) // 7
+    mean, variance = member.left_out(y, groups)
+    points = member.basis.astype(float)
+    for group in (0, 4):
+        rest, own = groups != group, groups == group
+        within = points[rest] @ points[rest].T + member.noise * np.eye(rest.sum())
+        across = points[own] @ points[rest].T
+        np.testing.assert_allclose(mean[own], across @ np.linalg.solve(within, y[rest]), atol=1e-6)
+        left = points[own] @ points[own].T - across @ np.linalg.solve(within, across.T)
+        np.testing.assert_allclose(variance[own], np.diag(left) + member.noise, rtol=1e-6)
+
+
+def test_only_unseen_classes_are_widened_by_what_left_out_classes_ask_for() -> None:
+    """Levels of classes that nothing about them tells: those left out miss by more than likeness lets expect."""
+    train = planted(150, 4, noise=0.01)
+    teacher = Teacher().fit(train)
+    known, unseen = class_templates("211", "211_edge")[0], class_templates("532", "532_valley2")[0]
+    assert teacher.calibration_of(known.geometry) == teacher.calibration
+    asked = teacher.calibration_of(unseen.geometry)
+    assert asked >= teacher.calibration
+    site = unseen.decorate(["Pd"] * len(unseen))
+    before = teacher.predict([site]).std_ev[0]
+    for member in teacher.members:
+        member.left_out = lambda y, groups: (np.zeros_like(y), np.full_like(y, 0.01))
+    teacher._of_left_out.clear()  # residuals that are ten times as large as predicted
+    assert teacher.calibration_of(known.geometry) == teacher.calibration
+    assert teacher.predict([site]).std_ev[0] / before == pytest.approx(10 / asked, rel=1e-6)
+
+
 @pytest.mark.parametrize("make", [Teacher, LinearBaseline])
 def test_every_energy_model_keeps_the_protocol(make: type[EnergyModel], train: list[Site]) -> None:
     model = make()
