@@ -43,7 +43,7 @@ def run(quick: bool = True, data: Mapping[str, Path] | None = None, seed: int = 
     planted = [_planted(seed + k) for k in range(SEEDS)]
     rows = _planted_rows(planted, seed)
     rows += _shipped(quick, seed)
-    rows += _peer(planted[: 3 if quick else SEEDS], seed, asks=24 if quick else 40)
+    rows += _peer(planted[: 2 if quick else 5], seed, asks=24)
     return rows
 
 
