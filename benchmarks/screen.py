@@ -52,7 +52,7 @@ def run(quick: bool = True, data: Mapping[str, Path] | None = None, seed: int = 
     _warm(teacher, templates[:1], alloy)
     drawn = f"sites of {len(templates)} classes, {len(teacher.elements)} metals"
     rows = []
-    for n in (10_000,) if quick else (10_000, 100_000):
+    for n in (10_000,) if quick else (10_000, 50_000):
         begin = time.process_time()
         ready = prepared(teacher, templates, alloy, TARGET, n, seed=seed)
         made = time.process_time() - begin
