@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from interpretkit.commandline import kind_and_path, listed
 from interpretkit.errors import InputError
-from interpretkit.runs.processes import world
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,21 +37,6 @@ PART_KINDS = ("animal-part", "cub", "pascal-part")
 # Small labelled images: a word for those that need no path, and kinds of those that do.
 DIGITS = "digits"
 GREY_KINDS = ("mnist", "affnist", "labelled-images")
-
-
-def check_alone(what: str) -> None:
-    """Refuse several processes of torchrun where one trains as fast.
-
-    Raises
-    ------
-    InputError
-        If there are several.
-    """
-    size = world().size
-    if size > 1:
-        raise InputError(
-            f"torchrun with {size} processes: {what} within minutes on maps computed once; expected one process"
-        )
 
 
 def classifier(name: str, weights: str, device: str, seed: int) -> Network:

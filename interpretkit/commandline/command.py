@@ -67,7 +67,7 @@ def command(
         One or more command lines, shown at the end of the help.
     out : str, optional
         The result's folder by default. A command without one writes nothing.
-    together
+    together : bool
         Whether several processes that torchrun starts share the work; any other command is refused there, for each of
         them would do all of it.
 

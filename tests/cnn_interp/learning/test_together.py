@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from cnn_interp.commands._loading import check_alone
 from cnn_interp.learning.capsules import CapsuleConfig, Schedule, train_network
 from cnn_interp.learning.grey_images import GreyBatches, GreyImages
 from cnn_interp.learning.infogan import InfoGANConfig, train_infogan
 from cnn_interp.learning.infogan import Schedule as Played
-from interpretkit.errors import InputError
+from interpretkit.cli import main
 from interpretkit.training.distributed import gather, is_joined, training_together
 
 # Without batch normalisation, whose statistics are of each process's own share.
@@ -108,12 +107,24 @@ def test_shares_of_images_make_the_batch_up(monkeypatch: pytest.MonkeyPatch) -> 
                 assert torch.equal(part[name], rows[rank::3])
 
 
-def test_what_trains_within_minutes_refuses_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    check_alone("its heads train")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(InputError, match="torchrun with 4 processes: its heads train within minutes"):
-        check_alone("its heads train")
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("capsnet --routings 0", "routings '0'"),
+        ("infogan --example --epochs 2", "nothing is trained"),
+        ("icnn --loss none", "`cnn train icnn` works in one process"),
+        ("rcnn --data none", "`cnn train rcnn` works in one process"),
+    ],
+)
+def test_several_processes_are_refused_by_what_trains_in_minutes(
+    line: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as stopped:
+        main(["cnn", "train", *line.split()])
+    assert stopped.value.code == 2
+    assert told in capsys.readouterr().err
 
 
 if __name__ == "__main__":

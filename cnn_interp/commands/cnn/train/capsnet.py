@@ -68,6 +68,7 @@ _COLUMNS = {
         "interpretkit cnn train capsnet --data mnist=mnist --size paper --device cuda --epochs 100",
         "interpretkit cnn train capsnet --data mnist=mnist --canvas 40 --test affnist=affnist/test",
     ],
+    together=True,
 )
 def capsnet(
     data: GreyData = DIGITS,

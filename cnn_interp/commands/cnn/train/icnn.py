@@ -10,7 +10,6 @@ from cnn_interp.commands._loading import (
     ARTICULATED,
     FOLDERS,
     PART_KINDS,
-    check_alone,
     folders_as_parts,
     spread,
 )
@@ -197,7 +196,6 @@ def icnn(
     idle = [name for name, value in given.items() if value]
     if example and idle:
         raise InputError(f"{idle[0]}: nothing is trained with --example; expected one or the other")
-    check_alone("its filters train")
     one_of(_LOSSES, loss, "loss")
     if beta is not None and loss not in _WITH_TEMPLATES:
         raise InputError(

@@ -51,6 +51,7 @@ _SCORE_COLUMNS = {
         "interpretkit cnn train infogan --data mnist=mnist",
         "interpretkit cnn train infogan --data sprites --categories 3 --continuous 4",
     ],
+    together=True,
 )
 def infogan(
     data: Annotated[

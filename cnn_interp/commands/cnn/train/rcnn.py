@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cnn_interp.commands._loading import ARTICULATED, check_alone, check_trained, chosen_layers
+from cnn_interp.commands._loading import ARTICULATED, check_trained, chosen_layers
 from cnn_interp.commands._options import Model, Weights
 from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, kind_and_path
 from interpretkit.commandline.caution import no_better
@@ -152,7 +152,6 @@ def rcnn(
     Writes average-precision.csv, tracking.csv (whether parse nodes and filters follow parts), detections.csv, the
     detectors (parsing.safetensors, plain.safetensors), parse trees drawn on images, and report.html.
     """
-    check_alone("its heads train")
     kind, path = kind_and_path(data, _KINDS, "data", words=[ARTICULATED])
     asked = {"parts": parts, "grid": grid, "epochs": epochs, "plain": plain}
     idle = [name for name, value in asked.items() if value is not None]
