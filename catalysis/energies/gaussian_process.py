@@ -264,9 +264,8 @@ def missing_variance(name: str, squares: np.ndarray, prior: float, scale: float)
     prior, scale : float
         Its variance, and one over its mean squared length in training.
     """
-    if (
-        name in EMBEDDED_BLOCKS or scale == 0
-    ):  # a site in the middle of all has little of a potential's, and lacks nothing
+    # Of a potential's features a site in the middle of all has little, and lacks nothing.
+    if name in EMBEDDED_BLOCKS or scale == 0:
         return np.zeros_like(squares)
     if name == "class_likeness":
         # A class is wholly like itself; the known classes tell `squares` of that, the rest is its own.
