@@ -107,7 +107,7 @@ def test_unknown_unknowns_of_a_table(run: Run, tmp_path: Path) -> None:
     )
     assert code == 0
     assert found is not None
-    assert "weather=rain" in found["worst_part"] or "time=night" in found["worst_part"]
+    assert "weather is rain" in found["worst_part"] or "time is night" in found["worst_part"]
     assert found["errors_found"] > 1.3 * found["errors_at_random"]
     assert not any("AT RANDOM" in line for line in found.get("warnings", []))
     assert_report(out)
