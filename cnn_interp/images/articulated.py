@@ -388,6 +388,8 @@ class Light:
     ambient: float
 
 
+# A page shows patch after patch of few images.
+@lru_cache(maxsize=64)
 def paint(recipe: Recipe, number: int) -> Picture:
     """Return image `number`, uint8 ``(side, side, 3)``."""
     scene = compose(recipe, number)
