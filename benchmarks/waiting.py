@@ -1,11 +1,10 @@
 """How long a person waits for a word: every command in a terminal, its first word and its longest silence.
 
-Run as `python -m benchmarks.waiting [--full]`.
+Run as `interpretkit bench waiting`.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import pty
 import re
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from interpretkit.bench.evidence import Row, markdown
+from interpretkit.bench.evidence import Row
 from interpretkit.cli import command_tree
 from interpretkit.commandline.front_ends import FrontEnd
 from interpretkit.commandline.groups import File
@@ -136,9 +135,7 @@ def wait_for(words: list[str], folder: Path) -> Waited:
     return Waited(" ".join(words), first, float(gaps.max()), float(stands.max()), after, whole)
 
 
-def run(
-    quick: bool = True, data: Mapping[str, Path] | None = None, seed: int = 0, device: str = "cpu"
-) -> list[Row]:
+def run(quick: bool = True, data: Mapping[str, Path] | None = None, seed: int = 0) -> list[Row]:
     """Return the rows of evidence.
 
     Parameters
@@ -149,8 +146,6 @@ def run(
         None is needed.
     seed : int
         Of the inputs.
-    device : str
-        Each command chooses its own.
     """
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -198,11 +193,3 @@ def _inputs(folder: Path, seed: int) -> dict[str, str]:
     np.savez(folder / "codes.npz", codes=codes, factors=factors)
     write(folder / "slab.extxyz", build_slab("111", "CuPt", seed=seed, min_repeat_angstrom=4.0))
     return {"CODES": "codes.npz", "SLAB": "slab.extxyz"}
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--full", action="store_true", help="every command, as it stands in a table of evidence"
-    )
-    print(markdown(run(quick=not parser.parse_args().full)))
