@@ -272,6 +272,7 @@ def linear_probes(
     groups: ArrayLike | None = None,
     folds: int = 4,
     seed: int = 0,
+    quiet: bool = True,
 ) -> list[Probe]:
     """Fit a linear classifier to each layer's features (Alain and Bengio 2016, arXiv 1610.01644).
 
@@ -291,6 +292,8 @@ def linear_probes(
         others.
     seed : int
         Seed of the split.
+    quiet : bool
+        Show no progress.
 
     Returns
     -------
@@ -324,17 +327,22 @@ def linear_probes(
                     "it, or fewer folds"
                 )
     found = []
-    for layer, given in features.items():
-        x = np.asarray(given, dtype=np.float64)
-        if x.ndim != 2 or len(x) != len(y) or not np.isfinite(x).all():
-            raise InputError(f"features of {layer}: shape {x.shape}; expected finite numbers ({len(y)}, d)")
-        right = 0
-        for fitted, held_out in splits:
-            probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
-            right += int((probe.fit(x[fitted], y[fitted]).predict(x[held_out]) == y[held_out]).sum())
-        share = right / len(y)
-        interval = binomial_interval(share, len(y))
-        found.append(Probe(layer, share, interval, float(counts.max() / len(y)), x.shape[1]))
+    with progress("Probing layers", len(features) * folds, quiet=quiet) as bar:
+        for layer, given in features.items():
+            bar.stage(layer)
+            x = np.asarray(given, dtype=np.float64)
+            if x.ndim != 2 or len(x) != len(y) or not np.isfinite(x).all():
+                raise InputError(
+                    f"features of {layer}: shape {x.shape}; expected finite numbers ({len(y)}, d)"
+                )
+            right = 0
+            for fitted, held_out in splits:
+                probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
+                right += int((probe.fit(x[fitted], y[fitted]).predict(x[held_out]) == y[held_out]).sum())
+                bar.advance()
+            share = right / len(y)
+            interval = binomial_interval(share, len(y))
+            found.append(Probe(layer, share, interval, float(counts.max() / len(y)), x.shape[1]))
     return found
 
 

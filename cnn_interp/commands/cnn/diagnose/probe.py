@@ -67,7 +67,7 @@ def probe(
     chosen = layers_in(loaded, layers) or list(stages(loaded.module, loaded.normalise(pixels[:1])))
     features = {"pixels": resize(some.train, _PIXELS_SIDE).flatten(1).numpy()}
     features |= pooled_features(loaded, pixels, [*chosen, OUTPUT], seed=seed, quiet=quiet)
-    probes = linear_probes(features, some.train_labels.numpy(), seed=seed)
+    probes = linear_probes(features, some.train_labels.numpy(), seed=seed, quiet=quiet)
 
     best = max(probes, key=lambda result: result.accuracy)
     found = Finding(
