@@ -98,8 +98,8 @@ def bench(
     measured = [*done["resumed"], *done["ran"]]
     found = Finding(
         f"{done['n_rows']} rows of evidence",
-        f"Of {len(measured)} benchmarks, {'their short forms' if quick else 'at full size'}. Each row stands beside a "
-        "baseline and, where there is one, the published number.",
+        f"Of {len(measured)} benchmark{'s' * (len(measured) != 1)}, {'in short' if quick else 'at full size'}. "
+        "Each row stands beside a baseline and, where there is one, the published number.",
     )
     found.number("n_rows", done["n_rows"], "rows").number("ran", done["ran"], "measured", on_card=False)
     found.number("resumed", done["resumed"], "done before the interruption", on_card=False)

@@ -584,7 +584,7 @@ def _finding(
     entries, notes, graph = talk.entries, talk.annotations, talk.graph
     shown = sum(note.position is not None for note in notes)
     count = f"{len(entries)} answer{'s' * (len(entries) != 1)}"
-    found = Finding(f"{about.part}, taught by {count}")
+    found = Finding(f"A part taught by {count}: {about.part}")
     found.number("answers", len(entries), "answers")
     found.number("shown", shown, "images said to show it", on_card=False)
     found.file(JOURNAL, lambda path: write_journal(path, said, talk.log))
@@ -597,7 +597,7 @@ def _finding(
         return found.next_step(*going)
     parses = infer(graph, talk.cells)
     expected = talk.expected_error
-    found.number("templates", len(graph.templates), "templates")
+    found.number("templates", len(graph.templates), "template" if len(graph.templates) == 1 else "templates")
     found.number(
         "expected_error", float("nan") if expected is None else expected, "expected error", format=".3f",
         note="what the graph thinks of the images left, over the diagonal",
