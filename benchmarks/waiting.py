@@ -17,14 +17,11 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from interpretkit.bench.evidence import Row
-from interpretkit.cli import command_tree
-from interpretkit.commandline.front_ends import FrontEnd
-from interpretkit.commandline.groups import File
+from interpretkit.cli import every_command
 from interpretkit.runs.progress import track
 
 BAR = "the bars set for this benchmark: 1 s and 5 s"
@@ -69,21 +66,6 @@ class Waited:
     standstill: float
     after: str
     whole: float
-
-
-def commands() -> Iterator[str]:
-    """Give the words of every command of the installation."""
-    waiting: list[tuple[str, Any]] = [("", command_tree())]
-    while waiting:
-        words, group = waiting.pop(0)
-        for name, entry in group.commands.items():
-            called = f"{words} {name}".strip()
-            if isinstance(entry, File):
-                yield called
-            elif isinstance(entry, FrontEnd):
-                waiting.append((called, entry.load()))
-            elif hasattr(entry, "commands"):
-                waiting.append((called, entry))
 
 
 def wait_for(words: list[str], folder: Path) -> Waited:
@@ -150,7 +132,9 @@ def run(quick: bool = True, data: Mapping[str, Path] | None = None, seed: int = 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         given = _inputs(folder, seed)
-        chosen = [words for words in commands() if words in QUICK or (not quick and words not in LEFT_OUT)]
+        chosen = [
+            words for words, _ in every_command() if words in QUICK or (not quick and words not in LEFT_OUT)
+        ]
         waited = []
         for words in track(chosen, "Waiting for commands"):
             more = [given.get(word, word) for word in ARGUMENTS.get(words, "").split()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from interpretkit import __version__
 from interpretkit.commandline.front_ends import FrontEnd, front_ends
-from interpretkit.commandline.groups import commands_in
+from interpretkit.commandline.groups import File, commands_in
 from interpretkit.commandline.lazy import Deferred, LazyGroup
 from interpretkit.runs.streams import steady_streams
 
@@ -65,9 +65,19 @@ def _terminate(number: int, frame: Any) -> None:
     sys.exit(128 + number)
 
 
-def command_tree() -> Any:
-    """Return the root group with all its commands, those of other files as placeholders."""
-    return get_command(app)
+def every_command() -> Iterator[tuple[str, File]]:
+    """Give every command of the installation that is a file, with the words that call it."""
+    waiting: list[tuple[str, Any]] = [("", get_command(app))]
+    while waiting:
+        words, group = waiting.pop(0)
+        for name, entry in group.commands.items():
+            called = f"{words} {name}".strip()
+            if isinstance(entry, File):
+                yield called, entry
+            elif isinstance(entry, FrontEnd):
+                waiting.append((called, entry.load()))
+            elif hasattr(entry, "commands"):
+                waiting.append((called, entry))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,16 +11,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from interpretkit.cli import command_tree
-from interpretkit.commandline.front_ends import FrontEnd
-from interpretkit.commandline.groups import File
+from interpretkit.cli import every_command
 from interpretkit.runs.folder import load_manifest
 
 # The tests are imported by path, so that the cases must be found by hand.
@@ -32,22 +30,7 @@ from pages import MOST_BYTES, View
 HEAVY = ("torch", "matplotlib", "scipy", "sklearn", "skimage", "ase", "numba", "captum", "gudhi", "pandas")
 
 
-def _commands() -> Iterator[tuple[str, File]]:
-    """Give every command of the installation with the words that call it."""
-    waiting: list[tuple[str, Any]] = [("", command_tree())]
-    while waiting:
-        words, group = waiting.pop(0)
-        for name, entry in group.commands.items():
-            called = f"{words} {name}".strip()
-            if isinstance(entry, File):
-                yield called, entry
-            elif isinstance(entry, FrontEnd):
-                waiting.append((called, entry.load()))
-            elif hasattr(entry, "commands"):
-                waiting.append((called, entry))
-
-
-COMMANDS = dict(_commands())
+COMMANDS = dict(every_command())
 
 
 @pytest.fixture
