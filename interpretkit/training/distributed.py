@@ -30,6 +30,7 @@ __all__ = [
     "parallelize",
     "process_group",
     "sampler",
+    "training_together",
     "unwrap",
     "world",
 ]
