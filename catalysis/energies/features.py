@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from catalysis.potentials.embeddings import ENERGY_PARTS, VECTOR_PARTS
+from catalysis.potentials.embeddings import get_embedding
 from catalysis.structure.elements import group_and_period
 from catalysis.structure.occupations import Occupations
 from catalysis.structure.ordering import first_largest, first_smallest, tolerant_ranks
@@ -22,14 +22,12 @@ BLOCKS = (
 RELAXED_BLOCKS = ("relaxed", "relaxed_squares", "relaxed_contact")
 """Those that join them where relaxed geometry is used."""
 
-EMBEDDED_BLOCKS = (*(f"embedded_{name}" for name in VECTOR_PARTS), "embedded_energies")
-"""Those that join them where a potential's embeddings are used."""
-
 ZONE_NAMES = {1: "common", 2: "shell", 3: "second"}
 """The block of each zone beyond the contacts."""
 
 # How far apart in the periodic table elements stop to resemble each other: groups, periods.
 _GROUP_AND_PERIOD_SCALE = np.array([0.8, 0.5])
+_VARIES = 1.1e-4  # deviations of a potential's numbers, with the 1e-4 below: less is rounding
 _CN_SCALE = 1.5  # contacts whose coordination numbers differ by less resemble each other
 _CN_LANDMARKS = np.arange(3.0, 13.0, 1.5)[:, None] / _CN_SCALE
 _DESCRIPTOR_SCALES = np.array([1.0, 1.0, 1.0, 1.5, 1.5, 3.0])  # of `Geometry.descriptors`, in slot lengths
@@ -55,8 +53,10 @@ class FeatureSpace:
         In Å: slots closer than this have nearly the same effect.
     relaxed : ndarray or None
         Mean and standard deviation of each number of the relaxed geometry, (2, 12).
+    embedding : str
+        The potential that describes sites besides, of `catalysis.potentials.embeddings.EMBEDDINGS`; empty for none.
     embedded : ndarray or None
-        Mean and standard deviation of each number of the embeddings, (2, width).
+        Mean and standard deviation of each number of its rows, (2, width).
     """
 
     elements: tuple[str, ...]
@@ -68,10 +68,13 @@ class FeatureSpace:
     landmarks: np.ndarray
     slot_length: float
     relaxed: np.ndarray | None
-    embedded: np.ndarray | None = None
+    embedding: str
+    embedded: np.ndarray | None
 
     @classmethod
-    def of(cls, data: Occupations, slot_length: float, n_landmarks: int = 48) -> FeatureSpace:
+    def of(
+        cls, data: Occupations, slot_length: float, embedding: str = "", n_landmarks: int = 48
+    ) -> FeatureSpace:
         """Return the space that some sites span, with up to `n_landmarks` slots that stand for all."""
         classes: dict[str, Geometry] = {}
         for k in np.unique(data.geometry):
@@ -87,12 +90,9 @@ class FeatureSpace:
             orbits=np.unique(_orbit_rows(data, names)[:, 1:], axis=0),
             landmarks=_spread_out(descriptors / (slot_length * _DESCRIPTOR_SCALES), n_landmarks),
             slot_length=slot_length,
-            relaxed=None
-            if data.relaxed is None
-            else np.stack([data.relaxed.mean(0), data.relaxed.std(0) + 1e-3]),
-            embedded=None
-            if data.embedded is None
-            else np.stack([data.embedded.mean(0), data.embedded.std(0) + 1e-4]),
+            relaxed=None if data.relaxed is None else _spread(data.relaxed, 1e-3),
+            embedding=embedding,
+            embedded=_spread(data.embedded[embedding], 1e-4) if embedding else None,
         )
 
     def of_elements(self, elements: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -115,6 +115,21 @@ class FeatureSpace:
             np.concatenate([part, np.zeros((1, part.shape[1]))]).astype(np.float32) for part in (own, table)
         )
         return own, table, lookup
+
+    @property
+    def embedded_blocks(self) -> dict[str, slice]:
+        """The kinds of effects that join the others where a potential describes sites, and their columns in its rows.
+
+        Those that are the same for all sites, as the differences between contacts where there is one, are left out.
+        """
+        if self.embedded is None:
+            return {}
+        deviations = self.embedded[1]
+        return {
+            f"{self.embedding}_{name}": columns
+            for name, columns in get_embedding(self.embedding).blocks.items()
+            if deviations[columns].max() > _VARIES
+        }
 
     def of_class(self, geometry: Geometry) -> np.ndarray:
         """Return features whose inner products tell how alike the coordination of classes is, (rank,)."""
@@ -141,7 +156,8 @@ class FeatureSpace:
         classes. `contact_neighbour`: element of a contact times elements and places of its neighbours.
         `contact_crowd`: the same times products of the mean elements of a zone, for what many neighbours do is not
         the sum of what each does. With relaxed geometry, `relaxed`, `relaxed_squares`, `relaxed_contact`: its numbers,
-        their products, and times the contacts' elements. With embeddings, `embedded_…`: the parts of their rows.
+        their products, and times the contacts' elements. With a potential's
+        embedding, `embedded_blocks`.
         """
         n, kinds = len(data), len(self.elements)
         own, table, lookup = self.of_elements(data.elements)
@@ -200,11 +216,11 @@ class FeatureSpace:
             blocks["relaxed"] = z
             blocks["relaxed_squares"] = z[:, i] * z[:, j]
             blocks["relaxed_contact"] = (blocks["contact"][:, :, None] * z[:, None]).reshape(n, -1)
-        if self.embedded is not None and data.embedded is not None:
-            z = np.clip((data.embedded - self.embedded[0]) / self.embedded[1], -6, 6).astype(np.float32)
-            width = (z.shape[1] - len(ENERGY_PARTS)) // len(VECTOR_PARTS)
-            ends = width * np.arange(1, len(VECTOR_PARTS) + 1)
-            blocks.update(zip(EMBEDDED_BLOCKS, np.split(z, ends, axis=1), strict=True))
+        if self.embedded is not None:
+            z = np.clip((data.embedded[self.embedding] - self.embedded[0]) / self.embedded[1], -6, 6)
+            blocks |= {
+                name: z[:, columns].astype(np.float32) for name, columns in self.embedded_blocks.items()
+            }
         return blocks
 
     def _orbit_features(self, data: Occupations, lookup: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -219,6 +235,11 @@ class FeatureSpace:
         np.add.at(counts, (rows[seen, 0], place[seen]), 1.0)
         is_contact = self.orbits[:, 1] < ZONE_CAPACITY[0]
         return counts[:, is_contact], counts[:, ~is_contact]
+
+
+def _spread(rows: np.ndarray, least: float) -> np.ndarray:
+    """Return mean and standard deviation of each column, (2, k), the latter with a little added."""
+    return np.stack([rows.mean(0), rows.std(0) + least])
 
 
 def zone_means(of_slots: np.ndarray, geometry: Geometry) -> np.ndarray:

@@ -12,7 +12,6 @@ from scipy.optimize import minimize
 
 from catalysis.energies.features import (
     BLOCKS,
-    EMBEDDED_BLOCKS,
     RELAXED_BLOCKS,
     ZONE_NAMES,
     FeatureSpace,
@@ -35,6 +34,8 @@ class AdditiveGaussianProcess:
     ----------
     slot_length : float
         In Å: slots closer than this have nearly the same effect.
+    embedding : str
+        A potential whose description of sites joins, by name; empty for none.
 
     Attributes
     ----------
@@ -44,8 +45,9 @@ class AdditiveGaussianProcess:
         Variance of what no block explains.
     """
 
-    def __init__(self, slot_length: float) -> None:
+    def __init__(self, slot_length: float, embedding: str = "") -> None:
         self.slot_length = slot_length
+        self.embedding = embedding
 
     def fit(self, data: Occupations, y: np.ndarray, search: np.ndarray, basis: np.ndarray) -> None:
         """Fix the features by the sites `basis`, and their prior variances by the sites `search`."""
@@ -59,11 +61,11 @@ class AdditiveGaussianProcess:
 
     def learn_space(self, data: Occupations) -> None:
         """Fix what the features refer to."""
-        self.space = FeatureSpace.of(data, self.slot_length)
+        self.space = FeatureSpace.of(data, self.slot_length, self.embedding)
         self.blocks = (
             *BLOCKS,
             *(() if data.relaxed is None else RELAXED_BLOCKS),
-            *(() if data.embedded is None else EMBEDDED_BLOCKS),
+            *self.space.embedded_blocks,
         )
 
     def condition(self, data: Occupations, y: np.ndarray, basis: np.ndarray) -> None:
@@ -133,10 +135,12 @@ class AdditiveGaussianProcess:
         blocks = self.space.features(data)
         self.widths = {name: blocks[name].shape[1] for name in self.blocks}
         strength = self.prior * self.scales
-        parts, missing = [], np.zeros(len(data))
+        parts, missing, embedded = [], np.zeros(len(data)), self.space.embedded_blocks
         for k, name in enumerate(self.blocks):
             block = blocks[name]
-            missing += missing_variance(name, _squares(block), self.prior[k], self.scales[k])
+            # Of a potential's features a site in the middle of all has little, and lacks nothing.
+            if name not in embedded:
+                missing += missing_variance(name, _squares(block), self.prior[k], self.scales[k])
             parts.append(block * np.float32(np.sqrt(strength[k])))
         return np.concatenate(parts, axis=1), missing
 
@@ -264,8 +268,7 @@ def missing_variance(name: str, squares: np.ndarray, prior: float, scale: float)
     prior, scale : float
         Its variance, and one over its mean squared length in training.
     """
-    # Of a potential's features a site in the middle of all has little, and lacks nothing.
-    if name in EMBEDDED_BLOCKS or scale == 0:
+    if scale == 0:
         return np.zeros_like(squares)
     if name == "class_likeness":
         # A class is wholly like itself; the known classes tell `squares` of that, the rest is its own.

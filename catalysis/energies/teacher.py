@@ -20,7 +20,7 @@ from catalysis.energies.gaussian_process import CHUNK, AdditiveGaussianProcess, 
 from catalysis.energies.protocol import Prediction
 from catalysis.energies.relaxed_geometry import relaxed_geometry
 from catalysis.energies.training_data import check_training_data, group_folds, slab_groups
-from catalysis.potentials.embeddings import embed, get_embedding
+from catalysis.potentials.embeddings import embed, embedding_names
 from catalysis.structure.occupations import Occupations, occupations
 from catalysis.structure.sites import Site
 from catalysis.structure.templates import Geometry
@@ -41,7 +41,7 @@ class Teacher:
     different classes and between elements near each other in the periodic table. The members differ in how
     finely they tell slots apart. The ensemble's variance is the members' mean variance plus the spread of their
     means, and is rescaled so that residuals of predictions for held-out groups, within the training sites, have
-    the predicted size.
+    the predicted size. Where several potentials describe the sites, each has members of its own.
 
     A class or element that training did not hold is predicted from those alike, with a wider uncertainty: the likeness
     of coordination says how much is left open, and where training holds three classes or facets, residuals of those
@@ -56,9 +56,9 @@ class Teacher:
     geometry : {"ideal", "relaxed"}
         `"ideal"`: class and elements only. `"relaxed"`: also `relaxed_geometry`, for sites that have been relaxed
         (with the same method as the training sites); such a model cannot judge ideal sites.
-    embeddings : str
-        Of `catalysis.potentials.embeddings.EMBEDDINGS`: what a pretrained potential knows of the site at its given
-        positions, besides `relaxed_geometry`. By default none; with it the geometry is `"relaxed"`.
+    embeddings : str or sequence of str
+        Of `catalysis.potentials.embeddings.EMBEDDINGS`, one or several: what pretrained potentials know of the site at
+        its given positions, besides `relaxed_geometry`. By default none; with one the geometry is `"relaxed"`.
 
     Notes
     -----
@@ -75,14 +75,13 @@ class Teacher:
         slot_lengths: Sequence[float] = (0.5, 1.0),
         seed: int = 0,
         geometry: Literal["ideal", "relaxed"] = "ideal",
-        embeddings: str = "",
+        embeddings: str | Sequence[str] = (),
     ) -> None:
         if geometry not in ("ideal", "relaxed"):
             raise InputError(f"geometry: {geometry!r}; expected 'ideal' or 'relaxed'")
-        if embeddings:
-            get_embedding(embeddings)
+        self.embeddings = embedding_names(embeddings)
+        if self.embeddings:
             geometry = "relaxed"
-        self.embeddings = embeddings
         self.slot_lengths = tuple(float(length) for length in slot_lengths)
         self.seed = seed
         self.geometry: Literal["ideal", "relaxed"] = geometry
@@ -126,7 +125,7 @@ class Teacher:
         data = occupations(sites)
         if self.geometry == "relaxed":
             data = replace(data, relaxed=relaxed_geometry(sites))
-        return replace(data, embedded=embed(sites, self.embeddings)) if self.embeddings else data
+        return replace(data, embedded={name: embed(sites, name) for name in self.embeddings})
 
     def _train(self, data: Occupations, energies: np.ndarray, groups: np.ndarray) -> None:
         generator = np.random.default_rng(self.seed)
@@ -135,13 +134,26 @@ class Teacher:
         y = (energies - self.mean) / self.std
         search = _subset(data, _SEARCH_LIMIT, generator)
         self.basis = _subset(data, _EXACT_LIMIT, generator)
-        self.members = [AdditiveGaussianProcess(length) for length in self.slot_lengths]
+        self.members = self._new_members()
         for member in self.members:
             member.fit(data, y, search, self.basis)
         self._of_left_out: dict[str, float] = {}
         self.calibration = self._calibrate(data, y, groups)
         for member in self.members:
             member.condition(data, y, self.basis)
+
+    def _new_members(self) -> list[AdditiveGaussianProcess]:
+        # Potentials in members of their own, and the mean of these, err less than all of them in each member.
+        return [
+            AdditiveGaussianProcess(length, name)
+            for name in self.embeddings or ("",)
+            for length in self.slot_lengths
+        ]
+
+    @property
+    def _blocks(self) -> list[str]:
+        """The kinds of effects of all members, each once."""
+        return list(dict.fromkeys(name for member in self.members for name in member.blocks))
 
     def _calibrate(self, data: Occupations, y: np.ndarray, groups: np.ndarray) -> float:
         """Return the factor on the standard deviation that held-out groups ask for."""
@@ -248,17 +260,17 @@ class Teacher:
     def _require_geometry(self, data: Occupations) -> None:
         if self.geometry == "relaxed" and data.relaxed is None:
             raise InputError("energy model: it uses relaxed geometry; expected sites, or Occupations.relaxed")
-        if self.embeddings and data.embedded is None:
+        if self.embeddings and not data.embedded:
             raise InputError("energy model: it uses embeddings; expected sites, or Occupations.embedded")
 
     @property
     def shares(self) -> dict[str, float]:
         """Prior variance of each kind of effect, and of the noise, in eV², averaged over the members."""
-        values = np.mean([np.append(member.prior, member.noise) for member in self.members], axis=0)
-        return {
-            name: float(v * self.std**2)
-            for name, v in zip((*self.members[0].blocks, "noise"), values, strict=True)
-        }
+        found: dict[str, float] = {}
+        for member in self.members:
+            for name, value in zip((*member.blocks, "noise"), (*member.prior, member.noise), strict=True):
+                found[name] = found.get(name, 0.0) + float(value) * self.std**2 / len(self.members)
+        return {**found, "noise": found.pop("noise")}  # the last, as whatever no effect explains
 
     def save(self, path: str | Path) -> None:
         """Write the model to one safetensors file: the occupations that span it and what was learned from them.
@@ -276,8 +288,8 @@ class Teacher:
         }
         if data.relaxed is not None:
             arrays["relaxed"] = data.relaxed
-        if data.embedded is not None:
-            arrays["embedded"] = data.embedded.astype(np.float32)
+        for name, rows in data.embedded.items():
+            arrays[f"embedded.{name}"] = rows.astype(np.float32)
         for k, geometry in enumerate(self.data.geometries):
             for name, (kept_as, _) in _GEOMETRY_ARRAYS.items():
                 arrays[f"geometry.{k}.{name}"] = getattr(geometry, name).astype(kept_as)
@@ -294,7 +306,7 @@ class Teacher:
             "adsorbate": self.adsorbate,
             "elements": self.data.elements,
             "geometries": [(g.key, g.facet, g.site_class, g.variant) for g in self.data.geometries],
-            "blocks": self.members[0].blocks,
+            "blocks": self._blocks,
             "noise": [member.noise for member in self.members],
             "mean": self.mean,
             "std": self.std,
@@ -315,7 +327,7 @@ class Teacher:
             If the file is missing, damaged, or something else.
         """
         arrays, config = _read(Path(path))
-        model = cls(config["slot_lengths"], config["seed"], config["geometry"], config.get("embeddings", ""))
+        model = cls(config["slot_lengths"], config["seed"], config["geometry"], config.get("embeddings", ()))
         geometries = tuple(
             Geometry(
                 key=key,
@@ -336,7 +348,7 @@ class Teacher:
             arrays["table"].astype(np.int16),
             arrays["aligned"].astype(bool),
             arrays.get("relaxed"),
-            arrays.get("embedded"),
+            {name: arrays[f"embedded.{name}"] for name in model.embeddings},
         )
         model.energies = arrays["energies_ev"]
         model.basis = np.arange(len(model.energies))
@@ -344,18 +356,18 @@ class Teacher:
         model.mean, model.std, model.calibration = config["mean"], config["std"], config["calibration"]
         model._of_left_out = {}
         y = (model.energies - model.mean) / model.std
-        for k, (length, noise) in enumerate(zip(model.slot_lengths, config["noise"], strict=True)):
-            member = AdditiveGaussianProcess(length)
+        model.members = model._new_members()
+        for member in model.members:
             member.learn_space(model.data)
-            if tuple(config.get("blocks", ())) != member.blocks:
-                raise InputError(f"{path}: knows other kinds of effects; expected a teacher trained anew")
+        if config.get("blocks") != model._blocks:
+            raise InputError(f"{path}: knows other kinds of effects; expected a teacher trained anew")
+        for k, (member, noise) in enumerate(zip(model.members, config["noise"], strict=True)):
             member.prior, member.scales = arrays[f"member.{k}.prior"], arrays[f"member.{k}.scales"]
             member.noise = noise
             if f"member.{k}.left" in arrays:
                 member.restore(model.data, arrays[f"member.{k}.solution"], arrays[f"member.{k}.left"])
             else:
                 member.condition(model.data, y, model.basis)
-            model.members.append(member)
         return model
 
 

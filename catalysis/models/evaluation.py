@@ -12,7 +12,7 @@ import numpy as np
 from catalysis.energies.training_data import check_training_data, group_folds
 from catalysis.models.measurement import Predictions, measure, measure_teacher, vae_numbers
 from catalysis.models.trust import trust_warnings
-from catalysis.potentials.embeddings import embed, get_embedding
+from catalysis.potentials.embeddings import embed, embedding_names, get_embedding
 from catalysis.structure.sites import Site
 from catalysis.vae.report import VAEReport
 from catalysis.vae.training import one_class_note
@@ -42,7 +42,7 @@ def evaluate(
     split: str = "slab",
     seed: int = 0,
     geometry: Literal["ideal", "relaxed"] = "ideal",
-    embeddings: str = "",
+    embeddings: str | Sequence[str] = (),
     vae: bool = True,
     quick: bool = False,
     jobs: int = 1,
@@ -71,8 +71,9 @@ def evaluate(
     geometry : {"ideal", "relaxed"}
         What the measured teacher looks at (see `catalysis.energies.teacher.Teacher`). Decorations for the VAE are
         labelled by a teacher of ideal geometry in any case.
-    embeddings : str
-        Of `catalysis.potentials.embeddings.EMBEDDINGS`, for the measured teacher, which then looks at relaxed geometry.
+    embeddings : str or sequence of str
+        Of `catalysis.potentials.embeddings.EMBEDDINGS`, for the measured teacher, which then looks at the given
+        positions.
     vae : bool
         Whether to measure the VAE, whose training takes most of the time.
     quick : bool
@@ -104,6 +105,7 @@ def evaluate(
     """
     if geometry not in INPUTS:
         raise InputError(f"geometry: {geometry!r}; expected ideal or relaxed")
+    names = embedding_names(embeddings)
     warnings: list[str] = []
     check_training_data(train_sites, None)
     if split not in SPLITS:
@@ -142,10 +144,10 @@ def evaluate(
         warnings.append(note)
         tell(note, stacklevel=2)
     options: dict[str, Any] = {
-        "geometry": geometry, "embeddings": embeddings, "seed": seed,
+        "geometry": geometry, "embeddings": names, "seed": seed,
     }  # fmt: skip
-    if embeddings:  # once, before the folds ask for them
-        embed([*train_sites, *(test_sites or ())], embeddings, device=device, jobs=jobs, quiet=quiet)
+    for name in names:  # once, before the folds ask for them
+        embed([*train_sites, *(test_sites or ())], name, device=device, jobs=jobs, quiet=quiet)
     if vae:
         options |= {"quick": quick, "device": device}
     parts = _run(tasks, options, jobs, quiet, vae)
@@ -169,7 +171,7 @@ def evaluate(
             for name in np.unique(classes)
         },
         "vae": vae_numbers([report for _, report in parts]),
-        "inputs": _inputs(geometry, embeddings, vae),
+        "inputs": _inputs(geometry, names, vae),
         "warnings": warnings,
     }
     return {
@@ -224,12 +226,11 @@ def left_out_one_by_one(sites: Sequence[Site], split: str) -> np.ndarray:
     return found
 
 
-def _inputs(geometry: str, embeddings: str, vae: bool) -> str:
+def _inputs(geometry: str, embeddings: Sequence[str], vae: bool) -> str:
     told = INPUTS["relaxed" if embeddings else geometry]
     if embeddings:
-        told = told.replace(
-            "relaxed geometry", f"relaxed geometry, embeddings by {get_embedding(embeddings).source}", 1
-        )
+        sources = " and ".join(get_embedding(name).source for name in embeddings)
+        told = told.replace("relaxed geometry", f"geometry, embeddings by {sources}", 1)
     return told if vae else told.partition("; VAE:")[0]
 
 

@@ -92,7 +92,7 @@ def measure(
     test: Sequence[Site],
     *,
     geometry: Literal["ideal", "relaxed"] = "ideal",
-    embeddings: str = "",
+    embeddings: str | Sequence[str] = (),
     seed: int = 0,
     objective: Objective | None = None,
     quick: bool = False,
@@ -109,7 +109,7 @@ def measure(
         With energies, at least one.
     geometry : {"ideal", "relaxed"}
         What the measured teacher looks at. Decorations for the VAE are labelled by one of ideal geometry in any case.
-    embeddings : str
+    embeddings : str or sequence of str
         Of a potential, which the measured teacher looks at as well; see `catalysis.energies.teacher.Teacher`.
     seed : int
         Of teacher and VAE.
@@ -154,7 +154,7 @@ def measure_teacher(
     test: Sequence[Site],
     *,
     geometry: Literal["ideal", "relaxed"] = "ideal",
-    embeddings: str = "",
+    embeddings: str | Sequence[str] = (),
     seed: int = 0,
 ) -> Predictions:
     """Fit teacher and baseline on some sites, and let them predict others; without the VAE, which takes the time.

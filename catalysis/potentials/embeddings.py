@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +28,7 @@ from interpretkit.runs.progress import progress
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from ase import Atoms
 
     from catalysis.structure.sites import Site
@@ -72,8 +74,8 @@ class Embedding:
     make : callable
         From a device, such as ``"cpu"``, to what describes the atoms of a structure, in their order. Nothing may
         depend on how the structure is turned, shifted or numbered.
-    width : int
-        Length of an atom's vector.
+    layers : mapping
+        What an atom's vector is made of, by name: how many numbers, in their order. Models weigh each by itself.
     source : str
         Which potential, for people.
     version : callable
@@ -85,7 +87,7 @@ class Embedding:
     """
 
     make: Callable[[str], Callable[[Atoms], AtomicDescription]]
-    width: int
+    layers: Mapping[str, int]
     source: str
     version: Callable[[], str]
     seconds: float
@@ -93,9 +95,19 @@ class Embedding:
     extra: str = ""
 
     @property
-    def parts(self) -> dict[str, int]:
-        """The parts of a row in their order, and their widths."""
-        return {**dict.fromkeys(VECTOR_PARTS, self.width), "energies": len(ENERGY_PARTS)}
+    def blocks(self) -> dict[str, slice]:
+        """The columns of a row by what they tell: each part of `VECTOR_PARTS` by layer, and the energies."""
+        found, start = {}, 0
+        for part in VECTOR_PARTS:
+            for layer, width in self.layers.items():
+                found[f"{part}_{layer}"] = slice(start, start + width)
+                start += width
+        return {**found, "energies": slice(start, start + len(ENERGY_PARTS))}
+
+    @property
+    def width(self) -> int:
+        """Length of a row."""
+        return self.blocks["energies"].stop
 
 
 def _chgnet(device: str) -> Callable[[Atoms], AtomicDescription]:
@@ -125,17 +137,95 @@ def _chgnet(device: str) -> Callable[[Atoms], AtomicDescription]:
     return describe
 
 
+_CHANNELS = 128  # of SevenNet-l3i5: numbers of an atom in each layer, and vectors and tensors beside them
+
+
+def _sevennet(device: str) -> Callable[[Atoms], AtomicDescription]:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No tensor product accelerator")
+        from sevenn.atom_graph_data import AtomGraphData
+        from sevenn.calculator import SevenNetCalculator
+        from sevenn.train.dataload import unlabeled_atoms_to_graph
+
+        calculator: Any = SevenNetCalculator("7net-l3i5", device=device)
+    model = calculator.model.eval()
+    model.delete_module_by_key("force_output")  # it needs gradients; energies do without
+    model.key_grad = None
+    found: dict[str, torch.Tensor] = {}
+    for name, step in model.named_children():
+        if name.endswith("_equivariant_gate"):
+            layer = int(name.partition("_")[0]) + 1
+
+            def keep(step: Any, given: Any, data: Any, layer: int = layer) -> None:
+                found.update(_invariants(data["x"], step.gate.irreps_out, layer))
+
+            step.register_forward_hook(keep)
+
+    def describe(atoms: Atoms) -> AtomicDescription:
+        graph = AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(atoms, calculator.cutoff))
+        with torch.no_grad():
+            data = model(graph.to(device).to_dict())
+        vectors = torch.cat([found[name] for name in EMBEDDINGS["sevennet"].layers], dim=1)
+        return AtomicDescription(vectors.cpu().numpy(), data["atomic_energy"].cpu().numpy().ravel())
+
+    return describe
+
+
+def _invariants(features: torch.Tensor, irreps: Any, layer: int) -> dict[str, torch.Tensor]:
+    """Return what of equivariant features (n, d) does not turn with the structure: scalars, and lengths of the rest."""
+    import torch
+
+    scalars, lengths, start = [], [], 0
+    for count, irrep in irreps:
+        part = features[:, start : start + count * irrep.dim]
+        start += count * irrep.dim
+        if irrep.l == 0:
+            scalars.append(part)
+        else:
+            lengths.append(part.reshape(len(part), count, irrep.dim).norm(dim=2))
+    found = {f"scalars{layer}": torch.cat(scalars, dim=1)}
+    return {**found, f"lengths{layer}": torch.cat(lengths, dim=1)} if lengths else found
+
+
 EMBEDDINGS: Mapping[str, Embedding] = {
     "chgnet": Embedding(
         _chgnet,
-        64,
+        {"last": 64},
         "CHGNet, model r2scan (pretrained universal potential)",
         lambda: f"chgnet {metadata.version('chgnet')} r2scan",
         0.15,
         "chgnet",
         "mlip",
-    )
+    ),
+    # Which layers was chosen on folds inside the training part: the last ones serve its own energies.
+    "sevennet": Embedding(
+        _sevennet,
+        dict.fromkeys(("scalars2", "scalars3", "scalars4", "lengths3", "lengths4"), _CHANNELS),
+        "SevenNet-l3i5 (pretrained universal potential)",
+        lambda: f"sevenn {metadata.version('sevenn')} l3i5",
+        0.6,
+        "sevenn",
+        "mlip",
+    ),
 }
+
+
+def embedding_names(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Return names of embeddings, given one by one or in one text with commas, in the order of `EMBEDDINGS`.
+
+    Raises
+    ------
+    InputError
+        As `get_embedding`, and if one is named twice.
+    """
+    names = [name.strip() for name in given.split(",")] if isinstance(given, str) and given else list(given)
+    for name in names:
+        get_embedding(name)
+        if names.count(name) > 1:
+            raise InputError(f"embeddings: {name!r} is named twice; expected each once")
+    return tuple(name for name in EMBEDDINGS if name in names)
 
 
 def get_embedding(name: str) -> Embedding:
@@ -187,7 +277,7 @@ def embed(
     Returns
     -------
     ndarray
-        The parts of `Embedding.parts` one after the other: vectors of the binding atom, of the adsorbate's other atoms
+        What `Embedding.blocks` names, (n, width): vectors of the binding atom, of the adsorbate's other atoms
         (mean; zeros without any), of the contacts (mean, and spread over them), of the contacts without the adsorbate
         (the same), of the change that the adsorbate makes (the same); and energies of atoms in eV, `ENERGY_PARTS`: of
         the binding atom, of the others; the change of the contacts' (sum, spread), of the metals' in each further zone
@@ -202,9 +292,8 @@ def embed(
     import numpy as np
 
     embedding = get_embedding(name)
-    width = sum(embedding.parts.values())
     if not len(sites):
-        return np.zeros((0, width), np.float32)
+        return np.zeros((0, embedding.width), np.float32)
     version = embedding.version()
     keys = [_content_key(site, version) for site in sites]
     store = RowCache(cache_folder() / "embeddings" / name if folder is None else folder)
@@ -219,13 +308,14 @@ def embed(
     return np.stack([rows[key] for key in keys])
 
 
-def cost_line(count: int, name: str) -> str:
+def cost_line(count: int, names: Sequence[str]) -> str:
     """Return what describing so many sites takes, in a line for people, said before it begins."""
-    embedding = get_embedding(name)
-    minutes = count * embedding.seconds / 60
+    used = [get_embedding(name) for name in names]
+    seconds = sum(embedding.seconds for embedding in used)
     return (
-        f"{embedding.source}: up to {count} sites at about {embedding.seconds:g} s each on one core, "
-        f"{minutes:.1f} minutes; what was described before is read from {cache_folder() / 'embeddings' / name}"
+        f"{' and '.join(embedding.source for embedding in used)}: up to {count} sites at about {seconds:g} s each on "
+        f"one core, {count * seconds / 60:.1f} minutes; what was described before is read from "
+        f"{cache_folder() / 'embeddings'}"
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -41,8 +41,9 @@ class Occupations:
         Which sites were matched to a template, shape (n,); the others go by zone and rank of distance.
     relaxed : ndarray or None
         Numbers about the relaxed geometry, shape (n, k), for models that ask for them.
-    embedded : ndarray or None
-        What a potential knows of each site, shape (n, k), see `catalysis.potentials.embeddings.embed`.
+    embedded : mapping
+        What potentials know of each site, rows of shape (n, k) by the potential's name, see
+        `catalysis.potentials.embeddings.embed`.
     """
 
     geometries: tuple[Geometry, ...]
@@ -51,7 +52,7 @@ class Occupations:
     table: np.ndarray
     aligned: np.ndarray
     relaxed: np.ndarray | None = None
-    embedded: np.ndarray | None = None
+    embedded: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of sites."""
@@ -65,7 +66,7 @@ class Occupations:
             table=self.table[rows],
             aligned=self.aligned[rows],
             relaxed=None if self.relaxed is None else self.relaxed[rows],
-            embedded=None if self.embedded is None else self.embedded[rows],
+            embedded={name: known[rows] for name, known in self.embedded.items()},
         )
 
     def by_geometry(self) -> Iterator[tuple[np.ndarray, Geometry]]:

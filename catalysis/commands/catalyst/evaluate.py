@@ -9,7 +9,7 @@ import typer
 from catalysis.checks import check_evaluate, check_sites
 from catalysis.commands._model_page import warn_of
 from catalysis.commands._options import EnergyKey, Facet, Kind, Quick, data_files, load_sites
-from catalysis.potentials.embeddings import EMBEDDINGS, cost_line, get_embedding
+from catalysis.potentials.embeddings import EMBEDDINGS, cost_line, embedding_names
 from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, one_of
 from interpretkit.errors import InputError
 
@@ -78,8 +78,8 @@ def evaluate(
         str,
         typer.Option(
             "--embeddings",
-            metavar="|".join(EMBEDDINGS),
-            help="A potential whose vectors of atoms the teacher looks at too, at the given (relaxed) positions.",
+            metavar=",".join(EMBEDDINGS),
+            help="Potentials, one or several, whose vectors of atoms at the given positions the teacher looks at too.",
         ),
     ] = "",
     teacher_only: Annotated[
@@ -104,8 +104,7 @@ def evaluate(
     one_of(("ideal", "relaxed"), geometry, "geometry")
     one_of(("slab", "class", "facet"), split, "split")
     check_evaluate(test_sites, folds=folds, group_by=group_by, split=split, jobs=jobs)
-    if embeddings:
-        get_embedding(embeddings)
+    potentials = embedding_names(embeddings)
     if teacher_only and quick:
         raise InputError(
             "--quick: shortens the VAE's training, which --teacher-only leaves out; expected one of them"
@@ -121,8 +120,8 @@ def evaluate(
     options = {"energy_key": energy_key, "facet": facet, "kind": kind}
     learned = load_sites(train_sites, require_energies=True, **options)
     unseen = load_sites(test_sites, require_energies=True, **options) if test_sites else None
-    if embeddings and not quiet:
-        typer.echo(cost_line(len(learned) + len(unseen or ()), embeddings), err=True)
+    if potentials and not quiet:
+        typer.echo(cost_line(len(learned) + len(unseen or ()), potentials), err=True)
     measured = measure(
         learned,
         unseen,
@@ -130,7 +129,7 @@ def evaluate(
         group_by=group_by,
         split=split,
         geometry="relaxed" if geometry == "relaxed" else "ideal",
-        embeddings=embeddings,
+        embeddings=potentials,
         vae=not teacher_only,
         seed=seed,
         quick=quick,

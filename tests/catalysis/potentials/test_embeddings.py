@@ -38,7 +38,7 @@ class Counting:
 def potential(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Counting]:
     found = Counting()
     monkeypatch.setenv("INTERPRETKIT_CACHE", str(tmp_path / "cache"))
-    made = Embedding(lambda device: found, 3, "sums over neighbours", lambda: "sums 1", 0.0)
+    made = Embedding(lambda device: found, {"last": 3}, "sums over neighbours", lambda: "sums 1", 0.0)
     monkeypatch.setattr(embeddings, "EMBEDDINGS", {"sums": made})
     embeddings._made.cache_clear()
     yield found
@@ -151,8 +151,39 @@ def test_a_law_of_the_embeddings_is_learned_and_kept(potential: Counting, tmp_pa
     teacher.save(tmp_path / "teacher.safetensors")
     again = Teacher.load(tmp_path / "teacher.safetensors").predict(test)
     assert np.allclose(again.mean_ev, mean, atol=1e-5)
+    assert set(teacher.shares) >= {"class", "sums_binding_last", "sums_energies", "noise"}
     with pytest.raises(InputError, match=r"uses (relaxed geometry|embeddings)"):
         teacher.predict_occupations(Teacher().fit(train).occupations(test))
+
+
+def test_each_of_several_potentials_has_members_of_its_own(
+    potential: Counting, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = replace(embeddings.EMBEDDINGS["sums"], layers={"first": 1, "rest": 2})
+    monkeypatch.setitem(embeddings.EMBEDDINGS, "halves", made)  # type: ignore[arg-type]
+    train, test = relaxed(90, 1), relaxed(40, 2)
+    alone = [Teacher(embeddings=name).fit(train).predict(test).mean_ev for name in ("sums", "halves")]
+    teacher = Teacher(embeddings="halves, sums").fit(train)
+    assert teacher.embeddings == ("sums", "halves")  # in the order of the table, whatever was asked
+    assert np.allclose(teacher.predict(test).mean_ev, np.mean(alone, axis=0), atol=1e-6)
+    assert {"sums_change_last", "halves_contacts_first", "halves_change_rest"} <= set(teacher.shares)
+    teacher.save(tmp_path / "teacher.safetensors")
+    again = Teacher.load(tmp_path / "teacher.safetensors")
+    assert np.allclose(again.predict(test).mean_ev, teacher.predict(test).mean_ev, atol=1e-5)
+    for given, told in (("sums,sums", "named twice"), (("sums", "none"), "'none'; expected one of")):
+        with pytest.raises(InputError, match=told):
+            Teacher(embeddings=given)
+
+
+def test_what_is_the_same_for_all_sites_is_no_kind_of_effect(potential: Counting) -> None:
+    # One adsorbed atom alone: there is no rest of it.
+    sites = [
+        replace(s, adsorbate="O", adsorbate_symbols=("O",), adsorbate_positions=s.adsorbate_positions[:1])
+        for s in relaxed(30, 6)
+    ]
+    known = Teacher(embeddings="sums").fit(sites).shares
+    assert "sums_binding_last" in known
+    assert "sums_rest_last" not in known
 
 
 def test_energies_of_test_sites_change_no_prediction(potential: Counting) -> None:
@@ -166,23 +197,32 @@ def test_energies_of_test_sites_change_no_prediction(potential: Counting) -> Non
 
 
 def test_what_is_missing_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="embeddings: 'soap'; expected one of chgnet"):
+    with pytest.raises(InputError, match="embeddings: 'soap'; expected one of chgnet, sevennet"):
         get_embedding("soap")
     monkeypatch.setattr(embeddings, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"embeddings: chgnet is not installed; run, .*\[mlip\]"):
         Teacher(embeddings="chgnet")
 
 
-def test_chgnet_tells_the_adsorbate_and_what_it_does(tmp_path: Path) -> None:
-    pytest.importorskip("chgnet", reason="needs the extra mlip")
+@pytest.mark.parametrize(
+    ("name", "package", "width"), [("chgnet", "chgnet", 64), ("sevennet", "sevenn", 5 * 128)]
+)
+def test_a_potential_tells_the_adsorbate_and_what_it_does(
+    name: str, package: str, width: int, tmp_path: Path
+) -> None:
+    pytest.importorskip(package, reason="needs the extra mlip")
     site = relaxed(1, 5)[0]
     near = replace(site, adsorbate_positions=site.adsorbate_positions - 0.1 * site.frame[2])
-    rows = embed([site, near], "chgnet", folder=tmp_path)
-    assert rows.shape == (2, 8 * 64 + len(ENERGY_PARTS))
+    turned = site.to_atoms()
+    turned.rotate(50, (1, 2, 3))
+    turned.info.update(contacts=2)
+    rows = embed([site, near, site_from_structure(turned)], name, folder=tmp_path)
+    assert rows.shape == (3, 8 * width + len(ENERGY_PARTS))
     assert np.isfinite(rows).all()
-    binding, bare = slice(0, 64), slice(4 * 64, 6 * 64)
+    binding, bare = slice(0, width), slice(4 * width, 6 * width)
     assert np.array_equal(rows[0, bare], rows[1, bare])  # the same metals without the adsorbate
     assert np.abs(rows[0, binding] - rows[1, binding]).max() > 0.01
+    assert np.allclose(rows[0], rows[2], rtol=1e-3, atol=2e-3)
     total = -2 if ENERGY_PARTS[-2] == "total" else None
     assert total is not None
     assert -20 < rows[0, total] < -3  # eV: what OH brings
