@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,17 @@ if TYPE_CHECKING:
 
 
 def load_teacher(
-    data: str, model_folder: str, *, energy_key: str, facet: str, kind: str, seed: int
+    data: str,
+    model_folder: str,
+    *,
+    energy_key: str,
+    facet: str,
+    kind: str,
+    seed: int,
+    embeddings: Sequence[str] = (),
+    quiet: bool = True,
 ) -> tuple[Teacher, dict[str, Any], list[str | Path]]:
-    """Return the teacher of a model's folder, the shipped one, or one fitted to sites.
+    """Return the teacher of a model's folder, the shipped one, or one fitted to sites, with embeddings if asked.
 
     Returns
     -------
@@ -45,4 +54,8 @@ def load_teacher(
             numbers = {}  # the teacher is whole without them
         return teacher, numbers, [folder] if model_folder else list(data_files(data))
     sites = load_sites(data, energy_key=energy_key, facet=facet, kind=kind, require_energies=True)
-    return Teacher(seed=seed).fit(sites), {}, list(data_files(data))
+    for name in embeddings:
+        from catalysis.potentials.embeddings import embed
+
+        embed(sites, name, jobs=0, quiet=quiet)
+    return Teacher(seed=seed, embeddings=embeddings).fit(sites), {}, list(data_files(data))

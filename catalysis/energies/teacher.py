@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import safetensors
 import safetensors.numpy
+from scipy.optimize import nnls
 
 from catalysis.energies.gaussian_process import CHUNK, AdditiveGaussianProcess, SlotEffects
 from catalysis.energies.protocol import Prediction
@@ -41,7 +42,8 @@ class Teacher:
     different classes and between elements near each other in the periodic table. The members differ in how
     finely they tell slots apart. The ensemble's variance is the members' mean variance plus the spread of their
     means, and is rescaled so that residuals of predictions for held-out groups, within the training sites, have
-    the predicted size. Where several potentials describe the sites, each has members of its own.
+    the predicted size. Where several potentials describe the sites, each has members of its own; how much
+    each counts is found by the same residuals.
 
     A class or element that training did not hold is predicted from those alike, with a wider uncertainty: the likeness
     of coordination says how much is left open, and where training holds three classes or facets, residuals of those
@@ -86,6 +88,7 @@ class Teacher:
         self.seed = seed
         self.geometry: Literal["ideal", "relaxed"] = geometry
         self.members: list[AdditiveGaussianProcess] = []
+        self.weights = np.zeros(0)  # of the members
 
     def fit(
         self,
@@ -138,6 +141,7 @@ class Teacher:
         for member in self.members:
             member.fit(data, y, search, self.basis)
         self._of_left_out: dict[str, float] = {}
+        self.weights = np.full(len(self.members), 1 / len(self.members))
         self.calibration = self._calibrate(data, y, groups)
         for member in self.members:
             member.condition(data, y, self.basis)
@@ -156,7 +160,7 @@ class Teacher:
         return list(dict.fromkeys(name for member in self.members for name in member.blocks))
 
     def _calibrate(self, data: Occupations, y: np.ndarray, groups: np.ndarray) -> float:
-        """Return the factor on the standard deviation that held-out groups ask for."""
+        """Return the factor on the standard deviation that held-out groups ask for; with it, weigh the potentials."""
         count = min(5, len(np.unique(groups)))
         if count < 2:
             return 1.0
@@ -164,14 +168,19 @@ class Teacher:
             some = self.basis
             data, y, groups = data[some], y[some], groups[some]
         folds = group_folds(groups.tolist(), count, self.seed)
-        ratios = np.zeros(len(y))
+        means, variances = np.zeros((2, len(self.members), len(y)))
         for fold in range(count):
             train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            for member in self.members:
+            for k, member in enumerate(self.members):
                 member.condition(data[train], y[train], np.arange(len(train)))
-            mean, std = self._combined(data[test])
-            ratios[test] = ((y[test] - mean) / std) ** 2
-        return float(np.sqrt(ratios.mean()))
+                means[k, test], variances[k, test] = member.predict(data[test])
+        if len(self.embeddings) > 1:
+            # Stacking (Wolpert, Neural Networks 5, 241 (1992)): what held-out groups are predicted best with.
+            of_potential = means.reshape(len(self.embeddings), -1, len(y)).mean(1)
+            shares = _shares_of_the_best_mixture(of_potential, y)
+            self.weights = np.repeat(shares / len(self.slot_lengths), len(self.slot_lengths))
+        mean, std = self._mixture(means, variances)
+        return float(np.sqrt(np.mean(((y - mean) / std) ** 2)))
 
     def calibration_of(self, geometry: Geometry) -> float:
         """Return the factor on the standard deviations of a geometry's sites.
@@ -195,15 +204,21 @@ class Teacher:
             if len(np.unique(groups)) >= _FEWEST_LEFT_OUT:
                 y = (self.energies[self.basis] - self.mean) / self.std
                 means, variances = zip(*(member.left_out(y, groups) for member in self.members), strict=True)
-                variance = np.mean(variances, axis=0) + np.var(means, axis=0)
-                found = float(np.sqrt(np.mean((y - np.mean(means, axis=0)) ** 2 / variance)))
+                mean = self.weights @ np.array(means)
+                variance = self.weights @ (np.array(variances) + (np.array(means) - mean) ** 2)
+                found = float(np.sqrt(np.mean((y - mean) ** 2 / variance)))
             self._of_left_out[by] = found
         return self._of_left_out[by]
 
     def _combined(self, data: Occupations) -> tuple[np.ndarray, np.ndarray]:
         means, variances = zip(*(member.predict(data) for member in self.members), strict=True)
-        noise = np.mean([member.noise for member in self.members])
-        return np.mean(means, axis=0), np.sqrt(np.mean(variances, axis=0) + np.var(means, axis=0) + noise)
+        return self._mixture(np.array(means), np.array(variances))
+
+    def _mixture(self, means: np.ndarray, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation of the members' mixture, from (members, n) to (n,)."""
+        mean = self.weights @ means
+        noise = [member.noise for member in self.members]
+        return mean, np.sqrt(self.weights @ (variances + (means - mean) ** 2) + self.weights @ noise)
 
     def predict(self, sites: Sequence[Site]) -> Prediction:
         """Return mean and standard deviation for each site, in eV.
@@ -311,6 +326,7 @@ class Teacher:
             "mean": self.mean,
             "std": self.std,
             "calibration": self.calibration,
+            "weights": self.weights.tolist(),
         }
         metadata = {"format": _FORMAT, "config": json.dumps(config)}
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
@@ -357,6 +373,8 @@ class Teacher:
         model._of_left_out = {}
         y = (model.energies - model.mean) / model.std
         model.members = model._new_members()
+        alike = [1 / len(model.members)] * len(model.members)
+        model.weights = np.array(config.get("weights", alike))
         for member in model.members:
             member.learn_space(model.data)
         if config.get("blocks") != model._blocks:
@@ -369,6 +387,14 @@ class Teacher:
             else:
                 member.condition(model.data, y, model.basis)
         return model
+
+
+def _shares_of_the_best_mixture(means: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return shares of predictions (k, n), none negative and one in all, whose mixture errs least in squares, (k,)."""
+    # The sum is asked for as one more residual, so heavy that it is kept.
+    heavy = 1e3 * np.sqrt(len(y))
+    shares = nnls(np.vstack([means.T, np.full(len(means), heavy)]), np.append(y, heavy))[0]
+    return shares / shares.sum()
 
 
 _FORMAT = "interpretkit-teacher"

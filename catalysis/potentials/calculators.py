@@ -8,11 +8,10 @@ import contextlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from interpretkit.errors import InputError
-from interpretkit.runs.environment import install_command
+from interpretkit.runs.environment import install_command, is_installed
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -87,7 +86,7 @@ def get_potential(name: str) -> Potential:
     if name not in POTENTIALS:
         raise InputError(f"calculator: {name!r}; expected one of {', '.join(POTENTIALS)}")
     found = POTENTIALS[name]
-    if found.package and find_spec(found.package) is None:
+    if found.package and not is_installed(found.package):
         cure = f"run, in the checkout, {install_command(found.extra)}" if found.extra else "install it"
         raise InputError(
             f"calculator: {found.package} is not installed; {cure}, or try with --calculator emt"

@@ -17,13 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interpretkit.errors import InputError
 from interpretkit.runs.cache import RowCache, cache_folder
-from interpretkit.runs.environment import install_command
+from interpretkit.runs.environment import install_command, is_installed
 from interpretkit.runs.progress import progress
 
 if TYPE_CHECKING:
@@ -239,7 +238,7 @@ def get_embedding(name: str) -> Embedding:
     if name not in EMBEDDINGS:
         raise InputError(f"embeddings: {name!r}; expected one of {', '.join(EMBEDDINGS)}")
     found = EMBEDDINGS[name]
-    if found.package and find_spec(found.package) is None:
+    if found.package and not is_installed(found.package):
         cure = f"run, in the checkout, {install_command(found.extra)}" if found.extra else "install it"
         raise InputError(f"embeddings: {found.package} is not installed; {cure}")
     return found
@@ -308,14 +307,15 @@ def embed(
     return np.stack([rows[key] for key in keys])
 
 
-def cost_line(count: int, names: Sequence[str]) -> str:
-    """Return what describing so many sites takes, in a line for people, said before it begins."""
+def cost_line(names: Sequence[str], count: int | None = None) -> str:
+    """Return what describing sites takes, so many of them where that is known, in a line said before it begins."""
     used = [get_embedding(name) for name in names]
     seconds = sum(embedding.seconds for embedding in used)
+    sites = "sites" if count is None else f"up to {count} sites"
+    together = "" if count is None else f", {count * seconds / 60:.1f} minutes"
     return (
-        f"{' and '.join(embedding.source for embedding in used)}: up to {count} sites at about {seconds:g} s each on "
-        f"one core, {count * seconds / 60:.1f} minutes; what was described before is read from "
-        f"{cache_folder() / 'embeddings'}"
+        f"{' and '.join(embedding.source for embedding in used)}: {sites} at about {seconds:g} s each on one core"
+        f"{together}; what was described before is read from {cache_folder() / 'embeddings'}"
     )
 
 

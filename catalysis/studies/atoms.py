@@ -439,7 +439,7 @@ def training_influence(
     members = np.split(order, np.cumsum(np.bincount(index))[:-1])
     changes = np.zeros((len(questions), len(names)))
     residual, variance = np.zeros(n), np.zeros(n)
-    for member in teacher.members:
+    for member, weight in zip(teacher.members, teacher.weights, strict=True):
         if member.left is not None:
             raise InputError(
                 "teacher: spans more sites than it keeps; expected one of at most 3000 training sites"
@@ -455,14 +455,13 @@ def training_influence(
         for number, rows in enumerate(members):
             block = np.linalg.inv(inverse[np.ix_(rows, rows)])
             left = block @ solution[rows]
-            residual[rows] += left
-            variance[rows] += np.diag(block)
-            changes[:, number] += across[:, rows] @ left
-    count = len(teacher.members)
+            residual[rows] += weight * left
+            variance[rows] += weight * np.diag(block)
+            changes[:, number] += weight * across[:, rows] @ left
     return TrainingInfluence(
         tuple(names.tolist()),
         np.bincount(index),
-        teacher.std * changes / count,
-        teacher.std * residual / count,
-        teacher.std * teacher.calibration * np.sqrt(variance / count),
+        teacher.std * changes,
+        teacher.std * residual,
+        teacher.std * teacher.calibration * np.sqrt(variance),
     )

@@ -20,6 +20,7 @@ from catalysis.energies.protocol import Prediction
 from catalysis.energies.teacher import Teacher
 from catalysis.fingerprints import GRID, all_bars
 from catalysis.path_homology.batch import BatchBarcodes
+from catalysis.potentials.embeddings import embed
 from catalysis.structure.occupations import Occupations, occupations
 from catalysis.structure.reading import ENERGY_KEY, Structure
 from catalysis.structure.sites import Site
@@ -30,6 +31,9 @@ from interpretkit.runs.files import atomic_path
 
 PORTION = 1000
 """Frames that are worked on at a time."""
+
+PORTION_DESCRIBED = 128
+"""So many where a potential describes each, which takes some tenths of a second."""
 
 _SEEN = b"interpretkit.seen"
 _ENOUGH = 3000  # sites of one geometry repay a table of their own
@@ -79,6 +83,16 @@ class Judge:
             mean[rest], deviation[rest] = self.teacher.predict_occupations(data[rest])
         return Prediction(mean, deviation)
 
+    def of_sites(self, sites: Sequence[Site]) -> tuple[Prediction, np.ndarray]:
+        """Return mean and standard deviation in eV, and which sites were matched to a template, (n,)."""
+        if self.teacher.geometry == "relaxed":  # places count, so that no table by slot can stand for it
+            for name in self.teacher.embeddings:
+                embed(sites, name, jobs=0)
+            data = self.teacher.occupations(sites)
+            return self.teacher.predict_occupations(data), data.aligned
+        data = occupations(sites, self.teacher.elements)
+        return self(data), data.aligned
+
 
 @dataclass(frozen=True, eq=False)
 class ScreenedFrames:
@@ -117,7 +131,7 @@ def screen_frames(
         Any number, such as `catalysis.structure.reading.iterate_structures` yields them; one portion at a time is in
         memory.
     teacher
-        Judges them by class and elements.
+        Judges them, by class and elements or by what else it looks at.
     target
         The window.
     file
@@ -145,7 +159,8 @@ def screen_frames(
         portions: list[Path] = []
         best: list[tuple[float, int, Site]] = []
         count, source = 0, iter(frames)
-        while portion := list(islice(source, PORTION)):
+        size = PORTION_DESCRIBED if teacher.embeddings else PORTION
+        while portion := list(islice(source, size)):
             path = folder / f"portion-{len(portions):06d}.parquet"
             sites = _Sites(portion, teacher, facet or None, kind or None, energy_key)
             if path.is_file():
@@ -240,8 +255,7 @@ def _together(portions: Sequence[Path], file: Path) -> pa.Table:
 
 
 def _judged(sites: Sequence[Site], judge: Judge, target: Target) -> pa.Table:
-    data = occupations(sites, judge.teacher.elements)
-    mean, deviation = judge(data)
+    (mean, deviation), matched = judge.of_sites(sites)
     bars = all_bars(sites, "elements")
     assert isinstance(bars, BatchBarcodes)
     curves = bars.betti_curves(GRID).reshape(len(sites), -1)
@@ -256,7 +270,7 @@ def _judged(sites: Sequence[Site], judge: Judge, target: Target) -> pa.Table:
             "energy_ev": pa.array(mean.astype(np.float32)),
             "deviation_ev": pa.array(deviation.astype(np.float32)),
             "probability": pa.array(target.probability(mean, deviation).astype(np.float32)),
-            "matched": pa.array(data.aligned),
+            "matched": pa.array(matched),
             "betti_curves": pa.FixedSizeListArray.from_arrays(
                 pa.array(curves.astype(np.uint16).ravel()), 3 * len(GRID)
             ),

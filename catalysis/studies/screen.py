@@ -377,7 +377,7 @@ def block_size_for(n: int) -> int:
 
 def digest_of(teacher: Teacher) -> str:
     """Return a digest of what a teacher predicts with."""
-    found = hashlib.sha256()
+    found = hashlib.sha256(",".join(teacher.embeddings).encode())
     for part in (teacher.data.table, teacher.energies, *(member.prior for member in teacher.members)):
         found.update(np.ascontiguousarray(part).tobytes())
     return found.hexdigest()[:16]

@@ -13,8 +13,8 @@ from types import ModuleType
 # Packages that take more than a quarter of a second to import; no help and no refused option waits for them.
 HEAVY = frozenset(
     {
-        "ase", "captum", "chgnet", "gudhi", "h5py", "joblib", "matplotlib", "numba", "pymatgen", "scipy",
-        "skimage", "sklearn", "timm", "torch", "torchvision",
+        "ase", "captum", "chgnet", "e3nn", "gudhi", "h5py", "joblib", "matplotlib", "numba", "pymatgen", "scipy",
+        "sevenn", "skimage", "sklearn", "timm", "torch", "torch_geometric", "torchvision",
     }
 )  # fmt: skip
 # One package brings another along at once; of these only the first is told.
@@ -23,6 +23,8 @@ AT_MOST_EVERY_SECONDS = 1.0
 
 class _Announcer(importlib.abc.MetaPathFinder):
     """Finds no module, but says which heavy one is being looked for."""
+
+    only_tells = True
 
     def __init__(self) -> None:
         self._told: set[str] = set()

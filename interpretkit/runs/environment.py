@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -40,6 +41,15 @@ class Requirement:
 def install_command(extra: str | None = None) -> str:
     """Return the pip line that installs the project from its checkout, with an extra if one is named."""
     return INSTALL_COMMAND.format(target=f".[{extra}]" if extra else ".")
+
+
+def is_installed(package: str) -> bool:
+    """Return whether a package can be imported, without importing it or a word about it."""
+    if package in sys.modules:
+        return True
+    # One that only tells of imports (`interpretkit.commandline.loading`) finds nothing, and has nothing to tell here.
+    finders = [finder for finder in sys.meta_path if not getattr(finder, "only_tells", False)]
+    return any(finder.find_spec(package, None) is not None for finder in finders)
 
 
 @cache

@@ -242,13 +242,13 @@ def test_energies_refer_to_the_adsorbate_that_a_slab_carries(run: Run, tmp_path:
 def test_a_missing_potential_is_told_before_anything_is_read(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(potentials, "find_spec", lambda name: None)
+    monkeypatch.setattr(potentials, "is_installed", lambda name: False)
     (tmp_path / "slabs").mkdir()
     code, _, err = run("label", tmp_path / "slabs", "--out", tmp_path / "out")
     assert code == 2
     assert 'pip install -c constraints.txt ".[mlip]"' in err
     assert "--calculator emt" in err
-    assert len([line for line in err.splitlines() if not line.startswith("loading ")]) == 1
+    assert len(err.splitlines()) == 1
 
 
 def test_fingerprints_of_clean_slabs(run: Run, tmp_path: Path) -> None:

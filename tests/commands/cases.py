@@ -245,6 +245,8 @@ CASES: dict[str, Case] = {
             ("--merge absent", "absent"),
             ("--merge ,", "--merge"),
             ("--frames sites.extxyz --n 7", "--n"),
+            ("--frames sites.extxyz --embeddings chgnet", "--embeddings"),
+            ("--embeddings chgnet", "--embeddings"),
             ("--workers -1", "--workers"),
         ),
         file="--frames FILE",

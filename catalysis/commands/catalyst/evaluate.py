@@ -38,7 +38,7 @@ _PREDICTION_COLUMNS = {
         "interpretkit catalyst evaluate --train a.extxyz --test b.extxyz --json",
         "interpretkit catalyst evaluate --train my-sites.extxyz --folds 5 --group-by slab_id",
         "interpretkit catalyst evaluate --train my-sites.extxyz --split class --teacher-only",
-        "interpretkit catalyst evaluate --train relaxed.extxyz --embeddings chgnet --teacher-only",
+        "interpretkit catalyst evaluate --train relaxed.extxyz --embeddings chgnet,sevennet --teacher-only",
     ],
 )
 def evaluate(
@@ -98,8 +98,8 @@ def evaluate(
 
     Gives mae_ev (the teacher, which ranks designs), vae_mae_ev (the VAE's head), baseline_mae_ev (class and
     contact elements, linear), rmse_ev, r2, teacher_rms_z, coverage_68 and coverage_95 (how the teacher's deviations
-    hold), n_train, n_test and per_class. Embeddings need sites relaxed by one method, and the extra mlip; they are
-    computed once and kept.
+    hold), n_train, n_test and per_class. Embeddings need sites whose places came about in one way, all on the ideal
+    lattice or all relaxed by one method, and the extra mlip; they are computed once and kept.
     """
     one_of(("ideal", "relaxed"), geometry, "geometry")
     one_of(("slab", "class", "facet"), split, "split")
@@ -121,7 +121,7 @@ def evaluate(
     learned = load_sites(train_sites, require_energies=True, **options)
     unseen = load_sites(test_sites, require_energies=True, **options) if test_sites else None
     if potentials and not quiet:
-        typer.echo(cost_line(len(learned) + len(unseen or ()), potentials), err=True)
+        typer.echo(cost_line(potentials, len(learned) + len(unseen or ())), err=True)
     measured = measure(
         learned,
         unseen,

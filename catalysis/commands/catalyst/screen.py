@@ -12,6 +12,7 @@ from catalysis.checks import ENERGY_KEY, check_model, check_sites, check_window,
 from catalysis.commands._model_page import warn_of
 from catalysis.commands._options import BUNDLED, Data, EnergyKey, Facet, FittedModel, Kind, data_files
 from catalysis.commands._teacher import load_teacher
+from catalysis.potentials.embeddings import EMBEDDINGS, cost_line, embedding_names, get_embedding
 from interpretkit.commandline import Column, Finding, Here, Quiet, Seed, command, listed
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
@@ -83,6 +84,14 @@ def screen(
         str,
         typer.Option("--frames", metavar="SITES", help="Screen these sites of your own; draw none."),
     ] = "",
+    embeddings: Annotated[
+        str,
+        typer.Option(
+            "--embeddings",
+            metavar=",".join(EMBEDDINGS),
+            help="Potentials by which a teacher fitted to --data judges --frames, at the places of their atoms.",
+        ),
+    ] = "",
     workers: Annotated[
         int, typer.Option("--workers", metavar="W", help="Local processes; 0 for one per core.")
     ] = 0,
@@ -111,6 +120,11 @@ def screen(
         composition=composition, facets=facets, merge=merge, frames=frames,
     )  # fmt: skip
     reading = {"--facet": facet, "--kind": kind, "--energy-key": energy_key != ENERGY_KEY and energy_key}
+    potentials = embedding_names(embeddings)
+    if potentials and not frames:
+        raise InputError("--embeddings: sites that are drawn have no places of atoms; expected --frames")
+    if potentials and (model_folder or data == BUNDLED):
+        raise InputError("--embeddings: nothing is trained; expected --data with sites of your own")
     if merge:
         _check_unused(
             "--merge: nothing is drawn or judged",
@@ -123,8 +137,17 @@ def screen(
     check_model(data, model_folder, facets=facets, elements=None, training=reading)
     if not model_folder:
         check_sites(data, "--data", energy_key=energy_key if not frames else ENERGY_KEY)
+    if potentials and not quiet:
+        typer.echo(cost_line(potentials), err=True)
     teacher, numbers, read = load_teacher(
-        data, model_folder, energy_key=energy_key, facet=facet, kind=kind, seed=seed
+        data,
+        model_folder,
+        energy_key=energy_key,
+        facet=facet,
+        kind=kind,
+        seed=seed,
+        embeddings=potentials,
+        quiet=quiet,
     )
     if frames:
         return _of_frames(
@@ -221,9 +244,9 @@ def _check(**given: Any) -> None:
                     f"--merge {part}: no such folder; expected what `catalyst screen --shards` wrote"
                 )
     if given["dask"]:
-        import importlib.util
+        from interpretkit.runs.environment import is_installed
 
-        if importlib.util.find_spec("distributed") is None:
+        if not is_installed("distributed"):
             raise InputError("--dask: dask.distributed is not installed; expected the extra dask")
 
 
@@ -461,6 +484,13 @@ def _explorer(sites: Sequence[Site], rows: Sequence[dict[str, Any]]) -> Structur
     )
 
 
+def _looks_at(teacher: Teacher) -> str:
+    if not teacher.embeddings:
+        return "The teacher judges class and elements, not relaxed positions."
+    sources = " and ".join(get_embedding(name).source for name in teacher.embeddings)
+    return f"The teacher looks at places of atoms, through {sources}."
+
+
 def _of_frames(
     run: Run,
     frames: str,
@@ -512,8 +542,8 @@ def _of_frames(
     found = Finding(
         f"{format_number(len(table))} sites of your own screened",
         f"{format_number(len(chosen))} of them lie within {target_ev:+.2f} ± {window_ev:.2f} eV with a probability of "
-        f"at least {least:g}; of all, {probability.mean():.2%} are expected there. The teacher judges class and "
-        "elements, not relaxed positions.",
+        f"at least {least:g}; of all, {probability.mean():.2%} are expected there. "
+        f"{_looks_at(teacher)}",
     )
     found.number("n_sites", len(table), "sites screened")
     found.number(

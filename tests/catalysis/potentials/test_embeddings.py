@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.build import fcc111
 
 import catalysis.potentials.embeddings as embeddings
-from catalysis.energies.teacher import Teacher
+from catalysis.energies.teacher import Teacher, _shares_of_the_best_mixture
 from catalysis.models.evaluation import evaluate
 from catalysis.potentials.embeddings import ENERGY_PARTS, AtomicDescription, Embedding, embed, get_embedding
 from catalysis.structure.finding import find_sites
@@ -165,7 +165,10 @@ def test_each_of_several_potentials_has_members_of_its_own(
     alone = [Teacher(embeddings=name).fit(train).predict(test).mean_ev for name in ("sums", "halves")]
     teacher = Teacher(embeddings="halves, sums").fit(train)
     assert teacher.embeddings == ("sums", "halves")  # in the order of the table, whatever was asked
-    assert np.allclose(teacher.predict(test).mean_ev, np.mean(alone, axis=0), atol=1e-6)
+    shares = teacher.weights.reshape(2, 2).sum(1)
+    assert shares.min() >= 0
+    assert shares.sum() == pytest.approx(1)
+    assert np.allclose(teacher.predict(test).mean_ev, shares @ np.array(alone), atol=1e-6)
     assert {"sums_change_last", "halves_contacts_first", "halves_change_rest"} <= set(teacher.shares)
     teacher.save(tmp_path / "teacher.safetensors")
     again = Teacher.load(tmp_path / "teacher.safetensors")
@@ -173,6 +176,15 @@ def test_each_of_several_potentials_has_members_of_its_own(
     for given, told in (("sums,sums", "named twice"), (("sums", "none"), "'none'; expected one of")):
         with pytest.raises(InputError, match=told):
             Teacher(embeddings=given)
+
+
+def test_predictions_count_by_what_they_err() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=2000)
+    one, other, noise = y + rng.normal(scale=0.1, size=2000), y + rng.normal(scale=0.2, size=2000), -y
+    # Independent errors: in the best mixture each counts by one over its variance.
+    assert _shares_of_the_best_mixture(np.array([one, other]), y) == pytest.approx([0.8, 0.2], abs=0.03)
+    assert _shares_of_the_best_mixture(np.array([one, noise]), y) == pytest.approx([1, 0], abs=0.01)
 
 
 def test_what_is_the_same_for_all_sites_is_no_kind_of_effect(potential: Counting) -> None:
@@ -199,7 +211,7 @@ def test_energies_of_test_sites_change_no_prediction(potential: Counting) -> Non
 def test_what_is_missing_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="embeddings: 'soap'; expected one of chgnet, sevennet"):
         get_embedding("soap")
-    monkeypatch.setattr(embeddings, "find_spec", lambda name: None)
+    monkeypatch.setattr(embeddings, "is_installed", lambda name: False)
     with pytest.raises(InputError, match=r"embeddings: chgnet is not installed; run, .*\[mlip\]"):
         Teacher(embeddings="chgnet")
 

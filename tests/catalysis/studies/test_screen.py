@@ -422,6 +422,17 @@ def test_frames_killed_and_resumed_give_the_same_bits(
         ]
 
 
+def test_frames_are_judged_by_a_teacher_of_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "PORTION", 30)
+    sites = load_bundled()[::40]
+    placed = Teacher(geometry="relaxed").fit(sites)
+    found = screen_frames(iter(sites), placed, TARGET, tmp_path / "sites.parquet").table
+    expected = placed.predict(sites)
+    assert found["energy_ev"].to_numpy() == pytest.approx(expected.mean_ev, abs=1e-5)
+    assert found["deviation_ev"].to_numpy() == pytest.approx(expected.std_ev, rel=2e-3)
+    assert np.abs(placed.predict_mean(placed.occupations(sites)) - expected.mean_ev).max() < 1e-9
+
+
 def test_a_frame_that_is_none_is_named_by_file_and_number(teacher: Teacher, tmp_path: Path) -> None:
     sites = load_bundled()[:3]
     for bad, message in (
