@@ -49,16 +49,16 @@ def run(
         chosen = np.random.default_rng(seed).permutation(len(bundled))[:300]
         bundled = [bundled[k] for k in np.sort(chosen).tolist()]
     where = f"bundled (CHGNet), {len(bundled)} sites"
-    kept = _Kept(cache)
-    rows = _split(kept, UNRELAXED, where, bundled, "facet", seed)
+    kept = Kept(cache)
+    rows = split_rows(kept, UNRELAXED, where, bundled, "facet", seed)
     rows += _learning_curve(kept, UNRELAXED, where, bundled, seed)
     if data and "hea-oh" in data:
         sites = read_sites(data["hea-oh"] / "sites.extxyz", require_energies=True)
         where = f"*OH on IrPdPtRhRu, {len(sites)} DFT sites"
         for split in ("slab",) if quick else SPLITS:
-            rows += _split(kept, EMBEDDED, where, sites, split, seed, embeddings="chgnet")
+            rows += split_rows(kept, EMBEDDED, where, sites, split, seed, embeddings="chgnet")
         for split in ("slab", "facet") if quick else SPLITS:
-            rows += _split(kept, UNRELAXED, where, sites, split, seed)
+            rows += split_rows(kept, UNRELAXED, where, sites, split, seed)
         if not quick:
             for system, options in ((UNRELAXED, {}), (EMBEDDED, {"embeddings": "chgnet"})):
                 rows += _learning_curve(kept, system, where, sites, seed, **options)
@@ -66,13 +66,20 @@ def run(
     return rows
 
 
-class _Kept:
-    """What has been measured, by name, in a folder that an interrupted benchmark finds again."""
+class Kept:
+    """What has been measured, by name, in a folder that an interrupted benchmark finds again.
+
+    Parameters
+    ----------
+    folder
+        None to keep nothing.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
     def __call__(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what `make` gives, or gave before."""
         if self.folder is None:
             return make()
         path = self.folder / f"{''.join(c if c.isalnum() else '-' for c in name)}.json"
@@ -82,12 +89,30 @@ class _Kept:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _split(
-    kept: _Kept, system: str, where: str, sites: Sequence[Site], split: str, seed: int, **options: Any
+def split_rows(
+    kept: Kept, system: str, where: str, sites: Sequence[Site], split: str, seed: int, **options: Any
 ) -> list[Row]:
+    """Return the error of a teacher on sites left out, beside the linear baseline, and how its deviations hold.
+
+    Parameters
+    ----------
+    kept
+        Finds again what was measured before.
+    system, where
+        What is measured, and on what.
+    sites
+        With energies.
+    split
+        Of `SPLITS`.
+    seed
+        Of the folds.
+    options
+        As for `catalysis.models.evaluation.evaluate`.
+    """
+    options = {"jobs": 1, **options}
     found = kept(
         f"{system} {where} {split} {seed}",
-        lambda: evaluate(sites, split=split, seed=seed, vae=False, jobs=1, **options),
+        lambda: evaluate(sites, split=split, seed=seed, vae=False, **options),
     )
     predictions = found["predictions"]
     errors = np.abs(np.array(predictions["teacher_ev"]) - predictions["true_ev"])
@@ -134,7 +159,7 @@ def _interval(errors: np.ndarray, groups: np.ndarray, seed: int) -> tuple[float,
 
 
 def _learning_curve(
-    kept: _Kept, system: str, where: str, sites: Sequence[Site], seed: int, **options: Any
+    kept: Kept, system: str, where: str, sites: Sequence[Site], seed: int, **options: Any
 ) -> list[Row]:
     """Return errors on a fifth of the slabs, learned from growing shares of the others; the mean of two such folds."""
     groups = np.array(slab_groups(sites))
@@ -179,7 +204,7 @@ def _learning_curve(
 
 
 def _unexplained(
-    kept: _Kept, system: str, where: str, sites: Sequence[Site], seed: int, **options: Any
+    kept: Kept, system: str, where: str, sites: Sequence[Site], seed: int, **options: Any
 ) -> list[Row]:
     """Return the error that would be left if every kind of effect that the teacher knows were known exactly."""
     found = kept(

@@ -199,6 +199,7 @@ INPUTS: Mapping[str, Callable[[Path], None]] = {
     "b.extxyz": _sites(1),
     "relaxed.extxyz": _sites(0, 24),
     "others.extxyz": _sites(1, 3),
+    "candidates.extxyz": _sites(1, 3),
     "photo.jpg": _photograph,
     "photos": _photographs,
     "my-images": _labelled_images,
