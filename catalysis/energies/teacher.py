@@ -123,12 +123,19 @@ class Teacher:
         """The metals that it was trained on."""
         return self.data.elements
 
-    def occupations(self, sites: Sequence[Site]) -> Occupations:
-        """Return what the model looks at: elements by slot, and relaxed geometry and embeddings if it uses them."""
+    def occupations(self, sites: Sequence[Site], jobs: int = 1) -> Occupations:
+        """Return what the model looks at: elements by slot, and relaxed geometry and embeddings if it uses them.
+
+        Parameters
+        ----------
+        sites : sequence of Site
+        jobs : int
+            Processes that describe sites; 0 for as many as there are cores.
+        """
         data = occupations(sites)
         if self.geometry == "relaxed":
             data = replace(data, relaxed=relaxed_geometry(sites))
-        return replace(data, embedded={name: embed(sites, name) for name in self.embeddings})
+        return replace(data, embedded={name: embed(sites, name, jobs=jobs) for name in self.embeddings})
 
     def _train(self, data: Occupations, energies: np.ndarray, groups: np.ndarray) -> None:
         generator = np.random.default_rng(self.seed)

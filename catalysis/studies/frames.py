@@ -20,7 +20,6 @@ from catalysis.energies.protocol import Prediction
 from catalysis.energies.teacher import Teacher
 from catalysis.fingerprints import GRID, all_bars
 from catalysis.path_homology.batch import BatchBarcodes
-from catalysis.potentials.embeddings import embed
 from catalysis.structure.occupations import Occupations, occupations
 from catalysis.structure.reading import ENERGY_KEY, Structure
 from catalysis.structure.sites import Site
@@ -86,9 +85,7 @@ class Judge:
     def of_sites(self, sites: Sequence[Site]) -> tuple[Prediction, np.ndarray]:
         """Return mean and standard deviation in eV, and which sites were matched to a template, (n,)."""
         if self.teacher.geometry == "relaxed":  # places count, so that no table by slot can stand for it
-            for name in self.teacher.embeddings:
-                embed(sites, name, jobs=0)
-            data = self.teacher.occupations(sites)
+            data = self.teacher.occupations(sites, jobs=0)
             return self.teacher.predict_occupations(data), data.aligned
         data = occupations(sites, self.teacher.elements)
         return self(data), data.aligned

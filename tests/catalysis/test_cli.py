@@ -19,6 +19,7 @@ from catalysis.structure.finding import find_sites
 from catalysis.structure.reading import read_structures
 from catalysis.structure.surfaces import build_slab
 from catalysis.structure.user_sites import read_sites
+from catalysis.studies.design import search
 from interpretkit.cli import main
 from interpretkit.errors import InputError
 
@@ -38,6 +39,13 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
         return (0 if code is None else int(code)), (json.loads(out) if out.strip() else None), err
 
     return call
+
+
+@pytest.fixture
+def few_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let designs be sought from few points, where how good they are is not the question."""
+    monkeypatch.setitem(search.__kwdefaults__, "n_starts", 1500)
+    monkeypatch.setitem(search.__kwdefaults__, "n_random", 3000)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +123,7 @@ def test_designs_of_a_users_own_model(run: Run, model: Path, tmp_path: Path) -> 
     assert 'src="data:image/webp;base64' in (out / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("few_starts")
 def test_the_search_may_be_restricted(run: Run, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "designs"
     code, _, _ = run(
@@ -137,6 +146,7 @@ def test_the_search_may_be_restricted(run: Run, model: Path, tmp_path: Path) -> 
     assert {symbol for site in sites for symbol in site.symbols} <= {"Cu", "Ni"}
 
 
+@pytest.mark.usefixtures("few_starts")
 def test_the_same_seed_gives_the_same_designs(run: Run, model: Path, tmp_path: Path) -> None:
     for name in ("first", "second"):
         run("design", "--model", model, "--n", "5", "--seed", "3", "--out", tmp_path / name, "--json")
