@@ -44,8 +44,10 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture
 def few_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let designs be sought from few points, where how good they are is not the question."""
-    monkeypatch.setitem(search.__kwdefaults__, "n_starts", 1500)
-    monkeypatch.setitem(search.__kwdefaults__, "n_random", 3000)
+    defaults = search.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "n_starts", 1500)
+    monkeypatch.setitem(defaults, "n_random", 3000)
 
 
 @pytest.fixture(scope="module")

@@ -265,7 +265,6 @@ SMALLER_COMMANDS: Mapping[str, str] = {
     "interpretkit catalyst latent --out": f"--data a.extxyz --model {SHIPPED}",
     "interpretkit catalyst train": "--quick",
     "interpretkit catalyst train --disentangle": "--data a.extxyz",
-    "interpretkit catalyst label": "--calculator emt",
     "interpretkit catalyst evaluate": "--quick",
     "interpretkit catalyst evaluate --train my-sites.extxyz --folds 5": "--folds 2 --quick",
     "interpretkit catalyst evaluate --train my-sites.extxyz --split": "--jobs 1",
