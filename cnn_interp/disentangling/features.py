@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnn_interp.images.batches import InputBatches
 from cnn_interp.images.sets import Images
@@ -218,13 +218,13 @@ def trunk_features(
     which = network_hash(network)[:16]
     key = f"{which}{images_hash(network, images, quiet=quiet)[:16]}"
     if folder is None:
-        found = _in_memory(network, images, names, precision, quiet)
+        found = _in_memory(network, which, images, names, precision, quiet)
         return TrunkFeatures(found, (network.size, network.size), key, which)
     home = Path(folder) / key
     home.mkdir(parents=True, exist_ok=True)
     missing = [name for name in names if not _is_kept(home, name, precision, len(images))]
     if missing:
-        _compute(network, images, missing, home, precision, quiet)
+        _compute(network, which, images, missing, home, precision, quiet)
     found = {name: _kept(home, name, precision) for name in names}
     return TrunkFeatures(found, (network.size, network.size), key, which)
 
@@ -272,13 +272,26 @@ class _Sink:
         self.done += size
 
 
+_MEASURED: dict[tuple[str, str, tuple[int, ...]], UnitGrid] = {}
+"""Where units look, by hash of the network, layer and shape of an input."""
+
+
+def _grids(which: str, module: nn.Module, names: Sequence[str], inputs: Tensor) -> dict[str, UnitGrid]:
+    """Return where the units of layers look, measured once: it takes as long as a hundred images."""
+    keys = {name: (which, name, tuple(inputs.shape[1:])) for name in names}
+    if missing := [name for name, key in keys.items() if key not in _MEASURED]:
+        found = unit_grids(module, missing, inputs)
+        _MEASURED.update({keys[name]: grid for name, grid in found.items()})
+    return {name: _MEASURED[key] for name, key in keys.items()}
+
+
 def _run(
-    network: Network, images: Images, names: Sequence[str], sink: _Sink, quiet: bool
+    network: Network, which: str, images: Images, names: Sequence[str], sink: _Sink, quiet: bool
 ) -> dict[str, UnitGrid]:
     grids: dict[str, UnitGrid] = {}
     pairs = _Alone(InputBatches(network, images))
     for inputs, _, maps in layer_maps(network.module, names, pairs, "Recording layers", quiet=quiet):
-        grids = grids or unit_grids(network.module, names, inputs)
+        grids = grids or _grids(which, network.module, names, inputs)
         expect_size(inputs, grids)
         sink.add(maps)
     return grids
@@ -298,15 +311,21 @@ class _Alone:
 
 
 def _in_memory(
-    network: Network, images: Images, names: Sequence[str], precision: Precision, quiet: bool
+    network: Network, which: str, images: Images, names: Sequence[str], precision: Precision, quiet: bool
 ) -> dict[str, LayerMaps]:
     sink = _Sink(len(images), lambda _, shape: np.empty(shape, dtype=precision))
-    grids = _run(network, images, names, sink, quiet)
+    grids = _run(network, which, images, names, sink, quiet)
     return {name: LayerMaps(name, sink.arrays[name], grids[name]) for name in names}
 
 
 def _compute(
-    network: Network, images: Images, names: Sequence[str], home: Path, precision: Precision, quiet: bool
+    network: Network,
+    which: str,
+    images: Images,
+    names: Sequence[str],
+    home: Path,
+    precision: Precision,
+    quiet: bool,
 ) -> None:
     with ExitStack() as stack:
         hidden = {name: stack.enter_context(atomic_path(_file(home, name, precision))) for name in names}
@@ -314,7 +333,7 @@ def _compute(
             len(images),
             lambda name, shape: open_memmap(hidden[name], mode="w+", dtype=precision, shape=shape),
         )
-        grids = _run(network, images, names, sink, quiet)
+        grids = _run(network, which, images, names, sink, quiet)
         for name in names:
             # The description comes first: maps without it would be taken for nothing and computed anew.
             with atomic_path(_file(home, name, precision).with_suffix(".json")) as note:

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from cnn_interp.disentangling import features
 from cnn_interp.disentangling.features import trunk_features
 from cnn_interp.images.batches import network_inputs
 from cnn_interp.images.sets import Images
 from cnn_interp.networks.network import Network
+from cnn_interp.units.positions import unit_grids
 from interpretkit.errors import InputError
 from interpretkit.networks.receptive_fields import receptive_field
 from interpretkit.networks.recording import layer_outputs
@@ -61,6 +63,29 @@ def test_what_is_kept_is_not_computed_again_and_only_what_is_missing_is(tmp_path
     both = trunk_features(small_network(), images, LAYERS, tmp_path)
     assert both["2"].units == 5
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("0-*.npy")} == before
+
+
+def test_where_units_look_is_measured_once_for_a_network_and_anew_for_another(monkeypatch):
+    asked = []
+
+    def counted(module, layers, inputs):
+        asked.append(tuple(layers))
+        return unit_grids(module, layers, inputs)
+
+    monkeypatch.setattr(features, "_MEASURED", {})
+    monkeypatch.setattr(features, "unit_grids", counted)
+    for seed in (0, 1):
+        trunk_features(small_network(), pictures(seed=seed), ["0"])
+    trunk_features(small_network(), pictures(seed=2), LAYERS)
+    assert asked == [("0",), ("2",)]
+    wider = small_network()
+    first = next(wider.module.children())
+    assert isinstance(first, nn.Conv2d)
+    first.dilation, first.padding = (3, 3), (3, 3)
+    found = trunk_features(wider, pictures(), ["0"])["0"].grid.field
+    assert found == receptive_field(wider.module, "0", torch.zeros(1, 3, 32, 32))
+    assert found.size == (7, 7)
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize("what", ["weights", "pixels", "normalisation", "number"])
