@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from catalysis.checks import BUNDLED
+from catalysis.potentials.embeddings import EMBEDDINGS
 
 if TYPE_CHECKING:
     from catalysis.structure.sites import Site
@@ -57,6 +58,14 @@ Kinds = Annotated[
 Placed = Annotated[
     str,
     typer.Option("--adsorbate", metavar="NAME", help="What to place on clean slabs, such as OH or CO."),
+]
+Embeddings = Annotated[
+    str,
+    typer.Option(
+        "--embeddings",
+        metavar=",".join(EMBEDDINGS),
+        help="Potentials, one or several, whose vectors of atoms at the given positions the teacher looks at too.",
+    ),
 ]
 FittedModel = Annotated[
     str,

@@ -8,8 +8,8 @@ import typer
 
 from catalysis.checks import check_evaluate, check_sites
 from catalysis.commands._model_page import warn_of
-from catalysis.commands._options import EnergyKey, Facet, Kind, Quick, data_files, load_sites
-from catalysis.potentials.embeddings import EMBEDDINGS, cost_line, embedding_names
+from catalysis.commands._options import Embeddings, EnergyKey, Facet, Kind, Quick, data_files, load_sites
+from catalysis.potentials.embeddings import cost_line, embedding_names
 from interpretkit.commandline import Column, Device, Finding, Quiet, Seed, command, one_of
 from interpretkit.errors import InputError
 
@@ -74,14 +74,7 @@ def evaluate(
             help="What folds leave out: slabs, K parts of them; or one class or facet after the other.",
         ),
     ] = "slab",
-    embeddings: Annotated[
-        str,
-        typer.Option(
-            "--embeddings",
-            metavar=",".join(EMBEDDINGS),
-            help="Potentials, one or several, whose vectors of atoms at the given positions the teacher looks at too.",
-        ),
-    ] = "",
+    embeddings: Embeddings = "",
     teacher_only: Annotated[
         bool,
         typer.Option("--teacher-only", help="Leave out the VAE, whose training takes most of the time."),

@@ -10,9 +10,18 @@ import typer
 
 from catalysis.checks import ENERGY_KEY, check_model, check_sites, check_window, facet_names
 from catalysis.commands._model_page import warn_of
-from catalysis.commands._options import BUNDLED, Data, EnergyKey, Facet, FittedModel, Kind, data_files
+from catalysis.commands._options import (
+    BUNDLED,
+    Data,
+    Embeddings,
+    EnergyKey,
+    Facet,
+    FittedModel,
+    Kind,
+    data_files,
+)
 from catalysis.commands._teacher import load_teacher
-from catalysis.potentials.embeddings import EMBEDDINGS, cost_line, embedding_names, get_embedding
+from catalysis.potentials.embeddings import cost_line, embedding_names, get_embedding
 from interpretkit.commandline import Column, Finding, Here, Quiet, Seed, command, listed
 from interpretkit.errors import InputError
 from interpretkit.runs.folder import Run
@@ -84,14 +93,7 @@ def screen(
         str,
         typer.Option("--frames", metavar="SITES", help="Screen these sites of your own; draw none."),
     ] = "",
-    embeddings: Annotated[
-        str,
-        typer.Option(
-            "--embeddings",
-            metavar=",".join(EMBEDDINGS),
-            help="Potentials by which a teacher fitted to --data judges --frames, at the places of their atoms.",
-        ),
-    ] = "",
+    embeddings: Embeddings = "",
     workers: Annotated[
         int, typer.Option("--workers", metavar="W", help="Local processes; 0 for one per core.")
     ] = 0,
@@ -137,8 +139,10 @@ def screen(
     check_model(data, model_folder, facets=facets, elements=None, training=reading)
     if not model_folder:
         check_sites(data, "--data", energy_key=energy_key if not frames else ENERGY_KEY)
-    if potentials and not quiet:
-        typer.echo(cost_line(potentials), err=True)
+    if potentials:
+        _check_first(frames, energy_key=energy_key, facet=facet, kind=kind)
+        if not quiet:
+            typer.echo(cost_line(potentials), err=True)
     teacher, numbers, read = load_teacher(
         data,
         model_folder,
@@ -481,6 +485,21 @@ def _explorer(sites: Sequence[Site], rows: Sequence[dict[str, Any]]) -> Structur
     }
     return explorer_of(
         sites, properties, x="energy_ev", y="probability", colour="contact_elements", file="likeliest"
+    )
+
+
+def _check_first(frames: str, *, energy_key: str, facet: str, kind: str) -> None:
+    """Refuse frames of which the first is no site, before the sites to learn from are described, which takes long."""
+    if frames == BUNDLED:
+        return
+    from catalysis.structure.reading import iterate_structures
+    from catalysis.structure.user_sites import site_from_structure
+
+    first = next(iter(iterate_structures(frames, energy_key=energy_key)), None)
+    if first is None:
+        raise InputError(f"--frames {frames}: none read; expected at least one site")
+    site_from_structure(
+        first.atoms, where=first.where, facet=facet or None, kind=kind or None, energy_key=energy_key
     )
 
 

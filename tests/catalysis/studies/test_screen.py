@@ -23,6 +23,7 @@ from catalysis.energies.by_geometry import TeacherPosterior
 from catalysis.energies.teacher import Teacher
 from catalysis.fingerprints import fingerprints
 from catalysis.models.site_model import SHIPPED
+from catalysis.potentials import embeddings
 from catalysis.structure.reading import iterate_structures
 from catalysis.structure.templates import Template, class_templates
 from catalysis.structure.user_sites import read_sites, write_sites
@@ -452,6 +453,26 @@ def test_a_frame_that_is_none_is_named_by_file_and_number(teacher: Teacher, tmp_
                 iterate_structures(tmp_path / "sites.extxyz"), teacher, TARGET, tmp_path / "x.parquet"
             )
     assert not (tmp_path / "x.parquet").exists()
+
+
+def test_frames_are_looked_at_before_a_potential_describes_what_is_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("chgnet", reason="needs the extra mlip")
+    monkeypatch.setattr(embeddings, "embed", lambda *_, **__: pytest.fail("sites were described"))
+    write_sites(tmp_path / "sites.extxyz", load_bundled()[:30])
+    (tmp_path / "frames.extxyz").write_text("")
+    with pytest.raises(SystemExit) as ended:
+        main(
+            [
+                *("catalyst", "screen", "--frames", str(tmp_path / "frames.extxyz")),
+                *("--data", str(tmp_path / "sites.extxyz"), "--embeddings", "chgnet"),
+                *("--out", str(tmp_path / "out"), "--quiet"),
+            ]
+        )
+    assert ended.value.code == 2
+    assert "frames.extxyz: an empty file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_likeliest_frames_are_shown_and_written(
