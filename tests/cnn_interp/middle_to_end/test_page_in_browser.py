@@ -17,6 +17,9 @@ from cnn_interp.middle_to_end.page.editing_room import EditingRoom
 
 pytestmark = pytest.mark.browser
 
+# A page may be there before its script has run, and then knows no state at all.
+SETTLED = "number => typeof state !== 'undefined' && state && state.number === number && !busy"
+
 
 class Person:
     """Looks at the page, drags the box onto the part, and presses a key or a button."""
@@ -26,7 +29,7 @@ class Person:
         self.part = part
 
     def settled(self, number):
-        self.page.wait_for_function("number => state && state.number === number && !busy", arg=number)
+        self.page.wait_for_function(SETTLED, arg=number)
         self.page.wait_for_function("() => document.getElementById('picture').complete")
 
     def seen(self):
@@ -185,7 +188,7 @@ def test_whoever_is_late_is_told(view):
 
 def said_on(page, number):
     """Wait until so many things were said, and return all lines."""
-    page.wait_for_function("number => state && state.number === number && !busy", arg=number)
+    page.wait_for_function(SETTLED, arg=number)
     return page.locator("#said li").all_text_contents()
 
 
