@@ -6,6 +6,7 @@ than an hour of one core; what was described before is read again.
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,6 @@ from catalysis.structure.sites import Site
 from catalysis.structure.user_sites import read_sites
 from interpretkit.bench.evidence import Row
 from interpretkit.runs.environment import is_installed
-
-TITLES = {"chgnet": "CHGNet", "sevennet": "SevenNet-l3i5"}
 
 
 def run(
@@ -77,9 +76,14 @@ def _beside_each_other(
     rows = split_rows(kept, UNRELAXED, where, sites, split, seed, jobs=0)
     for used in dict.fromkeys([*((name,) for name in names), tuple(names)]):
         if used:
-            system = f"teacher, {known} embeddings by {' and '.join(TITLES[name] for name in used)}"
+            system = f"teacher, {known} embeddings by {' and '.join(_title(name) for name in used)}"
             rows += split_rows(kept, system, where, sites, split, seed, jobs=0, embeddings=used)
     return rows
+
+
+def _title(name: str) -> str:
+    """Return a potential's name for people: its source up to what is told of it."""
+    return re.split(r"[,(]", EMBEDDINGS[name].source)[0].strip()
 
 
 def _cost(name: str, sites: Sequence[Site]) -> Row:
@@ -90,7 +94,7 @@ def _cost(name: str, sites: Sequence[Site]) -> Row:
         embed(sites[1:], name, folder=folder)
         taken = (time.process_time() - began) / len(sites[1:])
     return Row(
-        system=f"embeddings by {TITLES[name]}",
+        system=f"embeddings by {_title(name)}",
         data=f"bundled, {len(sites) - 1} bridge sites with some 45 metals, each with the adsorbate and without",
         name="processor time to describe a site",
         value=taken,

@@ -186,8 +186,8 @@ class Teacher:
             of_potential = means.reshape(len(self.embeddings), -1, len(y)).mean(1)
             shares = _shares_of_the_best_mixture(of_potential, y)
             self.weights = np.repeat(shares / len(self.slot_lengths), len(self.slot_lengths))
-        mean, std = self._mixture(means, variances)
-        return float(np.sqrt(np.mean(((y - mean) / std) ** 2)))
+        mean, variance = self._mixture(means, variances)
+        return float(np.sqrt(np.mean((y - mean) ** 2 / (variance + self._noise))))
 
     def calibration_of(self, geometry: Geometry) -> float:
         """Return the factor on the standard deviations of a geometry's sites.
@@ -211,21 +211,24 @@ class Teacher:
             if len(np.unique(groups)) >= _FEWEST_LEFT_OUT:
                 y = (self.energies[self.basis] - self.mean) / self.std
                 means, variances = zip(*(member.left_out(y, groups) for member in self.members), strict=True)
-                mean = self.weights @ np.array(means)
-                variance = self.weights @ (np.array(variances) + (np.array(means) - mean) ** 2)
+                mean, variance = self._mixture(np.array(means), np.array(variances))
                 found = float(np.sqrt(np.mean((y - mean) ** 2 / variance)))
             self._of_left_out[by] = found
         return self._of_left_out[by]
 
     def _combined(self, data: Occupations) -> tuple[np.ndarray, np.ndarray]:
         means, variances = zip(*(member.predict(data) for member in self.members), strict=True)
-        return self._mixture(np.array(means), np.array(variances))
+        mean, variance = self._mixture(np.array(means), np.array(variances))
+        return mean, np.sqrt(variance + self._noise)
 
     def _mixture(self, means: np.ndarray, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and standard deviation of the members' mixture, from (members, n) to (n,)."""
+        """Return mean and variance of the members' mixture, from (members, n) to (n,)."""
         mean = self.weights @ means
-        noise = [member.noise for member in self.members]
-        return mean, np.sqrt(self.weights @ (variances + (means - mean) ** 2) + self.weights @ noise)
+        return mean, self.weights @ (variances + (means - mean) ** 2)
+
+    @property
+    def _noise(self) -> float:
+        return float(self.weights @ [member.noise for member in self.members])
 
     def predict(self, sites: Sequence[Site]) -> Prediction:
         """Return mean and standard deviation for each site, in eV.
@@ -287,11 +290,11 @@ class Teacher:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Prior variance of each kind of effect, and of the noise, in eV², averaged over the members."""
+        """Prior variance of each kind of effect, and of the noise, in eV²: the mean of the members, as they count."""
         found: dict[str, float] = {}
-        for member in self.members:
+        for member, weight in zip(self.members, self.weights, strict=True):
             for name, value in zip((*member.blocks, "noise"), (*member.prior, member.noise), strict=True):
-                found[name] = found.get(name, 0.0) + float(value) * self.std**2 / len(self.members)
+                found[name] = found.get(name, 0.0) + float(weight * value) * self.std**2
         return {**found, "noise": found.pop("noise")}  # the last, as whatever no effect explains
 
     def save(self, path: str | Path) -> None:
@@ -364,6 +367,8 @@ class Teacher:
             )
             for k, (key, facet, site_class, variant) in enumerate(config["geometries"])
         )
+        if any(f"embedded.{name}" not in arrays for name in model.embeddings):
+            raise InputError(f"{path}: knows other kinds of effects; expected a teacher trained anew")
         model.data = Occupations(
             geometries,
             arrays["geometry"].astype(int),
